@@ -1,0 +1,141 @@
+"""One attention call: its shapes, its dtype and its rule, with no tensor in it.
+
+B batch, H query heads, G kv heads, Q and K positions, D head dim.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.patterns.full import Full
+from attnscope.kernels.patterns.pattern import Pattern
+
+Dtype = Literal["float64", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionCall:
+    """The question a backend answers. Hashable, so plans made from it can be cached.
+
+    Attributes:
+        batch: Sequences, B.
+        query_heads: H.
+        kv_heads: G; divides `query_heads`. 1 is multi-query, H is multi-head.
+        query_length: Q, tokens.
+        key_length: K, tokens.
+        head_dim: Width of queries and keys.
+        value_dim: Width of values and of the output.
+        dtype: Of q, k and v.
+        scale: Multiplies q·k before softcap, mask and softmax.
+        pattern: Which pairs are visible, in absolute positions.
+        query_offset: Absolute position of the first query: K − Q when the last query aligns with the last key
+            (bottom right), 0 for the prefill of a static cache (top left).
+        softcap: c in `c * tanh(score / c)`, or None.
+        has_sinks: Whether each head has a sink logit that joins the softmax's denominator (gpt-oss).
+        has_padding: Whether some keys are hidden per sequence.
+    """
+
+    batch: int
+    query_heads: int
+    kv_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    value_dim: int
+    dtype: Dtype
+    scale: float
+    pattern: Pattern = field(default_factory=Full)
+    query_offset: int = 0
+    softcap: float | None = None
+    has_sinks: bool = False
+    has_padding: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "query_heads", "kv_heads", "query_length", "key_length", "head_dim", "value_dim"):
+            if getattr(self, name) < 1:
+                raise InvalidCall(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.query_heads % self.kv_heads:
+            raise InvalidCall(
+                f"query_heads must be a multiple of kv_heads, got {self.query_heads} and {self.kv_heads}."
+            )
+        if self.dtype not in get_args(Dtype):
+            raise InvalidCall(f"dtype must be one of {', '.join(get_args(Dtype))}, got {self.dtype!r}.")
+        if self.softcap is not None and self.softcap <= 0:
+            raise InvalidCall(f"softcap must be above 0, got {self.softcap}; use None for no softcap.")
+        if self.query_offset < 0:
+            raise InvalidCall(f"query_offset must be 0 or more, got {self.query_offset}.")
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head, H / G."""
+        return self.query_heads // self.kv_heads
+
+    @classmethod
+    def of(
+        cls,
+        q_BHQD: Tensor,
+        k_BGKD: Tensor,
+        v_BGKD: Tensor,
+        *,
+        pattern: Pattern | None = None,
+        scale: float | None = None,
+        query_offset: int | None = None,
+        softcap: float | None = None,
+        has_sinks: bool = False,
+        has_padding: bool = False,
+    ) -> "AttentionCall":
+        """The call that these tensors make.
+
+        Args:
+            q_BHQD: `[B, H, Q, D]`.
+            k_BGKD: `[B, G, K, D]`.
+            v_BGKD: `[B, G, K, value_dim]`.
+            pattern: Full when None.
+            scale: `D ** -0.5` when None.
+            query_offset: K − Q when None, and never below 0.
+            softcap: See the attribute.
+            has_sinks: See the attribute.
+            has_padding: See the attribute.
+
+        Raises:
+            InvalidCall: The tensors' shapes or dtypes contradict each other.
+        """
+        _check_tensors(q_BHQD, k_BGKD, v_BGKD)
+        batch, query_heads, query_length, head_dim = q_BHQD.shape
+        key_length = k_BGKD.shape[2]
+        return cls(
+            batch=batch,
+            query_heads=query_heads,
+            kv_heads=k_BGKD.shape[1],
+            query_length=query_length,
+            key_length=key_length,
+            head_dim=head_dim,
+            value_dim=v_BGKD.shape[3],
+            dtype=str(q_BHQD.dtype).removeprefix("torch."),  # pyright: ignore[reportArgumentType]
+            scale=head_dim**-0.5 if scale is None else scale,
+            pattern=pattern or Full(),
+            query_offset=max(key_length - query_length, 0) if query_offset is None else query_offset,
+            softcap=softcap,
+            has_sinks=has_sinks,
+            has_padding=has_padding,
+        )
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as PyTorch names it."""
+        return getattr(torch, self.dtype)
+
+
+def _check_tensors(q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor) -> None:
+    shapes = f"q {tuple(q_BHQD.shape)}, k {tuple(k_BGKD.shape)}, v {tuple(v_BGKD.shape)}"
+    if not q_BHQD.ndim == k_BGKD.ndim == v_BGKD.ndim == 4:
+        raise InvalidCall(f"q, k and v must have 4 dimensions [batch, heads, positions, dim], got {shapes}.")
+    if not q_BHQD.shape[0] == k_BGKD.shape[0] == v_BGKD.shape[0]:
+        raise InvalidCall(f"q, k and v must have the same batch, got {shapes}.")
+    if k_BGKD.shape[1:3] != v_BGKD.shape[1:3] or q_BHQD.shape[3] != k_BGKD.shape[3]:
+        raise InvalidCall(f"k must match v in heads and positions, and q in head_dim, got {shapes}.")
+    if not q_BHQD.dtype == k_BGKD.dtype == v_BGKD.dtype:
+        raise InvalidCall(f"q, k and v must share one dtype, got {q_BHQD.dtype}, {k_BGKD.dtype}, {v_BGKD.dtype}.")

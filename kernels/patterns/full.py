@@ -1,0 +1,27 @@
+"""Every query sees every key."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.patterns.pattern import Pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Full(Pattern):
+    """Bidirectional dense attention (encoders, cross-attention)."""
+
+    @property
+    def key(self) -> str:
+        """See `Pattern.key`."""
+        return "full"
+
+    def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
+        """See `Pattern.visible`."""
+        shape = torch.broadcast_shapes(query_index.shape, key_index.shape)
+        return torch.ones(shape, dtype=torch.bool, device=query_index.device)
+
+    def kept_pairs(self, query_length: int, key_length: int) -> int:
+        """See `Pattern.kept_pairs`."""
+        return query_length * key_length
