@@ -12,7 +12,8 @@ from attnscope.kernels.scores import visible
 
 
 def assert_as_good_as(actual: Tensor, exact: Tensor, same_dtype_reference: Tensor) -> None:
-    """`actual` errs no more than twice what PyTorch errs, plus the rounding of the reference.
+    """`actual` errs no more than twice what PyTorch errs, plus the rounding of the reference
+    (one unit in the last place of its largest number).
 
     Args:
         actual: What the kernel gave.
@@ -29,8 +30,8 @@ def assert_as_good_as(actual: Tensor, exact: Tensor, same_dtype_reference: Tenso
     exact, actual = exact[finite], actual[finite]
     theirs = (same_dtype_reference[finite].double() - exact).abs().max().item()
     assert theirs == theirs, "the reference itself is NaN"
-    rounded = (exact.to(actual.dtype) + 0.3 - 0.3).double()
-    allowed = 2 * theirs + 2 * (rounded - exact).abs().max().item()
+    rounding = torch.finfo(actual.dtype).eps * exact.abs().max().item()
+    allowed = 2 * theirs + rounding
     ours = (actual.double() - exact).abs().max().item()
     assert ours <= allowed, f"error {ours:.2e}, allowed {allowed:.2e} (PyTorch errs {theirs:.2e})"
 
