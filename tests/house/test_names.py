@@ -16,7 +16,9 @@ def run(code: str, *path: Path) -> str:
     """Runs `code` from the repository's root in a fresh interpreter, with `path` after the current folder."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, ''); {code}"]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -38,7 +40,10 @@ def test_hugging_face_kernels_wins_over_the_room(tmp_path: Path):
     package.mkdir()
     (package / "__init__.py").write_text("WHOSE = 'hugging face'\n")
     assert run("import kernels; print(kernels.WHOSE)", tmp_path) == "hugging face"
-    assert run("import attnscope.kernels.call as c; print(c.__name__)", tmp_path) == "attnscope.kernels.call"
+    assert (
+        run("import attnscope.kernels.call as c; print(c.__name__)", tmp_path)
+        == "attnscope.kernels.call"
+    )
 
 
 def test_transformers_loads_a_model_class_from_the_root_and_imports_nothing_of_ours():
