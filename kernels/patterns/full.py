@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.pattern import Pattern, Spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,11 @@ class Full(Pattern):
         """See `Pattern.visible`."""
         shape = torch.broadcast_shapes(query_index.shape, key_index.shape)
         return torch.ones(shape, dtype=torch.bool, device=query_index.device)
+
+    def full_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """See `Pattern.full_spans`."""
+        del query_start, query_end
+        return ((0, key_length),)
 
     def kept_pairs(self, query_length: int, key_length: int) -> int:
         """See `Pattern.kept_pairs`."""

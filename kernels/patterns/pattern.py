@@ -63,6 +63,14 @@ class Pattern(ABC):
         del query_start, query_end
         return ((0, key_length),)
 
+    def full_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """The keys that every query of `[query_start, query_end)` sees: where no mask is needed.
+
+        A subset is allowed (the rule is applied to the rest), a superset never is.
+        """
+        del query_start, query_end, key_length
+        return ()
+
     def block_mask(self, query_length: int, key_length: int, block: int) -> np.ndarray:
         """The mask by blocks of `block` × `block` pairs; the last queries align with the last keys.
 
