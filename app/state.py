@@ -7,7 +7,7 @@ Every key of the session's state is declared in `Key`.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +17,8 @@ from attnscope.kernels.errors import PromptRefused
 
 READINGS = ("weight", "score", "value_weighted")
 SCALES = ("log", "linear", "row")
-POOLINGS = ("mean", "max", "sum")
+POOLINGS = ("max", "mean", "sum")
+DIRECTIONS = ("pays", "receives")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEFAULT_BACKEND = "eager"
 Region = tuple[int, int, int, int]
@@ -73,9 +74,12 @@ class View:
         pooling: One of `POOLINGS`.
         region: Query and key positions shown, (q0, q1, k0, k1), ends excluded; None for all.
         pinned: Position of the pinned token, or None.
-        words: Whether sub-words are merged into words.
-        sort: Key of the diagnostic that orders the overview; empty for layer and head.
-        compare: What stands beside the head, in the inspector's own short form; empty for nothing.
+        direction: Whether tokens light up by the attention they get from it ("pays") or give to it.
+        merged: Whether sub-words are merged into words.
+        hide_special: Whether padding and special tokens are left out.
+        sort: Key of the diagnostic that orders the overview, "-" before it for the largest first.
+        filter: Heads shown in full, such as "induction>=0.5"; empty for all.
+        compare: What stands beside the head: "head:2.5", "sequence:1", "backend:tiled" or nothing.
     """
 
     model: str = "demo"
@@ -92,11 +96,14 @@ class View:
     head: int = 0
     reading: str = "weight"
     scale: str = "log"
-    pooling: str = "mean"
+    pooling: str = "max"
     region: Region | None = None
     pinned: int | None = None
-    words: bool = False
+    direction: str = "pays"
+    merged: bool = False
+    hide_special: bool = False
     sort: str = ""
+    filter: str = ""
     compare: str = ""
 
     @property
@@ -164,24 +171,42 @@ def encode(view: View) -> dict[str, str]:
     return parameters
 
 
-def changed(view: View, changes: Mapping[str, object]) -> View:
-    """Apply the changes a component reports, through the same readers as a link's values.
+def for_inspector(view: View, *, compare_capture: str = "") -> dict[str, Any]:
+    """Write the part of a view that the inspector shows, in its own words.
+
+    Args:
+        view: The view.
+        compare_capture: Capture of the backend named in `view.compare`, once there is one.
+    """
+    shown = {name: getattr(view, name) for name in _INSPECTED if name not in _SHAPED}
+    region = view.region
+    shown["region"] = dict(zip(_CORNERS, region, strict=True)) if region else None
+    sort, limit = view.sort, _FILTER.fullmatch(view.filter)
+    shown["sort"] = {"key": sort.removeprefix("-"), "descending": sort[0] == "-"} if sort else None
+    shown["filter"] = (
+        {"key": limit["key"], "op": limit["op"], "value": float(limit["value"])} if limit else None
+    )
+    shown["compare"] = _comparison(view.compare, compare_capture)
+    return shown
+
+
+def changed(view: View, changes: Mapping[str, Any]) -> View:
+    """Apply what the inspector reports, through the same readers as a link's values.
 
     Unknown names and unusable values are left out: a component's report is input like any other.
     """
-    names = {f.name for f in fields(View)} - {"texts", "stored", "example", "model", "revision"}
     values: dict[str, Any] = {}
     for parameter in _PARAMETERS:
         attribute = parameter.attribute
-        if attribute not in names or attribute not in changes:
+        if attribute not in _INSPECTED or attribute not in changes:
             continue
         value = changes[attribute]
         if value is None or value == "":
             values[attribute] = getattr(View(), attribute)
             continue
         try:
-            values[attribute] = parameter.read(_text(value))
-        except ValueError:
+            values[attribute] = parameter.read(_text(attribute, value, view))
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return replace(view, **values)
 
@@ -216,11 +241,39 @@ def fitted(
     )
 
 
-def _text(value: object) -> str:
+def _comparison(compare: str, capture: str) -> dict[str, Any] | None:
+    kind, _, rest = compare.partition(":")
+    if kind == "head":
+        layer, _, head = rest.partition(".")
+        return {"kind": "head", "layer": int(layer), "head": int(head)}
+    if kind == "sequence":
+        return {"kind": "sequence", "sequence": int(rest)}
+    if kind == "backend" and capture:
+        return {"kind": "capture", "capture": capture}
+    return None
+
+
+def _text(attribute: str, value: Any, view: View) -> str:
+    """Write a component's value as a link would."""
+    if attribute == "region":
+        return "-".join(_plain(value[corner]) for corner in _CORNERS)
+    if attribute == "sort":
+        return ("-" if value["descending"] else "") + value["key"]
+    if attribute == "filter":
+        return f"{value['key']}{value['op']}{value['value']:g}"
+    if attribute == "compare":
+        if value["kind"] == "head":
+            return f"head:{_plain(value['layer'])}.{_plain(value['head'])}"
+        if value["kind"] == "sequence":
+            return f"sequence:{_plain(value['sequence'])}"
+        # The id of a capture means nothing tomorrow; the backend it came from stays as it was.
+        return view.compare
+    return _plain(value)
+
+
+def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    if isinstance(value, list | tuple):
-        return "-".join(_text(item) for item in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -274,55 +327,53 @@ def _region(text: str) -> Region:
     return q0, q1, k0, k1
 
 
-def _choice(name: str, attribute: str, choices: tuple[str, ...]) -> _Parameter:
+def _choice(name: str, choices: tuple[str, ...]) -> _Parameter:
     hint = f"one of {', '.join(choices)}"
-    return _Parameter(name=name, attribute=attribute, read=_one_of(*choices), hint=hint)
+    return _Parameter(name=name, attribute=name, read=_one_of(*choices), hint=hint)
 
 
 def _count(name: str) -> _Parameter:
     return _Parameter(name=name, attribute=name, read=_natural, hint="a whole number from 0")
 
 
-_WORD = r"[a-z][a-z0-9_]{0,40}"
+def _switch(name: str, attribute: str) -> _Parameter:
+    return _Parameter(name=name, attribute=attribute, read=_flag, write=_plain, hint="0 or 1")
+
+
+def _text_of(name: str, attribute: str, pattern: str, hint: str) -> _Parameter:
+    return _Parameter(name=name, attribute=attribute, read=_matching(pattern), hint=hint)
+
+
+_KEY = r"[a-z][a-z0-9_]{0,40}"
+_FILTER = re.compile(
+    rf"(?P<key>{_KEY})(?P<op>>=|<=|>|<|≥|≤|=)(?P<value>-?[0-9]{{1,9}}(\.[0-9]{{1,9}})?(e-?[0-9]{{1,2}})?)"
+)
+_CORNERS = ("q0", "q1", "k0", "k1")
+_SHAPED = ("region", "sort", "filter", "compare")
+_INSPECTED = (
+    *("sequence", "layer", "head", "reading", "scale", "pooling", "region", "pinned"),
+    *("direction", "merged", "hide_special", "sort", "filter", "compare"),
+)
 _PARAMETERS = (
     _Parameter(name="model", attribute="model", read=_line, hint="the name of a model"),
-    _Parameter(
-        name="revision",
-        attribute="revision",
-        read=_matching(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"),
-        hint="a branch, tag or commit",
+    _text_of(
+        "revision", "revision", r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", "a branch, tag or commit"
     ),
-    _Parameter(
-        name="device",
-        attribute="device",
-        read=_matching(r"auto|cpu|mps|cuda(:[0-9]{1,2})?"),
-        hint="a device such as cpu or cuda:0",
+    _text_of(
+        "device", "device", r"auto|cpu|mps|cuda(:[0-9]{1,2})?", "a device such as cpu or cuda:0"
     ),
-    _choice("dtype", "dtype", DTYPES),
-    _Parameter(
-        name="backend", attribute="backend", read=_matching(_WORD), hint="the name of a backend"
-    ),
-    _Parameter(
-        name="chat",
-        attribute="chat",
-        read=_flag,
-        write=lambda value: "1" if value else "0",
-        hint="0 or 1",
-    ),
+    _choice("dtype", DTYPES),
+    _text_of("backend", "backend", _KEY, "the name of a backend"),
+    _switch("chat", "chat"),
     _Parameter(name="example", attribute="example", read=_line, hint="the title of an example"),
     _Parameter(name="prompt", attribute="texts", read=unpacked),
-    _Parameter(
-        name="prompts",
-        attribute="stored",
-        read=_matching(r"[0-9a-f]{32}"),
-        hint="the fingerprint of kept prompts",
-    ),
+    _text_of("prompts", "stored", r"[0-9a-f]{32}", "the fingerprint of kept prompts"),
     _count("sequence"),
     _count("layer"),
     _count("head"),
-    _choice("reading", "reading", READINGS),
-    _choice("scale", "scale", SCALES),
-    _choice("pooling", "pooling", POOLINGS),
+    _choice("reading", READINGS),
+    _choice("scale", SCALES),
+    _choice("pooling", POOLINGS),
     _Parameter(
         name="region",
         attribute="region",
@@ -331,18 +382,15 @@ _PARAMETERS = (
         hint="four positions such as 0-64-0-64",
     ),
     _Parameter(name="pin", attribute="pinned", read=_natural, hint="the position of a token"),
-    _Parameter(
-        name="words",
-        attribute="words",
-        read=_flag,
-        write=lambda value: "1" if value else "0",
-        hint="0 or 1",
-    ),
-    _Parameter(name="sort", attribute="sort", read=_matching(_WORD), hint="a diagnostic's key"),
-    _Parameter(
-        name="compare",
-        attribute="compare",
-        read=_matching(r"[A-Za-z0-9_.:,-]{1,200}"),
-        hint="a comparison",
+    _choice("direction", DIRECTIONS),
+    _switch("words", "merged"),
+    _switch("plain", "hide_special"),
+    _text_of("sort", "sort", rf"-?{_KEY}", "a diagnostic's key"),
+    _text_of("filter", "filter", _FILTER.pattern, "a condition such as induction>=0.5"),
+    _text_of(
+        "compare",
+        "compare",
+        rf"head:[0-9]{{1,4}}\.[0-9]{{1,4}}|sequence:[0-9]{{1,4}}|backend:{_KEY}",
+        "a comparison such as head:2.5",
     ),
 )

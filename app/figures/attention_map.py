@@ -19,7 +19,7 @@ from attnscope.app.figures.theme import (
 READING_TITLES = {
     "weight": "attention weight",
     "score": "score before softmax",
-    "value_weighted": "weight × value norm",
+    "value_weighted": "weight times value norm",
 }
 _LABELLED_TOKENS = 48
 
@@ -138,9 +138,7 @@ def _hover(data: MapData, pooling: str) -> str:
     )
 
 
-def _axis(
-    edges: np.ndarray, tokens: Sequence[str], name: str, *, exact: bool
-) -> dict[str, object]:
+def _axis(edges: np.ndarray, tokens: Sequence[str], name: str, *, exact: bool) -> dict[str, object]:
     if exact and len(edges) - 1 <= _LABELLED_TOKENS:
         positions = _positions(edges)
         labels = [token_label(tokens[i])[:24] for i in positions]

@@ -28,9 +28,7 @@ class Diagnostic:
     values: np.ndarray
 
 
-def diagnostics(
-    rows: Sequence[Diagnostic], *, title: str, note: str, look: Theme
-) -> go.Figure:
+def diagnostics(rows: Sequence[Diagnostic], *, title: str, note: str, look: Theme) -> go.Figure:
     """Draw one grid for each diagnostic, layers down, heads across.
 
     Args:
@@ -80,9 +78,7 @@ def diagnostics(
     return framed(figure, title=title, note=note, look=look)
 
 
-def head_bars(
-    values: Mapping[str, float], *, title: str, note: str, look: Theme
-) -> go.Figure:
+def head_bars(values: Mapping[str, float], *, title: str, note: str, look: Theme) -> go.Figure:
     """Draw one head's diagnostics as horizontal bars.
 
     Args:

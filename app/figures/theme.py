@@ -1,7 +1,7 @@
 """Colours, type and wording that every chart shares.
 
-The scales are perceptually uniform and keep their order in greyscale and for colour-blind readers.
-One backend has one colour on every chart (Okabe and Ito's palette, 2008, darkened where white ground
+The scales are perceptually uniform and keep their order in greyscale and for colour-blind eyes.
+One backend has one colour on every chart (Okabe and Ito, 2008, darkened where white ground
 asks for it).
 """
 
@@ -74,7 +74,7 @@ def backend_colour(name: str) -> str:
 
 
 def plain(text: object) -> str:
-    """Make user text inert in a figure: no tags, no entities, no line breaks, no control characters.
+    """Make user text inert in a figure: no tags, entities, line breaks or control characters.
 
     Plotly draws a few HTML tags it finds in text; after this it finds none.
     """

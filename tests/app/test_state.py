@@ -3,17 +3,18 @@ from dataclasses import fields, replace
 import pytest
 
 from attnscope.app.prompt_links import packed
-from attnscope.app.state import View, changed, encode, fitted, parse
+from attnscope.app.state import View, changed, encode, fitted, for_inspector, parse
 
 VIEWS = [
     View(),
-    View(layer=3, head=7, scale="linear", reading="score", pooling="max"),
+    View(layer=3, head=7, scale="linear", reading="score", pooling="mean"),
     View(model="org/name-1B", revision="refs/pr/3", device="cuda:1", dtype="bfloat16"),
-    View(model="/srv/models/mine", backend="sdpa_flash", chat=True, words=True),
+    View(model="/srv/models/mine", backend="sdpa_flash", chat=True, merged=True, hide_special=True),
     View(example="Two stories & <one> list", sequence=2, pinned=0),
     View(texts=("Mara found the <b>key</b>.", "\u202eשלמ 🔑\n")),
     View(stored="0123456789abcdef" * 2, region=(0, 64, 131_008, 131_072), pinned=131_071),
-    View(sort="window_mass_16", compare="head:2.5"),
+    View(sort="-window_mass_16", filter="induction>=0.5", compare="head:2.5"),
+    View(sort="entropy", filter="distance<1e-05", compare="backend:sdpa_flash"),
 ]
 
 
@@ -46,9 +47,12 @@ def test_every_field_travels() -> None:
         pooling="sum",
         region=(0, 1, 0, 1),
         pinned=1,
-        words=True,
+        direction="receives",
+        merged=True,
+        hide_special=True,
         sort="entropy",
-        compare="x",
+        filter="entropy<1",
+        compare="sequence:1",
     )
     different = [f.name for f in fields(View) if getattr(other, f.name) != getattr(View(), f.name)]
     assert different == [f.name for f in fields(View)]
@@ -84,7 +88,13 @@ HOSTILE = [
     ("prompts", "0" * 33),
     ("prompt", "<script>alert(1)</script>"),
     ("prompt", "A" * 1_000_000),
+    ("plain", "true"),
+    ("direction", "up"),
     ("sort", "__class__"),
+    ("filter", "entropy>1; drop table"),
+    ("filter", "entropy>" + "1" * 400),
+    ("compare", "head:2"),
+    ("compare", "capture:abc"),
     ("compare", "javascript:alert('x')"),
 ]
 
@@ -109,22 +119,47 @@ def test_prompts_too_long_for_a_link_are_not_written_into_it() -> None:
         encode(View(texts=texts))
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_inspector_reports_what_it_was_given(view: View) -> None:
+    shown = for_inspector(view, compare_capture="c1")
+    assert changed(view, shown) == view
+    assert shown["merged"] == view.merged
+
+
+def test_the_inspector_s_words() -> None:
+    view = View(region=(0, 8, 1, 9), sort="-sink_mass", filter="sink_mass>0.5")
+    shown = for_inspector(view)
+    assert shown["region"] == {"q0": 0, "q1": 8, "k0": 1, "k1": 9}
+    assert shown["sort"] == {"key": "sink_mass", "descending": True}
+    assert shown["filter"] == {"key": "sink_mass", "op": ">", "value": 0.5}
+    assert shown["compare"] is None
+    backend = View(compare="backend:tiled")
+    assert for_inspector(backend)["compare"] is None
+    assert for_inspector(backend, compare_capture="c1")["compare"] == {
+        "kind": "capture",
+        "capture": "c1",
+    }
+
+
 def test_a_component_changes_only_what_it_may() -> None:
     view = View(model="demo", layer=1)
     changes = {
         "layer": 2.0,
         "head": "5",
-        "region": [0, 8, 0, 16],
+        "region": {"q0": 0, "q1": 8, "k0": 0, "k1": 16},
         "pinned": None,
-        "words": True,
+        "merged": True,
         "scale": "rainbow",
         "model": "../../etc",
         "texts": ["x"],
         "nonsense": object(),
         "sequence": float("nan"),
+        "sort": "entropy",
+        "filter": {"key": "x"},
+        "compare": 3,
     }
     assert changed(view, changes) == replace(
-        view, layer=2, head=5, region=(0, 8, 0, 16), words=True
+        view, layer=2, head=5, region=(0, 8, 0, 16), merged=True
     )
     assert changed(replace(view, region=(0, 1, 0, 1)), {"region": None}).region is None
 
@@ -140,5 +175,5 @@ def test_fitted_to_a_capture() -> None:
 
 def test_what_is_shown_does_not_decide_the_capture() -> None:
     view = View(texts=("a",))
-    assert view.capture_key == replace(view, layer=3, region=(0, 1, 0, 1), words=True).capture_key
+    assert view.capture_key == replace(view, layer=3, region=(0, 1, 0, 1), merged=True).capture_key
     assert view.capture_key != replace(view, backend="tiled").capture_key
