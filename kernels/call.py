@@ -31,10 +31,11 @@ class AttentionCall:
         dtype: Of q, k and v.
         scale: Multiplies q·k before softcap, mask and softmax.
         pattern: Which pairs are visible, in absolute positions.
-        query_offset: Absolute position of the first query: K − Q when the last query aligns with the last key
-            (bottom right), 0 for the prefill of a static cache (top left).
+        query_offset: Absolute position of the first query: K − Q when the last query aligns with
+            the last key (bottom right), 0 for the prefill of a static cache (top left).
         softcap: c in `c * tanh(score / c)`, or None.
-        has_sinks: Whether each head has a sink logit that joins the softmax's denominator (gpt-oss).
+        has_sinks: Whether each head has a sink logit that joins the softmax's denominator, as in
+            gpt-oss.
         has_padding: Whether some keys are hidden per sequence.
     """
 
@@ -67,12 +68,12 @@ class AttentionCall:
                 raise InvalidCall(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.query_heads % self.kv_heads:
             raise InvalidCall(
-                f"query_heads must be a multiple of kv_heads, got {self.query_heads} and {self.kv_heads}."
+                f"query_heads must be a multiple of kv_heads, "
+                f"got {self.query_heads} and {self.kv_heads}."
             )
         if self.dtype not in get_args(Dtype):
-            raise InvalidCall(
-                f"dtype must be one of {', '.join(get_args(Dtype))}, got {self.dtype!r}."
-            )
+            valid = ", ".join(get_args(Dtype))
+            raise InvalidCall(f"dtype must be one of {valid}, got {self.dtype!r}.")
         if self.softcap is not None and self.softcap <= 0:
             raise InvalidCall(
                 f"softcap must be above 0, got {self.softcap}; use None for no softcap."
