@@ -2,7 +2,7 @@
 
 ::
 
-    AttnscopeError                  what a page or the command line says in a sentence
+    AttnscopeError                  what a page or the command line says, in words
     ├── InvalidCall                 shapes, dtypes or rules that contradict each other (a ValueError)
     ├── UnknownBackend              no backend of that name (a ValueError)
     ├── UnknownPattern              no pattern of that key, or wrong parameters (a ValueError)
