@@ -11,14 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attnscope.kernels.streaming import BLOCK_PAIRS, Layer, Segment, segments
+from attnscope.kernels.scores import accumulation_dtype
+from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, Segment, segments
 
 Reduce = Literal["mean", "max", "sum"]
 Reading = Literal["weight", "score", "value_weighted"]
 Progress = Callable[[float], None]
 """Called with the share done, 0 to 1; it may raise to stop the work."""
-
-BLOCK_KEYS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +84,7 @@ def _sampled_blocks(
     step = max(1, limit // taken)
     for row in range(0, len(starts), step):
         end = min(row + step, len(starts))
-        yield RowBlock(
-            row_start=row, row_end=end, queries_rw=queries_rw[row:end], real_rw=None
-        )
+        yield RowBlock(row_start=row, row_end=end, queries_rw=queries_rw[row:end], real_rw=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +134,9 @@ class Pooler:
         self._norm_HK = value_norm_HK if reading == "value_weighted" else None
         self._fill = -torch.inf if maximum and reading == "score" else 0.0
         shown = layer.visible_keys_K
-        self._shown_before = None if shown is None else torch.nn.functional.pad(shown.cumsum(0), (1, 0)).cpu()
+        self._shown_before = (
+            None if shown is None else torch.nn.functional.pad(shown.cumsum(0), (1, 0)).cpu()
+        )
 
     def run(
         self, row_edges: Tensor, *, queries_per_row: int | None, progress: Progress | None
@@ -147,7 +146,12 @@ class Pooler:
         rows, columns = len(row_edges) - 1, len(self._edges) - 1
         keys = range(int(self._edges[0]), int(self._edges[-1]))
         limit = max(16, BLOCK_PAIRS // (layer.heads * min(BLOCK_KEYS, len(keys))))
-        values_HMN = torch.full((layer.heads, rows, columns), self._fill, device=self._device)
+        values_HMN = torch.full(
+            (layer.heads, rows, columns),
+            self._fill,
+            dtype=accumulation_dtype(layer.q_HQD.dtype),
+            device=self._device,
+        )
         visible_MN = torch.zeros((rows, columns), dtype=torch.int64)
         read_M = torch.zeros(rows, dtype=torch.int64)
         for block in row_blocks(row_edges, limit=limit, queries_per_row=queries_per_row):

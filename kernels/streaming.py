@@ -15,6 +15,8 @@ from attnscope.kernels.scores import scores, visible
 
 BLOCK_PAIRS = 1 << 18
 """Pairs of one block over all its heads: 1 MiB of float32, which the second-level cache holds."""
+BLOCK_KEYS = 1024
+"""Keys of one block, where there are as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +133,7 @@ def segments(
     """
     start, end = first_query + layer.query_offset, last_query + 1 + layer.query_offset
     spans = _clip(layer.pattern.key_spans(start, end, layer.key_length), keys)
-    full = _clip(layer.pattern.full_spans(start, end, layer.key_length), keys)
+    full = _clip(layer.pattern.full_key_spans(start, end, layer.key_length), keys)
     return [
         Segment(start=at, end=min(at + limit, piece.end), masked=piece.masked)
         for span in spans
@@ -157,49 +159,3 @@ def _cut(span: tuple[int, int], full: list[tuple[int, int]]) -> Iterator[Segment
         at = inner_end
     if at < end:
         yield Segment(start=at, end=end, masked=True)
-
-
-def log_sum_exp(layer: Layer, *, sinks_H: Tensor | None, block: int) -> Tensor:
-    """The natural log of the softmax's denominator of every query, sink included.
-
-    Args:
-        layer: Its scores.
-        sinks_H: One extra logit a head, or None.
-        block: Keys of one block.
-
-    Returns:
-        float32 `[H, Q]`; −inf where a query sees nothing and there is no sink.
-    """
-    rows = max(16, BLOCK_PAIRS // (layer.heads * min(block, layer.key_length)))
-    lse_HQ = torch.empty(layer.q_HQD.shape[:2], dtype=torch.float32, device=layer.q_HQD.device)
-    for start in range(0, layer.query_length, rows):
-        end = min(start + rows, layer.query_length)
-        lse_HQ[:, start:end] = _block_log_sum_exp(layer, start, end, block)
-    if sinks_H is None:
-        return lse_HQ
-    return torch.logaddexp(lse_HQ, sinks_H.to(lse_HQ)[:, None])
-
-
-def _block_log_sum_exp(layer: Layer, start: int, end: int, block: int) -> Tensor:
-    queries = torch.arange(start, end, device=layer.q_HQD.device)
-    total_HR: Tensor | None = None
-    for segment in segments(layer, start, end - 1, range(layer.key_length), limit=block):
-        scores_HRC = layer.scores(slice(start, end), slice(segment.start, segment.end))
-        if segment.masked:
-            seen_RC = layer.seen(queries, range(segment.start, segment.end))
-            scores_HRC.masked_fill_(~seen_RC, -torch.inf)
-        elif layer.visible_keys_K is not None:
-            hidden_C = ~layer.visible_keys_K[segment.start : segment.end]
-            scores_HRC.masked_fill_(hidden_C, -torch.inf)
-        part_HR = _row_log_sum_exp(scores_HRC)
-        total_HR = part_HR if total_HR is None else torch.logaddexp(total_HR, part_HR)
-    if total_HR is None:
-        return torch.full((layer.heads, end - start), -torch.inf, device=layer.q_HQD.device)
-    return total_HR
-
-
-def _row_log_sum_exp(scores_HRC: Tensor) -> Tensor:
-    # In place: torch.logsumexp would hold two more arrays of the block's size.
-    largest_HR = scores_HRC.amax(-1)
-    shift_HR = largest_HR.masked_fill(largest_HR == -torch.inf, 0.0)
-    return scores_HRC.sub_(shift_HR[..., None]).exp_().sum(-1).log_().add_(shift_HR)
