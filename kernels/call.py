@@ -54,7 +54,15 @@ class AttentionCall:
     has_padding: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch", "query_heads", "kv_heads", "query_length", "key_length", "head_dim", "value_dim"):
+        for name in (
+            "batch",
+            "query_heads",
+            "kv_heads",
+            "query_length",
+            "key_length",
+            "head_dim",
+            "value_dim",
+        ):
             if getattr(self, name) < 1:
                 raise InvalidCall(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.query_heads % self.kv_heads:
@@ -62,9 +70,13 @@ class AttentionCall:
                 f"query_heads must be a multiple of kv_heads, got {self.query_heads} and {self.kv_heads}."
             )
         if self.dtype not in get_args(Dtype):
-            raise InvalidCall(f"dtype must be one of {', '.join(get_args(Dtype))}, got {self.dtype!r}.")
+            raise InvalidCall(
+                f"dtype must be one of {', '.join(get_args(Dtype))}, got {self.dtype!r}."
+            )
         if self.softcap is not None and self.softcap <= 0:
-            raise InvalidCall(f"softcap must be above 0, got {self.softcap}; use None for no softcap.")
+            raise InvalidCall(
+                f"softcap must be above 0, got {self.softcap}; use None for no softcap."
+            )
         if self.query_offset < 0:
             raise InvalidCall(f"query_offset must be 0 or more, got {self.query_offset}.")
 
@@ -117,7 +129,9 @@ class AttentionCall:
             dtype=str(q_BHQD.dtype).removeprefix("torch."),  # pyright: ignore[reportArgumentType]
             scale=head_dim**-0.5 if scale is None else scale,
             pattern=pattern or Full(),
-            query_offset=max(key_length - query_length, 0) if query_offset is None else query_offset,
+            query_offset=max(key_length - query_length, 0)
+            if query_offset is None
+            else query_offset,
             softcap=softcap,
             has_sinks=has_sinks,
             has_padding=has_padding,
@@ -132,10 +146,16 @@ class AttentionCall:
 def _check_tensors(q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor) -> None:
     shapes = f"q {tuple(q_BHQD.shape)}, k {tuple(k_BGKD.shape)}, v {tuple(v_BGKD.shape)}"
     if not q_BHQD.ndim == k_BGKD.ndim == v_BGKD.ndim == 4:
-        raise InvalidCall(f"q, k and v must have 4 dimensions [batch, heads, positions, dim], got {shapes}.")
+        raise InvalidCall(
+            f"q, k and v must have 4 dimensions [batch, heads, positions, dim], got {shapes}."
+        )
     if not q_BHQD.shape[0] == k_BGKD.shape[0] == v_BGKD.shape[0]:
         raise InvalidCall(f"q, k and v must have the same batch, got {shapes}.")
     if k_BGKD.shape[1:3] != v_BGKD.shape[1:3] or q_BHQD.shape[3] != k_BGKD.shape[3]:
-        raise InvalidCall(f"k must match v in heads and positions, and q in head_dim, got {shapes}.")
+        raise InvalidCall(
+            f"k must match v in heads and positions, and q in head_dim, got {shapes}."
+        )
     if not q_BHQD.dtype == k_BGKD.dtype == v_BGKD.dtype:
-        raise InvalidCall(f"q, k and v must share one dtype, got {q_BHQD.dtype}, {k_BGKD.dtype}, {v_BGKD.dtype}.")
+        raise InvalidCall(
+            f"q, k and v must share one dtype, got {q_BHQD.dtype}, {k_BGKD.dtype}, {v_BGKD.dtype}."
+        )
