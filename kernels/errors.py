@@ -19,7 +19,11 @@
     ├── CaptureTooLarge             would hold more bytes than the budget; says how many
     ├── CaptureMissing              no capture of that id (expired, evicted, never made)
     ├── JobCancelled                the visitor asked for it
-    └── JobFailed                   a job ended with a reason (its worker died, its work raised)
+    ├── JobFailed                   a job ended with a reason (its worker died, its work raised)
+    ├── JobMissing                  no job of that id, or it has no result yet
+    ├── QueueFull                   one visitor has too many jobs waiting
+    ├── EngineUnavailable           the worker is being replaced, is busy past the time limit, or was never started
+    └── InvalidSetting              an ATTNSCOPE_* environment variable cannot be read (a ValueError)
 
 Messages say what was wrong, with the value, and what to do next. `remedy` is shown beside the message where it
 helps to set it apart.
@@ -112,3 +116,19 @@ class JobCancelled(AttnscopeError):
 
 class JobFailed(AttnscopeError):
     """A job ended with a reason."""
+
+
+class JobMissing(AttnscopeError):
+    """No job of that id is known, or it has no result."""
+
+
+class QueueFull(AttnscopeError):
+    """One visitor already has as many jobs waiting as is allowed."""
+
+
+class EngineUnavailable(AttnscopeError):
+    """The worker is being replaced, did not answer in time, or was never started."""
+
+
+class InvalidSetting(AttnscopeError, ValueError):
+    """A setting in the environment cannot be read."""
