@@ -23,6 +23,7 @@
     ├── JobMissing                  no job of that id, or it has no result yet
     ├── QueueFull                   one visitor has too many jobs waiting
     ├── EngineUnavailable           the worker is being replaced, is too busy, or never started
+    ├── ImagesUnavailable           PNG, SVG or PDF without a browser to draw them
     └── InvalidSetting              an ATTNSCOPE_* variable cannot be read (a ValueError)
 
 Messages say what was wrong, with the value, and what to do next. `remedy` is shown beside the
@@ -128,6 +129,10 @@ class QueueFull(AttnscopeError):
 
 class EngineUnavailable(AttnscopeError):
     """The worker is being replaced, did not answer in time, or was never started."""
+
+
+class ImagesUnavailable(AttnscopeError):
+    """PNG, SVG and PDF cannot be drawn here."""
 
 
 class InvalidSetting(AttnscopeError, ValueError):
