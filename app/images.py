@@ -36,6 +36,7 @@ class ImageServer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._drawer: kaleido.Kaleido | None = None
 
     def __enter__(self) -> "ImageServer":
@@ -96,7 +97,10 @@ class ImageServer:
 
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="images", daemon=True).start()
+        self._thread = threading.Thread(
+            target=_serve, args=(self._loop,), name="images", daemon=True
+        )
+        self._thread.start()
         script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
         self._drawer = self._wait(_opened(script))
 
@@ -112,11 +116,22 @@ class ImageServer:
             pass
         finally:
             loop.call_soon_threadsafe(loop.stop)
+            if self._thread is not None:
+                self._thread.join(10)
 
     def _wait(self, work: Any) -> Any:
         if self._loop is None:
             raise RuntimeError("the drawing loop is not running")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_TIMEOUT_S)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
 
 
 async def _opened(script: Path) -> kaleido.Kaleido:

@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import pytest
 
 from attnscope.app.prompt_links import packed
-from attnscope.app.state import View, changed, encode, fitted, for_inspector, parse
+from attnscope.app.view import View, changed, encode, fitted, for_inspector, parse
 
 VIEWS = [
     View(),

@@ -1,14 +1,12 @@
-"""The one typed view of the URL and of the session.
+"""What a page shows, as one value: a link reproduces it, and the inspector reads and reports it.
 
-A `View` is everything a link reproduces. `parse` and `encode` turn query parameters into a view and
-back; whatever a stranger puts into a link becomes the default with a notice, never an exception.
-Every key of the session's state is declared in `Key`.
+`parse` and `encode` turn query parameters into a view and back; whatever a stranger puts into a link
+becomes the default with a notice, never an exception.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from attnscope.app.prompt_links import packed, unpacked
@@ -22,34 +20,6 @@ DIRECTIONS = ("pays", "receives")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEFAULT_BACKEND = "eager"
 Region = tuple[int, int, int, int]
-
-
-class Key(StrEnum):
-    """Every key of `st.session_state`, widgets included."""
-
-    VIEW = "view"
-    URL = "url"
-    NOTICES = "notices"
-    JOB = "job"
-    CAPTURE = "capture"
-    SHOWN = "shown"
-    OWNER = "owner"
-    COMPARE_JOB = "compare_job"
-    DRAFT = "draft_text"
-    EXAMPLE = "draft_example"
-    UPLOAD = "draft_upload"
-    CHOSEN = "draft_chosen"
-    CHAT = "draft_chat"
-    MODEL = "draft_model"
-    SOURCE = "draft_source"
-    REVISION = "draft_revision"
-    DEVICE = "draft_device"
-    DTYPE = "draft_dtype"
-    BACKEND = "draft_backend"
-    SEQUENCE = "sequence"
-    RUN = "run"
-    CANCEL = "cancel"
-    INSPECTOR = "inspector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
