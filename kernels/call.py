@@ -1,4 +1,4 @@
-"""One attention call: its shapes, its dtype and its rule, with no tensor in it.
+"""One attention call: its shapes, its dtype and its rule, with no tensor in it; and its answer.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
@@ -177,6 +177,21 @@ class AttentionCall:
             _check_shape("sinks", sinks_H, (self.query_heads,))
         if visible_keys_BK is not None:
             _check_shape("visible_keys", visible_keys_BK, (self.batch, self.key_length))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionOutput:
+    """What a backend answers to a call.
+
+    Attributes:
+        out_BHQD: `[B, H, Q, value_dim]` in the call's dtype; 0 in a row that sees nothing.
+        lse_BHQ: `[B, H, Q]`, float32 (float64 for float64 calls): natural logarithm of the
+            softmax's denominator, the sink's term included; −inf in a row that sees nothing and
+            has no sink. None where the backend does not give it.
+    """
+
+    out_BHQD: Tensor
+    lse_BHQ: Tensor | None
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

@@ -19,7 +19,8 @@ class Head:
     Attributes:
         q_QD: Queries as the kernel saw them (after rotary position), any floating dtype.
         k_KD: Keys of the kv head that this query head reads.
-        lse_Q: Natural log-sum-exp of each query's visible scores, sink included; −inf where nothing is seen.
+        lse_Q: Natural log-sum-exp of each query's visible scores, sink included; −inf where
+            nothing is seen.
         pattern: Which pairs are visible, in absolute positions.
         query_offset: Absolute position of the first query.
         scale: Multiplies q·k.

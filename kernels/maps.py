@@ -1,12 +1,13 @@
-"""Attention maps from q, k and the log-sum-exp: exact where one looks closely, pooled from afar, never a Q × K array.
+"""Attention maps from q, k and the log-sum-exp: exact near, pooled from afar, never a Q × K array.
 
-A weight is `exp(score − log-sum-exp)`, so any rectangle of a head's map costs one small matrix product, at any length
-and whatever backend ran. H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of a rectangle.
+A weight is `exp(score − log-sum-exp)`, so any rectangle of a head's map costs one small matrix
+product, at any length and whatever backend ran. H query heads, G kv heads, Q, K positions, D head
+dim; R queries and C keys of a rectangle; M rows and N columns of a map.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -43,11 +44,12 @@ class Pooled:
 
     Attributes:
         values: float32 `[..., rows, columns]`; NaN where a cell holds no visible pair.
-        visible_share: float32 `[rows, columns]`, the share of each cell's pairs (of the queries read) that may attend;
-            0 where the cell is wholly masked.
-        row_edges: int64 `[rows + 1]`; row m covers the queries `row_edges[m]` to `row_edges[m + 1] − 1`.
+        visible_share: float32 `[rows, columns]`, the share of each cell's pairs (of the queries
+            read) that may attend; 0 where the cell is wholly masked.
+        row_edges: int64 `[rows + 1]`; row m holds the queries `row_edges[m]` to
+            `row_edges[m + 1] − 1`.
         column_edges: int64 `[columns + 1]`, likewise over keys.
-        sampled_rows: How many queries were read where not all were; None when the pooling is exact.
+        sampled_rows: How many queries were read where not all were; None when it is exact.
     """
 
     values: Tensor
@@ -60,8 +62,9 @@ class Pooled:
 def tile(head: Head, queries: slice, keys: slice, *, reading: Reading = "weight") -> Tensor:
     """One number a pair, exact, of any rectangle.
 
-    Readings: "weight" is the softmax weight; "score" what the softmax is taken of, scale and softcap included;
-    "value_weighted" the weight times the norm of the value, ‖α·v‖ (arXiv 2004.10102 §2).
+    Readings: "weight" is the softmax weight; "score" what the softmax is taken of, scale and
+    softcap included; "value_weighted" the weight times the norm of the value, ‖α·v‖
+    (arXiv 2004.10102 §2).
 
     Args:
         head: The head.
@@ -117,7 +120,7 @@ def column(head: Head, key: int, *, reading: Reading = "weight") -> Tensor:
     return tile(head, EVERYTHING, slice(at, at + 1), reading=reading)[:, 0]
 
 
-def pooled(  # noqa: PLR0913 -- a map has two sizes, two ranges and three ways to be read
+def pooled(
     head: Head,
     rows: int,
     columns: int,
@@ -130,8 +133,9 @@ def pooled(  # noqa: PLR0913 -- a map has two sizes, two ranges and three ways t
 ) -> Pooled:
     """A rectangle drawn with at most `rows` × `columns` cells, every pair read.
 
-    The mean is over the visible pairs of a cell. Over a whole row of cells the sums of weights total the number of its
-    queries that see a key, less what their sinks hold. NaN stands in a cell without a visible pair.
+    The mean is over the visible pairs of a cell. Over a whole row of cells the sums of weights
+    total the number of its queries that see a key, less what their sinks hold. NaN stands in a
+    cell without a visible pair, whatever the reduction.
 
     Args:
         head: The head.
@@ -144,7 +148,8 @@ def pooled(  # noqa: PLR0913 -- a map has two sizes, two ranges and three ways t
         progress: Called with the share done; it may raise to stop.
 
     Raises:
-        InvalidCall: An empty rectangle, no cells, an unknown reading or reduction, or no value norms.
+        InvalidCall: An empty rectangle, no cells, an unknown reading or reduction, or no value
+            norms.
     """
     return _pooled(head, rows, columns, (reduce, reading), (queries, keys), (None, progress))
 
@@ -161,10 +166,10 @@ def sampled(  # noqa: PLR0913 -- as pooled
     reading: Reading = "weight",
     progress: Progress | None = None,
 ) -> Pooled:
-    """As `pooled`, reading only evenly spaced queries of each row, each exactly and over all its keys.
+    """As `pooled`, reading only evenly spaced queries of each row, exactly and over all their keys.
 
-    For the first paint of a huge region. Means, maxima and shares are those of the queries read; a sum is scaled to the
-    number of queries in its row.
+    For the first paint of a huge region. Means, maxima and shares are those of the queries read; a
+    sum is scaled to the number of queries in its row.
 
     Args:
         head: See `pooled`.
@@ -187,7 +192,7 @@ def sampled(  # noqa: PLR0913 -- as pooled
 
 
 def pair_cost(head: Head, queries: slice = EVERYTHING, keys: slice = EVERYTHING) -> int:
-    """How many pairs `pooled` would visit in a rectangle: an upper bound, from the pattern's spans alone."""
+    """How many pairs `pooled` would visit in a rectangle: an upper bound, from the spans alone."""
     rows, columns = _region(queries, head.query_length), _region(keys, head.key_length)
     step = max(256, -(-len(rows) // 512))
     cost = 0
@@ -213,7 +218,9 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
     queries_per_row: int | None = None,
     progress: Progress | None = None,
 ) -> Pooled:
-    """Thumbnails of all heads of a layer in one pass: `values` is `[H, size, size]`, the shares `[size, size]`.
+    """Thumbnails of all heads of a layer in one pass.
+
+    `values` is `[H, size, size]`, `visible_share` `[size, size]`.
 
     Args:
         q_HQD: Queries of the layer for one sequence.
@@ -226,7 +233,7 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
         visible_keys_K: bool, False where a key is padding.
         size: Cells a side; clipped to the number of queries and of keys.
         reduce: "mean", "max" or "sum" of a cell's visible weights.
-        queries_per_row: Read only so many evenly spaced queries a row, as `sampled`; None reads all.
+        queries_per_row: Read only so many queries a row, as `sampled` does; None reads all.
         progress: Called with the share done; it may raise to stop.
 
     Raises:

@@ -1,7 +1,7 @@
 """Pooled maps: many (query, key) pairs drawn as one cell, streamed over blocks of the weights.
 
-H query heads, Q, K positions; M map rows, N map columns; a block holds R queries (r map rows of w queries each) and
-C keys.
+H query heads, Q, K positions; M map rows, N map columns; a block holds R queries (r map rows of w
+queries each) and C keys.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ class RowBlock:
 
 
 def bin_edges(start: int, end: int, bins: int) -> Tensor:
-    """Edges of `bins` runs of `[start, end)` whose lengths differ by at most one: int64 `[bins + 1]`."""
+    """Edges of `bins` runs of `[start, end)`, alike in length to within one: int64 `[bins + 1]`."""
     return start + torch.arange(bins + 1) * (end - start) // bins
 
 
@@ -178,7 +178,7 @@ class Pooler:
             visible_rN[:, into] += self._count(block, segment, bounds, seen_RC)
 
     def _seen(self, block: RowBlock, index: Tensor, segment: Segment) -> Tensor | None:
-        """bool `[R, C]` where some pair must be hidden one by one, or None."""
+        """Visibility `[R, C]` where some pair must be hidden one by one, or None."""
         keys = range(segment.start, segment.end)
         repeats = self._reading == "score" and block.real_rw is not None
         if not (segment.masked or repeats):

@@ -45,7 +45,7 @@ class Layer:
         q, k = tuple(self.q_HQD.shape), tuple(self.k_GKD.shape)
         if len(q) != 3 or len(k) != 3 or q[2] != k[2] or q[0] % k[0]:
             raise InvalidCall(
-                f"q must be [heads, queries, dim] and k [kv heads, keys, dim] with kv heads dividing "
+                "q must be [heads, queries, dim] and k [kv heads, keys, dim], kv heads dividing "
                 f"heads, got q {q} and k {k}."
             )
         hidden = self.visible_keys_K
@@ -117,7 +117,13 @@ class Segment:
 
 
 def segments(
-    layer: Layer, first_query: int, last_query: int, keys: range, *, limit: int
+    layer: Layer,
+    first_query: int,
+    last_query: int,
+    keys: range,
+    *,
+    limit: int,
+    apart: bool = True,
 ) -> list[Segment]:
     """The runs of keys that the queries from first to last (inclusive) visit within `keys`.
 
@@ -127,13 +133,14 @@ def segments(
         last_query: Largest.
         keys: Positions in K to stay within.
         limit: No segment is longer.
+        apart: Keep keys that need no mask in segments of their own; all are masked otherwise.
 
     Returns:
         Sorted, disjoint; pairs outside all of them are invisible.
     """
     start, end = first_query + layer.query_offset, last_query + 1 + layer.query_offset
     spans = _clip(layer.pattern.key_spans(start, end, layer.key_length), keys)
-    full = _clip(layer.pattern.full_key_spans(start, end, layer.key_length), keys)
+    full = _clip(layer.pattern.full_key_spans(start, end, layer.key_length), keys) if apart else []
     return [
         Segment(start=at, end=min(at + limit, piece.end), masked=piece.masked)
         for span in spans

@@ -82,11 +82,11 @@ class Context:
 
     def part(
         self, start: float, end: float, step: str, *, total: float = 1.0, unit: str = "share"
-    ) -> Callable[[float], None]:
-        """A progress callback (0 to 1) for one stage that covers `start` to `end` of the whole."""
+    ) -> Callable[..., None]:
+        """A callback `(share, words="")` for one stage that covers `start` to `end` of the whole."""
 
-        def callback(share: float) -> None:
-            self.progress(start + (end - start) * share, step, total=total, unit=unit)
+        def callback(share: float, words: str = "") -> None:
+            self.progress(start + (end - start) * share, words or step, total=total, unit=unit)
 
         return callback
 
