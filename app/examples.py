@@ -31,8 +31,7 @@ def examples(path: Path = PATH) -> tuple[Example, ...]:
     """Read the shipped prompts, the one of a first visit first."""
     entries = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        Example(title=entry["title"], text=entry["text"], about=entry["about"])
-        for entry in entries
+        Example(title=entry["title"], text=entry["text"], about=entry["about"]) for entry in entries
     )
 
 

@@ -18,7 +18,7 @@ class Shown:
     Attributes:
         capture_id: Names it in every route.
         summary: What it holds, as the routes give it.
-        model: The loaded model: title, nbytes, max_length, ...; empty where the engine does not say.
+        model: The loaded model: title, nbytes, max_length, ...; empty where nothing says.
         view: The view it was made for.
     """
 
@@ -91,13 +91,12 @@ def finished(engine: Engine, watched: Watched) -> Shown:
         AttnscopeError: It failed, was cancelled, or its result is gone.
     """
     result = engine.result(watched.job_id)
-    shown = Shown(
+    return Shown(
         capture_id=result["capture_id"],
         summary=result["summary"],
         model=result.get("model", {}),
         view=watched.view,
     )
-    return shown
 
 
 def inside(view: View, shown: Shown) -> View:

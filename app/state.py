@@ -1,6 +1,6 @@
 """The one typed view of the session: every key of `st.session_state` is declared here.
 
-The view a session shows and the page's URL say the same; whichever changes first, the other follows.
+The view a session shows and the page's URL say the same; whichever changes, the other follows.
 """
 
 import secrets
@@ -13,7 +13,6 @@ from attnscope.app.inspections import Shown, Watched
 from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.view import View, encode, parse
 from attnscope.kernels.errors import AttnscopeError
-
 
 _RECENT = 6
 
@@ -180,7 +179,7 @@ class Session:
         self._state[Key.URL] = parameters
 
     def give_up(self, view: View, notice: Notice) -> None:
-        """Go back to the last good capture after `view` could not be had; stay where there is none."""
+        """Go back to the last good capture, if there is one, after `view` could not be had."""
         self.tell(notice)
         self._state[Key.GIVEN_UP] = view.capture_key
         if self.shown is not None:

@@ -1,7 +1,7 @@
 """What a page shows, as one value: a link reproduces it, and the inspector reads and reports it.
 
-`parse` and `encode` turn query parameters into a view and back; whatever a stranger writes in a link
-becomes the default with a notice, never an exception.
+`parse` and `encode` turn query parameters into a view and back; whatever a stranger writes in a
+link becomes the default with a notice, never an exception.
 """
 
 import re

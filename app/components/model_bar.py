@@ -1,4 +1,4 @@
-"""The line at the top of every page: what is loaded, under which backend, on what, and how to change it."""
+"""The line at the top of every page: what is loaded, under which backend, and how to change it."""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ def _line(found: Sequence[tuple[str, str, str]]) -> str:
         f'<dd title="{html.escape(long)}">{html.escape(value)}</dd></div>'
         for name, value, long in found
     )
-    return f'<dl class="as-facts">{items}</dl>'
+    return f'<dl class="pg-facts">{items}</dl>'
 
 
 def _form(
@@ -151,10 +151,10 @@ def backend_choices(found: Sequence[Mapping[str, Any]]) -> tuple[BackendChoice, 
     )
 
 
-_SHARE_HTML = '<button type="button" class="as-share">Share</button>'
+_SHARE_HTML = '<button type="button" class="pg-share">Share</button>'
 _SHARE_JS = """
 export default function ({ parentElement }) {
-  const button = parentElement.querySelector(".as-share");
+  const button = parentElement.querySelector(".pg-share");
   const said = (text) => {
     button.textContent = text;
     setTimeout(() => { button.textContent = "Share"; }, 1600);
@@ -173,12 +173,14 @@ export default function ({ parentElement }) {
 }
 """
 _SHARE_CSS = """
-.as-share {
+.pg-share {
   font: inherit; font-size: 0.875rem; color: var(--st-text-color); background: transparent;
   border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius, 0.375rem);
   min-height: 2rem; padding: 0 0.75rem; white-space: nowrap; cursor: pointer; min-width: 5.5rem;
 }
-.as-share:hover, .as-share:focus-visible { border-color: var(--st-primary-color); color: var(--st-primary-color); }
+.pg-share:hover, .pg-share:focus-visible {
+  border-color: var(--st-primary-color); color: var(--st-primary-color);
+}
 """
 
 

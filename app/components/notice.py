@@ -1,12 +1,14 @@
-"""A sentence to the visitor: what was refused or broke, what to do, and the code that finds it in the log."""
+"""A sentence to the visitor: what happened, what to do, and the code that finds it in the log."""
 
 import html
 import logging
 import secrets
+from collections.abc import Callable
 
 import streamlit as st
 
 from attnscope.app.state import Notice
+from attnscope.kernels.errors import AttnscopeError
 
 log = logging.getLogger("attnscope.pages")
 
@@ -17,7 +19,7 @@ def notice(told: Notice) -> None:
     code = f" <code>{html.escape(told.reference)}</code>" if told.reference else ""
     role = "status" if told.kind == "told" else "alert"
     st.html(
-        f'<div class="as-told as-{told.kind}" role="{role}">'
+        f'<div class="pg-told pg-{told.kind}" role="{role}">'
         f"<strong>{html.escape(told.message)}</strong>{remedy}{code}</div>"
     )
 
@@ -32,3 +34,24 @@ def unexpected(error: BaseException) -> Notice:
         remedy="Reload it. If it happens again, report this code with the log:",
         reference=reference,
     )
+
+
+def guarded(
+    work: Callable[[], None], tell: Callable[[Notice], None] = notice
+) -> Callable[[], None]:
+    """Wrap a page, a fragment or a callback: whatever goes wrong becomes a sentence, no traceback.
+
+    Args:
+        work: What to run.
+        tell: Takes the sentence; draws it where the work stands unless given.
+    """
+
+    def run() -> None:
+        try:
+            work()
+        except AttnscopeError as error:
+            tell(Notice.of(error))
+        except Exception as error:  # noqa: BLE001 - the page's boundary, the one place for it
+            tell(unexpected(error))
+
+    return run

@@ -18,9 +18,9 @@ def progress(status: JobStatus, *, on_cancel: Callable[[], None]) -> None:
     ):
         share = min(max(status.progress, 0.0), 1.0)
         st.html(
-            '<div class="as-job" role="status">'
+            '<div class="pg-job" role="status">'
             f"<div><strong>{html.escape(step(status))}</strong><span>{html.escape(pace(status))}"
-            f'</span></div><div class="as-track" role="progressbar" aria-valuemin="0" '
+            f'</span></div><div class="pg-track" role="progressbar" aria-valuemin="0" '
             f'aria-valuemax="100" aria-valuenow="{round(100 * share)}">'
             f'<i style="width:{100 * share:.1f}%"></i></div></div>'
         )

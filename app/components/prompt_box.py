@@ -67,14 +67,14 @@ def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None])
                 type="primary",
                 width="stretch",
                 on_click=on_run,
-                help="Run the prompt and look at every head. Ctrl+Enter in the prompt does the same.",
+                help="Run the prompt and look at every head; Ctrl+Enter does the same.",
             )
             if has_template:
                 st.checkbox(
                     "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
                 )
             elif limit is not None:
-                st.html(f'<p class="as-limit">up to {count(limit)} tokens</p>')
+                st.html(f'<p class="pg-limit">up to {count(limit)} tokens</p>')
 
 
 def _upload(

@@ -48,14 +48,19 @@ class FakeEngine:
     def result(self, job_id: str) -> dict[str, Any]:
         return {"capture_id": "c" * 32}
 
-    def ask(self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+    def ask(
+        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         self.asked.append((method, arguments))
         if self.error is not None:
             raise self.error
         if method in {"summary", "diagnostics"}:
             return {"id": arguments["capture"]}
         encoding = arguments.get("encoding", "u8" if method == "overview" else "f32")
-        return {"header": {"encoding": encoding, "rows": 2, "cols": 2}, "body": bytes(range(16)) * 100}
+        return {
+            "header": {"encoding": encoding, "rows": 2, "cols": 2},
+            "body": bytes(range(16)) * 100,
+        }
 
     def health(self) -> dict[str, Any]:
         return {"status": "ok", "workers": [], "queued": 0}
