@@ -24,7 +24,10 @@ from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.settings import Settings
 
 PAGES = Path(__file__).resolve().with_name("main.py")
-FIRST: dict[str, object] = {"source": "demo", "texts": ["Once upon a time there was a small house by the river."]}
+FIRST: dict[str, object] = {
+    "source": "demo",
+    "texts": ["Once upon a time there was a small house by the river."],
+}
 log = logging.getLogger("attnscope.server")
 
 
@@ -37,7 +40,9 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
     try:
         with provided(engine):
             if settings.prompt_at_start:
-                threading.Thread(target=warm_up, args=(engine, FIRST), name="warm up", daemon=True).start()
+                threading.Thread(
+                    target=warm_up, args=(engine, FIRST), name="warm up", daemon=True
+                ).start()
             yield {"engine": engine}
     finally:
         await anyio.to_thread.run_sync(engine.stop)

@@ -20,7 +20,7 @@ from attnscope.kernels.errors import InvalidCall
 
 if TYPE_CHECKING:
     from attnscope.kernels.head import Head
-    from attnscope.models.capture import Capture, LayerCapture
+    from attnscope.models.captured import Capture, LayerCapture, LayerView
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 24_000_000  # pairs of 64 dimensions that two cores pool in about 150 ms
@@ -34,7 +34,7 @@ def shelf(context: Context) -> CaptureShelf:
     """The captures of this worker's data folder."""
 
     def make() -> CaptureShelf:
-        from attnscope.models.capture import Capture
+        from attnscope.models.captured import Capture
 
         settings = context.settings
         return CaptureShelf(
@@ -68,6 +68,7 @@ def describe(capture_id: str, capture: "Capture") -> Answer:
         "sequences": [
             {
                 "text": capture.texts[i],
+                "length": len(capture.tokens[i]),
                 "tokens": list(capture.tokens[i]),
                 "words": list(capture.words[i]),
                 "next_tokens": next_tokens[i] and [[token, p] for token, p in next_tokens[i]],
@@ -113,7 +114,9 @@ def _attention_map(arguments: Arguments, context: Context) -> Answer:
     reading = arguments.get("reading", "weight")
     queries = _range(arguments, "q", head.query_length)
     keys = _range(arguments, "k", head.key_length)
-    rows, columns = (min(int(arguments.get(name, MOST_CELLS)), MOST_CELLS) for name in ("rows", "cols"))
+    rows, columns = (
+        min(int(arguments.get(name, MOST_CELLS)), MOST_CELLS) for name in ("rows", "cols")
+    )
     height, width = queries.stop - queries.start, keys.stop - keys.start
     is_exact, sampled = height <= rows and width <= columns, None
     if is_exact:
@@ -139,7 +142,11 @@ def _attention_map(arguments: Arguments, context: Context) -> Answer:
 
 
 def _pooled(
-    head: "Head", shape: tuple[int, int], region: tuple[slice, slice], arguments: Arguments, context: Context
+    head: "Head",
+    shape: tuple[int, int],
+    region: tuple[slice, slice],
+    arguments: Arguments,
+    context: Context,
 ):
     from attnscope.kernels import maps
 
@@ -164,10 +171,23 @@ def _encoded(values: NDArray[np.float32], header: Answer, encoding: str, scale: 
     if encoding == "f32":
         seen = values[~np.isnan(values)]
         lo, hi = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
-        header = {**header, "encoding": "f32", "scale": "linear", "lo": lo, "hi": hi, "masked": "NaN"}
+        header = {
+            **header,
+            "encoding": "f32",
+            "scale": "linear",
+            "lo": lo,
+            "hi": hi,
+            "masked": "NaN",
+        }
         return {"header": header, "body": values.astype("<f4").tobytes()}
     coded = quantise(values, scale)
-    meaning = {"encoding": "u8", "scale": coded.scale, "lo": coded.lo, "hi": coded.hi, "masked": 255}
+    meaning = {
+        "encoding": "u8",
+        "scale": coded.scale,
+        "lo": coded.lo,
+        "hi": coded.hi,
+        "masked": 255,
+    }
     return {"header": {**header, **meaning}, "body": coded.codes.tobytes()}
 
 
@@ -193,7 +213,10 @@ def column(arguments: Arguments, context: Context) -> Answer:
 
 def _line(values: Any, header: Answer) -> Answer:
     body = values.float().cpu().numpy().astype("<f4").tobytes()
-    return {"header": {**header, "length": len(values), "encoding": "f32", "masked": "NaN"}, "body": body}
+    return {
+        "header": {**header, "length": len(values), "encoding": "f32", "masked": "NaN"},
+        "body": body,
+    }
 
 
 def overview(arguments: Arguments, context: Context) -> Answer:
@@ -208,46 +231,49 @@ def _overview(arguments: Arguments, context: Context) -> Answer:
     drawn = []
     for place, layer in enumerate(capture.layers):
         context.progress(place / len(capture.layers))
-        drawn.append(_thumbnails(layer, sequence, size, reduce))
+        drawn.append(_thumbnails(capture.view(layer.layer, sequence), size, reduce))
     shape = tuple(max(part.shape[i] for part in drawn) for i in range(3))
     values = np.full((len(drawn), *shape), np.nan, np.float32)
     for place, part in enumerate(drawn):
         values[place, : part.shape[0], : part.shape[1], : part.shape[2]] = part
-    header = {"shape": list(values.shape), "layers": [layer.layer for layer in capture.layers], "reduce": reduce}
+    header = {
+        "shape": list(values.shape),
+        "layers": [layer.layer for layer in capture.layers],
+        "reduce": reduce,
+    }
     return _encoded(values, header, "u8", "log")
 
 
-def _thumbnails(layer: "LayerCapture", sequence: int, size: int, reduce: Any) -> NDArray[np.float32]:
+def _thumbnails(layer: "LayerView", size: int, reduce: Any) -> NDArray[np.float32]:
     from attnscope.kernels import maps
 
-    q_HQD = layer.q_BHQD[sequence]
-    pairs = q_HQD.shape[0] * q_HQD.shape[1] * layer.k_BGKD.shape[2]
+    heads, queries, _ = layer.q_HQD.shape
     # An eighth of a moment for each layer; all queries where that is enough.
-    share = FIRST_PAIRS / 8 / pairs
-    each = None if share >= 1 else max(1, int(share * q_HQD.shape[1] / size))
+    share = FIRST_PAIRS / 8 / (heads * queries * layer.k_GKD.shape[1])
     pooled = maps.overview(
-        q_HQD,
-        layer.k_BGKD[sequence],
-        layer.lse_BHQ[sequence],
+        layer.q_HQD,
+        layer.k_GKD,
+        layer.lse_HQ,
         pattern=layer.pattern,
         query_offset=layer.query_offset,
         scale=layer.scale,
         softcap=layer.softcap,
-        visible_keys_K=None if layer.visible_keys_BK is None else layer.visible_keys_BK[sequence],
+        visible_keys_K=layer.visible_keys_K,
         size=size,
         reduce=reduce,
-        queries_per_row=each,
+        queries_per_row=None if share >= 1 else max(1, int(share * queries / size)),
     )
     return pooled.values.cpu().numpy()
 
 
 def diagnostics(arguments: Arguments, context: Context) -> Answer:
     """Every diagnostic of every head, computed once and kept beside the capture."""
-    return _memo(context).get(_key("diagnostics", arguments), lambda: _diagnostics(arguments, context))
+    return _memo(context).get(
+        _key("diagnostics", arguments), lambda: _diagnostics(arguments, context)
+    )
 
 
 def _diagnostics(arguments: Arguments, context: Context) -> Answer:
-    from attnscope.kernels.diagnostics import DIAGNOSTICS
     from attnscope.models.heads import diagnose_capture
 
     capture = _capture(arguments, context)
@@ -256,17 +282,36 @@ def _diagnostics(arguments: Arguments, context: Context) -> Answer:
     if kept.is_file():
         return json.loads(kept.read_text())
     found = diagnose_capture(capture, sequence=sequence, progress=context.progress)
-    words = ("key", "title", "unit", "explanation", "source")
     answer = {
-        "keys": [{word: getattr(d, word) for word in words} for d in DIAGNOSTICS if d.key in found],
+        "keys": [words for words in diagnostic_words() if words["key"] in found],
         "values": {key: _rounded(values) for key, values in found.items()},
     }
     _write(kept, json.dumps(answer))
     return answer
 
 
+def diagnostic_words() -> list[dict[str, str]]:
+    """Key, title, unit, explanation and source of every diagnostic, each window by itself."""
+    from attnscope.kernels.diagnostics import DIAGNOSTICS, WINDOWS
+
+    told = []
+    for one in DIAGNOSTICS:
+        words = {
+            word: getattr(one, word) for word in ("key", "title", "unit", "explanation", "source")
+        }
+        if one.key != "window_mass":
+            told.append(words)
+            continue
+        for window in WINDOWS:
+            filled = {name: text.replace("{window}", str(window)) for name, text in words.items()}
+            told.append({**filled, "key": f"{one.key}_{window}"})
+    return told
+
+
 def _rounded(values: NDArray[Any]) -> list[list[float | None]]:
-    return [[float(f"{v:.5g}") if math.isfinite(v) else None for v in line] for line in values.tolist()]
+    return [
+        [float(f"{v:.5g}") if math.isfinite(v) else None for v in line] for line in values.tolist()
+    ]
 
 
 def _write(path: Path, text: str) -> None:
@@ -275,39 +320,39 @@ def _write(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-
-
 def _capture(arguments: Arguments, context: Context) -> "Capture":
     return cast("Capture", shelf(context).get(str(arguments["capture"])))
 
 
 def _sequence(arguments: Arguments, capture: "Capture") -> int:
-    return _below(int(arguments.get("sequence", 0)), len(capture.tokens), "sequence")
+    sequence = int(arguments.get("sequence", 0))
+    if not 0 <= sequence < len(capture.tokens):
+        raise InvalidCall(
+            f"There is no sequence {sequence}: the capture has {len(capture.tokens)}."
+        )
+    return sequence
 
 
 def _head(arguments: Arguments, context: Context) -> "Head":
     capture = _capture(arguments, context)
-    layers = {layer.layer: layer for layer in capture.layers}
-    number = int(arguments.get("layer", 0))
-    if number not in layers:
-        known = ", ".join(map(str, layers))
-        raise InvalidCall(f"This capture holds no layer {number}.", f"It holds {known}.")
-    head = _below(int(arguments.get("head", 0)), layers[number].q_BHQD.shape[1], "head")
-    return capture.head(number, head, sequence=_sequence(arguments, capture))
+    layer = int(arguments.get("layer", 0))
+    held = [one.layer for one in capture.layers]
+    if layer not in held:
+        # Not CaptureMissing: the capture is there, and the page must not think it gone.
+        raise InvalidCall(
+            f"This capture holds no layer {layer}.", f"It holds {', '.join(map(str, held))}."
+        )
+    return capture.head(layer, int(arguments.get("head", 0)), _sequence(arguments, capture))
 
 
 def _range(arguments: Arguments, axis: str, length: int) -> slice:
     start = int(arguments.get(f"{axis}0", 0))
     stop = min(int(arguments.get(f"{axis}1", length)), length)
     if not 0 <= start < stop:
-        raise InvalidCall(f"{axis}0 must be below {axis}1 and within 0 to {length}, got {start} and {stop}.")
+        raise InvalidCall(
+            f"{axis}0 must be below {axis}1 and within 0 to {length}, got {start} and {stop}."
+        )
     return slice(start, stop)
-
-
-def _below(index: int, length: int, what: str) -> int:
-    if not 0 <= index < length:
-        raise InvalidCall(f"There is no {what} {index}: the capture holds 0 to {length - 1}.")
-    return index
 
 
 def _memo(context: Context) -> Memo:

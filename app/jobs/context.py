@@ -86,7 +86,8 @@ class Context:
         """A callback `(share, words="")` for one stage that covers `start` to `end` of the whole."""
 
         def callback(share: float, words: str = "") -> None:
-            self.progress(start + (end - start) * share, words or step, total=total, unit=unit)
+            told = words[:1].upper() + words[1:] or step
+            self.progress(start + (end - start) * share, told, total=total, unit=unit)
 
         return callback
 

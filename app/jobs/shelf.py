@@ -116,7 +116,9 @@ class CaptureShelf:
         return path.read_bytes()
 
     def _close_least_used(self) -> None:
-        while len(self._open) > 1 and sum(c.nbytes for c in self._open.values()) > self._memory_bytes:
+        while (
+            len(self._open) > 1 and sum(c.nbytes for c in self._open.values()) > self._memory_bytes
+        ):
             self._open.popitem(last=False)
 
     def _make_room(self, newest: str) -> None:
@@ -125,7 +127,9 @@ class CaptureShelf:
             for folder in self._folder.iterdir()
             if folder.name != newest and _ID.fullmatch(folder.name)
         }
-        total = sum(file.stat().st_size for file in (self._folder / newest).iterdir()) + sum(sizes.values())
+        total = sum(file.stat().st_size for file in (self._folder / newest).iterdir()) + sum(
+            sizes.values()
+        )
         for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
             if total <= self._disk_bytes:
                 return

@@ -29,6 +29,25 @@ def models(context: Context) -> "ModelShelf":
     return context.resources.get("models", make)
 
 
+def plan(arguments: Arguments, context: Context) -> Result:
+    """What an `inspect` job with these arguments would hold: tokens of each prompt, bytes of each layer and in all."""
+    from attnscope.models.capture import plan as plan_of
+    from attnscope.models.prompting import batch_of
+
+    context.progress(0.0, "Opening the model")
+    loading = context.part(0.0, 0.9, "Loading the model")
+    with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
+        batch = batch_of(model, list(arguments["texts"]), None, None)
+        planned = plan_of(model, [len(ids) for ids in batch.ids], arguments.get("layers"))
+        return {
+            "lengths": [len(ids) for ids in batch.ids],
+            "layers": list(planned.layers),
+            "bytes_per_layer": list(planned.bytes_per_layer),
+            "total_bytes": planned.total_bytes,
+            "budget_bytes": _budget(arguments, model, context),
+        }
+
+
 def load(arguments: Arguments, context: Context) -> Result:
     """Load a model (source, revision, device, dtype) and say what it is."""
     context.progress(0.0, "Opening the model")
@@ -66,14 +85,13 @@ def inspect(arguments: Arguments, context: Context) -> Result:
         capture_id = shelf(context).id_of(_origin(arguments, model))
         was_kept = shelf(context).holds(capture_id)
         if not was_kept:
-            limit = context.settings.capture_bytes
             layers = arguments.get("layers")
             captured = capture(
                 model,
                 list(arguments["texts"]),
                 backend=arguments.get("backend") or "eager",
                 layers=None if layers is None else tuple(layers),
-                byte_budget=min(int(arguments.get("byte_budget") or limit), limit),
+                byte_budget=_budget(arguments, model, context),
                 progress=context.part(0.3, 0.9, "Running the prompt"),
             )
             context.progress(0.9, "Saving the capture")
@@ -89,6 +107,14 @@ def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
         [arguments.get(name) for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
     ]
+
+
+def _budget(arguments: Arguments, model: "LoadedModel", context: Context) -> int:
+    """Bytes a capture may hold: what was asked, never over the server's limit or half of the memory left."""
+    from attnscope.models.capture import default_budget
+
+    limit = min(context.settings.capture_bytes, default_budget(model.device))
+    return min(int(arguments.get("byte_budget") or limit), limit)
 
 
 def _changed(source: str) -> int:
@@ -111,4 +137,4 @@ def _wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
     }
 
 
-WORK = {"load": load, "inspect": inspect}
+WORK = {"load": load, "plan": plan, "inspect": inspect}

@@ -13,7 +13,9 @@ from attnscope.app.jobs.access import engine
 from attnscope.kernels import errors
 
 Handler = Callable[[Request], Awaitable[Response]]
-_THREADS = anyio.CapacityLimiter(16)  # apart from Streamlit's own, so that slow maps never hold up its files
+_THREADS = anyio.CapacityLimiter(
+    16
+)  # apart from Streamlit's own, so that slow maps never hold up its files
 
 _STATUS: tuple[tuple[type[errors.AttnscopeError], int], ...] = (
     (errors.CaptureMissing, 410),
@@ -47,7 +49,9 @@ def refusal(error: errors.AttnscopeError) -> JSONResponse:
 
 async def ask(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """The engine's answer, waited for in a thread."""
-    return await anyio.to_thread.run_sync(partial(engine().ask, method, arguments), limiter=_THREADS)
+    return await anyio.to_thread.run_sync(
+        partial(engine().ask, method, arguments), limiter=_THREADS
+    )
 
 
 async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:

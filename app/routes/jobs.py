@@ -25,13 +25,17 @@ async def status(request: Request) -> Response:
     given.done()
     found = await in_thread(engine().status, request.path_params["id"])
     events = await in_thread(engine().events, request.path_params["id"], after)
-    return JSONResponse({**asdict(found), "events": [asdict(event) for event in events]}, headers=_NEVER)
+    return JSONResponse(
+        {**asdict(found), "events": [asdict(event) for event in events]}, headers=_NEVER
+    )
 
 
 async def cancel(request: Request) -> Response:
     """`POST /attnscope/jobs/{id}/cancel`: refused when another site's page asks."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return JSONResponse({"error": "Only this dashboard's own pages may cancel a job.", "remedy": ""}, 403)
+        return JSONResponse(
+            {"error": "Only this dashboard's own pages may cancel a job.", "remedy": ""}, 403
+        )
     await in_thread(engine().cancel, request.path_params["id"])
     found = await in_thread(engine().status, request.path_params["id"])
     return JSONResponse(asdict(found), headers=_NEVER)

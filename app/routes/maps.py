@@ -72,7 +72,10 @@ async def overview(request: Request) -> Response:
 async def diagnostics(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/diagnostics`: every diagnostic of every head."""
     given = Parameters(request.query_params)
-    arguments = {"capture": capture_id(request.path_params), "sequence": given.integer("sequence", 0)}
+    arguments = {
+        "capture": capture_id(request.path_params),
+        "sequence": given.integer("sequence", 0),
+    }
     given.done()
     return JSONResponse(await ask("diagnostics", arguments), headers={"Cache-Control": _KEEP})
 
@@ -96,7 +99,9 @@ async def _numbers(request: Request, method: str, arguments: dict[str, Any]) -> 
     answer = await ask(method, arguments)
     headers["X-Attnscope"] = compact(answer["header"])
     body = answer["body"]
-    if answer["header"]["encoding"] == "u8" and "gzip" in request.headers.get("accept-encoding", ""):
+    if answer["header"]["encoding"] == "u8" and "gzip" in request.headers.get(
+        "accept-encoding", ""
+    ):
         # Level 1 halves eight-bit maps in milliseconds; Streamlit's own layer would take level 5, and floats gain nothing.
         body = await in_thread(gzip.compress, body, 1)
         headers["Content-Encoding"] = "gzip"

@@ -19,10 +19,15 @@ def processes_of(engine: LocalEngine) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1]
+    return (
+        Path(f"/proc/{pid}").exists()
+        and "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1]
+    )
 
 
-def until(engine: LocalEngine, job_id: str, done: Callable[[JobStatus], bool], timeout_s: float = 8) -> JobStatus:
+def until(
+    engine: LocalEngine, job_id: str, done: Callable[[JobStatus], bool], timeout_s: float = 8
+) -> JobStatus:
     end = time.monotonic() + timeout_s
     while not done(status := engine.status(job_id)):
         assert time.monotonic() < end, f"still {status}"

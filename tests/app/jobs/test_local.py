@@ -35,7 +35,12 @@ def test_a_job_runs_and_returns_its_result(engine):
 
     assert (status.state, status.progress, status.eta_s, status.reason) == ("done", 1.0, None, "")
     assert engine.result(job) == {"slept": 5}
-    assert [event.text for event in engine.events(job)] == ["Queued.", "Started.", "Waiting", "Done."]
+    assert [event.text for event in engine.events(job)] == [
+        "Queued.",
+        "Started.",
+        "Waiting",
+        "Done.",
+    ]
     assert [event.number for event in engine.events(job, after=2)] == [3, 4]
 
 

@@ -37,7 +37,9 @@ def test_a_slow_start_is_forgotten_after_the_window():
     assert estimate.share_per_s == pytest.approx(0.02, rel=0.05)
 
 
-@pytest.mark.parametrize(("shares", "eta"), [((0.2, 0.2), None), ((0.5, 0.2), None), ((0.0, 1.0), 0.0)])
+@pytest.mark.parametrize(
+    ("shares", "eta"), [((0.2, 0.2), None), ((0.5, 0.2), None), ((0.0, 1.0), 0.0)]
+)
 def test_a_job_that_stands_goes_back_or_ends(shares, eta):
     clock = Clock()
     pace = Pace(clock=clock)

@@ -105,7 +105,9 @@ def test_a_torn_save_leaves_nothing(shelf, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "", "a" * 32, "A" * 32, "secret", "a" * 31 + "\n", "/etc"])
+@pytest.mark.parametrize(
+    "name", ["..", "../x", "", "a" * 32, "A" * 32, "secret", "a" * 31 + "\n", "/etc"]
+)
 def test_hostile_ids_are_only_missing(shelf, name):
     put(shelf, "a")
     with pytest.raises(CaptureMissing):
