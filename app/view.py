@@ -1,7 +1,7 @@
 """What a page shows, as one value: a link reproduces it, and the inspector reads and reports it.
 
-`parse` and `encode` turn query parameters into a view and back; whatever a stranger puts into a link
-becomes the default with a notice, never an exception.
+`parse` and `encode` turn query parameters into a view and back; whatever a stranger writes in a
+link becomes the default with a notice, never an exception.
 """
 
 import re
@@ -160,10 +160,17 @@ def for_inspector(view: View, *, compare_capture: str = "") -> dict[str, Any]:
     return shown
 
 
-def changed(view: View, changes: Mapping[str, Any]) -> View:
+def changed(
+    view: View, changes: Mapping[str, Any], backends: Mapping[str, str] | None = None
+) -> View:
     """Apply what the inspector reports, through the same readers as a link's values.
 
     Unknown names and unusable values are left out: a component's report is input like any other.
+
+    Args:
+        view: The view before.
+        changes: What the inspector reports.
+        backends: The backend of each capture that the inspector may name in a comparison.
     """
     values: dict[str, Any] = {}
     for parameter in _PARAMETERS:
@@ -175,7 +182,7 @@ def changed(view: View, changes: Mapping[str, Any]) -> View:
             values[attribute] = getattr(View(), attribute)
             continue
         try:
-            values[attribute] = parameter.read(_text(attribute, value, view))
+            values[attribute] = parameter.read(_text(attribute, value, backends or {}))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return replace(view, **values)
@@ -223,7 +230,7 @@ def _comparison(compare: str, capture: str) -> dict[str, Any] | None:
     return None
 
 
-def _text(attribute: str, value: Any, view: View) -> str:
+def _text(attribute: str, value: Any, backends: Mapping[str, str]) -> str:
     """Write a component's value as a link would."""
     if attribute == "region":
         return "-".join(_plain(value[corner]) for corner in _CORNERS)
@@ -236,8 +243,8 @@ def _text(attribute: str, value: Any, view: View) -> str:
             return f"head:{_plain(value['layer'])}.{_plain(value['head'])}"
         if value["kind"] == "sequence":
             return f"sequence:{_plain(value['sequence'])}"
-        # The id of a capture means nothing tomorrow; the backend it came from stays as it was.
-        return view.compare
+        # The id of a capture means nothing tomorrow; the backend it came from does.
+        return f"backend:{backends[value['capture']]}"
     return _plain(value)
 
 

@@ -26,7 +26,7 @@ def nbytes(number: float) -> str:
 
 
 def seconds(duration: float) -> str:
-    """Write a duration in seconds as a reader would say it: 0.35 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    """Write a duration as a reader would say it: 0.35 s, 12 s, 3 min 05 s, 2 h 10 min."""
     if duration < 10:
         return f"{duration:.2g}{_GROUP}s"
     whole = round(duration)
