@@ -1,6 +1,6 @@
 """What can be set from outside: every setting is a field below, read once from `ATTNSCOPE_<FIELD IN CAPITALS>`.
 
-For example `ATTNSCOPE_DATA_FOLDER=/data ATTNSCOPE_MODEL_BYTES=24GiB`. Sizes take a number of bytes, or a number with
+For example `ATTNSCOPE_DATA=/data ATTNSCOPE_MODEL_BYTES=24GiB`. Sizes take a number of bytes, or a number with
 KiB, MiB or GiB.
 """
 
@@ -17,7 +17,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 
 
-def _default_data_folder() -> Path:
+def _default_data() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "attnscope"
 
@@ -27,7 +27,7 @@ class Settings:
     """Every setting of the dashboard. Sizes are bytes, times seconds.
 
     Attributes:
-        data_folder: Queue, captures and the cookie secret live here.
+        data: Queue, captures and the cookie secret live here.
         address: Where the server listens; `0.0.0.0` opens it to the network.
         port: TCP port of the dashboard.
         devices: One worker process each, comma separated: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda:0`.
@@ -46,7 +46,7 @@ class Settings:
         prompt_at_start: Whether the demo model is loaded and a prompt inspected when the server starts.
     """
 
-    data_folder: Path = field(default_factory=_default_data_folder)
+    data: Path = field(default_factory=_default_data)
     address: str = "localhost"
     port: int = 8501
     devices: tuple[str, ...] = ("auto",)
@@ -66,11 +66,15 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("port", "jobs_per_owner", "upload_megabytes", "ask_timeout_s"):
             if getattr(self, name) <= 0:
-                raise InvalidSetting(f"{_variable(name)} must be above 0, got {getattr(self, name)}.")
+                raise InvalidSetting(
+                    f"{_variable(name)} must be above 0, got {getattr(self, name)}."
+                )
         if self.port > 65535:
             raise InvalidSetting(f"{_variable('port')} must be at most 65535, got {self.port}.")
         if not self.devices:
-            raise InvalidSetting(f"{_variable('devices')} names no device.", "Use auto, cpu or cuda:0,cuda:1.")
+            raise InvalidSetting(
+                f"{_variable('devices')} names no device.", "Use auto, cpu or cuda:0,cuda:1."
+            )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -92,11 +96,11 @@ class Settings:
     @property
     def captures_folder(self) -> Path:
         """Where captures are saved, one folder each."""
-        return self.data_folder / "captures"
+        return self.data / "captures"
 
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""
-        path = self.data_folder / "cookie_secret"
+        path = self.data / "cookie_secret"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -119,9 +123,13 @@ def _read(name: str, kind: str, text: str) -> object:
         "int": lambda: _bytes(text) if name.endswith("_bytes") else int(text),
     }
     try:
-        return readers.get(_kind(kind), lambda: tuple(part.strip() for part in text.split(",") if part.strip()))()
+        return readers.get(
+            _kind(kind), lambda: tuple(part.strip() for part in text.split(",") if part.strip())
+        )()
     except (ValueError, KeyError) as error:
-        raise InvalidSetting(f"{_variable(name)} must be a valid {_kind(kind)}, got {text!r}.") from error
+        raise InvalidSetting(
+            f"{_variable(name)} must be a valid {_kind(kind)}, got {text!r}."
+        ) from error
 
 
 def _kind(kind: str) -> str:
@@ -129,7 +137,9 @@ def _kind(kind: str) -> str:
 
 
 def _truth(text: str) -> bool:
-    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+        text.lower()
+    ]
 
 
 def _bytes(text: str) -> int:

@@ -99,7 +99,9 @@ class Engine(Protocol):
         """
         ...
 
-    def ask(self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+    def ask(
+        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         """A short question to a process that holds the captures; bytes come under `body`.
 
         Raises:

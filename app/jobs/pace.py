@@ -35,7 +35,7 @@ class Pace:
         self._seen.append((now, share))
         while len(self._seen) > 2 and now - self._seen[1][0] >= self._window_s:
             self._seen.popleft()
-        (then, before), elapsed = self._seen[0], now - self._seen[0][0]
+        (_then, before), elapsed = self._seen[0], now - self._seen[0][0]
         if elapsed <= 0 or share <= before:
             return Estimate(share_per_s=None, eta_s=0.0 if share >= 1 else None)
         rate = (share - before) / elapsed

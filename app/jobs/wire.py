@@ -22,7 +22,9 @@ class Wire:
 
     def send(self, message: Message, body: bytes | None = None) -> None:
         """Send one message; raises OSError when the other side is gone."""
-        frame = json.dumps({**message, "has_body": body is not None}, separators=(",", ":")).encode()
+        frame = json.dumps(
+            {**message, "has_body": body is not None}, separators=(",", ":")
+        ).encode()
         with self._sending:
             self._connection.send_bytes(frame)
             if body is not None:
@@ -47,7 +49,11 @@ class Wire:
 def packed_error(error: BaseException) -> Message:
     """An error of our own tree, as JSON."""
     message = error.message if isinstance(error, errors.AttnscopeError) else str(error)
-    return {"type": type(error).__name__, "message": message, "remedy": getattr(error, "remedy", "")}
+    return {
+        "type": type(error).__name__,
+        "message": message,
+        "remedy": getattr(error, "remedy", ""),
+    }
 
 
 def unpacked_error(packed: Message) -> errors.AttnscopeError:
