@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from attnscope.app.prompts import LIMITS, fingerprint, thousands, typed
+from attnscope.app.prompts import LIMITS, fingerprint, typed
 from attnscope.kernels.errors import PromptRefused
+from attnscope.profiling.units import count
 
 LINK_CHARACTERS = 4000
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
@@ -122,7 +123,7 @@ class KeptPrompts:
         except (OSError, ValueError) as error:
             raise PromptRefused(
                 "The prompt of this link is not kept here: prompts over "
-                f"{thousands(LINK_CHARACTERS)} compressed characters stay for {self.days} days "
+                f"{count(LINK_CHARACTERS)} compressed characters stay for {self.days} days "
                 "on the server where they were inspected.",
                 "Ask for the text itself and type or upload it.",
             ) from error

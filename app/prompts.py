@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from attnscope.kernels.errors import PromptRefused
+from attnscope.profiling.units import count
 
 SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".csv")
 TEXT_KEYS = ("text", "prompt", "content", "input", "question")
@@ -146,16 +147,9 @@ def shortened(text: str, length: int = 60) -> str:
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
-def thousands(number: int) -> str:
-    """Group digits with a narrow no-break space, as everywhere on the pages."""
-    return f"{number:,}".replace(",", "\u202f")
-
-
-def _excess(count: int, limit: int, unit: str) -> str:
-    return (
-        f"{thousands(count)} {unit}; the limit is {thousands(limit)}: "
-        f"{thousands(count - limit)} too many."
-    )
+def _excess(number: int, limit: int, unit: str) -> str:
+    excess = count(number - limit)
+    return f"{count(number)} {unit}; the limit is {count(limit)}: {excess} too many."
 
 
 def _decoded(data: bytes) -> str:
@@ -178,8 +172,7 @@ def _decoded(data: bytes) -> str:
         start = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
         line = data.count(b"\n", 0, start) + 1
         raise PromptRefused(
-            f"Byte {thousands(start)} (0x{data[start]:02X}, line {thousands(line)}) "
-            "is not valid UTF-8.",
+            f"Byte {count(start)} (0x{data[start]:02X}, line {count(line)}) is not valid UTF-8.",
             "Save the file as UTF-8 and upload it again.",
         ) from error
 
@@ -191,7 +184,7 @@ def _prompt(text: str, name: str, title: str, limits: Limits) -> Prompt:
         raise PromptRefused(f"{name} has only white space.", "Type at least one word.")
     if "\0" in text:
         raise PromptRefused(
-            f"{name} has a NUL character at position {thousands(text.index(chr(0)))}.",
+            f"{name} has a NUL character at position {count(text.index(chr(0)))}.",
             "Remove it: no tokenizer can take it.",
         )
     size = _size(text, name)
@@ -208,7 +201,7 @@ def _size(text: str, name: str) -> int:
         return len(text.encode())
     except UnicodeEncodeError as error:
         raise PromptRefused(
-            f"{name} has half of a surrogate pair at position {thousands(error.start)}.",
+            f"{name} has half of a surrogate pair at position {count(error.start)}.",
             "Remove it: it is not a character.",
         ) from error
 
@@ -222,8 +215,7 @@ def _json(text: str) -> list[tuple[str, str]]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise PromptRefused(
-            f"The file is not valid JSON: line {thousands(error.lineno)}, "
-            f"column {thousands(error.colno)}.",
+            f"The file is not valid JSON: line {count(error.lineno)}, column {count(error.colno)}.",
             "Mend it there, or upload the text as .txt.",
         ) from error
     except RecursionError as error:
@@ -247,7 +239,7 @@ def _jsonl(text: str) -> list[tuple[str, str]]:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise PromptRefused(
-                f"Line {thousands(number)} is not valid JSON.",
+                f"Line {count(number)} is not valid JSON.",
                 'Each line must be a text in quotes, or an object with a "text" or "prompt" field.',
             ) from error
         found.append(_entry(value, f"Line {number}"))

@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 import psutil
 from playwright.sync_api import Page, sync_playwright
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def executable() -> str:
@@ -46,16 +52,21 @@ class Traffic:
 
     def bytes_of(self, part: str) -> int:
         """Bytes of the responses whose URL contains `part`."""
-        return sum(size for request, size in self.sizes.items() if part in self.urls.get(request, ""))
+        return sum(
+            size for request, size in self.sizes.items() if part in self.urls.get(request, "")
+        )
 
 
 @contextlib.contextmanager
-def browser_page(width: int = 1440, height: int = 900, scheme: str = "light") -> Iterator[tuple[Page, Traffic]]:
+def browser_page(
+    width: int = 1440, height: int = 900, scheme: str = "light"
+) -> Iterator[tuple[Page, Traffic]]:
     """A fresh page, closed afterwards."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme  # pyright: ignore[reportArgumentType]
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,  # pyright: ignore[reportArgumentType]
         )
         page = context.new_page()
         traffic = Traffic()
@@ -79,8 +90,17 @@ def renderer_rss() -> int:
 def nodes(page: Page) -> int:
     """Nodes of the document, those in shadow roots included."""
     return page.evaluate(
-        """() => { const count = (root) => { let n = 0; for (const e of root.querySelectorAll('*')) {
-            n += 1; if (e.shadowRoot) n += count(e.shadowRoot); } return n; }; return count(document); }"""
+        """() => {
+            const count = (root) => {
+                let n = 0;
+                for (const element of root.querySelectorAll('*')) {
+                    n += 1;
+                    if (element.shadowRoot) n += count(element.shadowRoot);
+                }
+                return n;
+            };
+            return count(document);
+        }"""
     )
 
 

@@ -1,8 +1,9 @@
-"""Makes one page of one other attention viewer, as its README says; runs in the peers' own environment.
+"""Makes one page of another attention viewer, as its README says; runs in the peers' environment.
 
     python benchmarks/viewers_make.py bertviz_model_view model_folder 128 page.html
 
-Prints one JSON line: seconds to make the page (after the forward pass), its bytes, the memory the step added.
+Prints one JSON line: seconds to make the page (after the forward pass), its bytes, and the memory
+that the step added.
 """
 
 import argparse

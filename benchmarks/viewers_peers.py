@@ -9,9 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import Error, Page, Route
-
 import chromium
+from playwright.sync_api import Error, Page, Route
 
 VIEWERS = ("bertviz_head_view", "bertviz_model_view", "circuitsvis_heads", "inspectus_attention")
 SCRIPTS = ("requirejs@2.3.6", "d3@5.7.0", "jquery@2.2.4")
@@ -65,7 +64,7 @@ def open_page(path: Path, scripts: Path) -> dict:
 
 
 def serve(route: Route, scripts: Path) -> None:
-    """Answers a request for a script from the npm packages, and refuses every other one off this machine."""
+    """Answers a request for a script from the npm packages; refuses all else off this machine."""
     url = route.request.url
     name = url.rsplit("/", 1)[-1]
     if url.startswith(("file:", "data:", "blob:")):
@@ -95,13 +94,19 @@ def measure(python: str, model: Path, lengths: tuple[int, ...]) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         scripts = Path(folder)
         subprocess.run(
-            ["npm", "install", "--silent", "--prefix", str(scripts), *SCRIPTS], check=True, capture_output=True
+            ["npm", "install", "--silent", "--prefix", str(scripts), *SCRIPTS],
+            check=True,
+            capture_output=True,
         )
         for viewer in VIEWERS:
             opens = True
             for length in lengths:
                 page = scripts / f"{viewer}_{length}.html"
-                record = {"viewer": viewer, "tokens": length, "make": make(python, viewer, model, length, page)}
+                record = {
+                    "viewer": viewer,
+                    "tokens": length,
+                    "make": make(python, viewer, model, length, page),
+                }
                 if opens and page.exists():
                     record["open"] = open_page(page, scripts)
                     opens = "failed" not in record["open"]

@@ -2,7 +2,7 @@
 
 ::
 
-    AttnscopeError                  what a page or the command line shows as one clear sentence
+    AttnscopeError                  what a page or the command line says, in words
     ├── InvalidCall                 shapes, dtypes or rules that contradict each other (a ValueError)
     ├── UnknownBackend              no backend of that name (a ValueError)
     ├── UnknownPattern              no pattern of that key, or wrong parameters (a ValueError)
@@ -22,11 +22,12 @@
     ├── JobFailed                   a job ended with a reason (its worker died, its work raised)
     ├── JobMissing                  no job of that id, or it has no result yet
     ├── QueueFull                   one visitor has too many jobs waiting
-    ├── EngineUnavailable           the worker is being replaced, is busy past the time limit, or was never started
-    └── InvalidSetting              an ATTNSCOPE_* environment variable cannot be read (a ValueError)
+    ├── EngineUnavailable           the worker is being replaced, is too busy, or never started
+    ├── ImagesUnavailable           PNG, SVG or PDF without a browser to draw them
+    └── InvalidSetting              an ATTNSCOPE_* variable cannot be read (a ValueError)
 
-Messages say what was wrong, with the value, and what to do next. `remedy` is shown beside the message where it
-helps to set it apart.
+Messages say what was wrong, with the value, and what to do next. `remedy` is shown beside the
+message where it helps to set it apart.
 """
 
 
@@ -128,6 +129,10 @@ class QueueFull(AttnscopeError):
 
 class EngineUnavailable(AttnscopeError):
     """The worker is being replaced, did not answer in time, or was never started."""
+
+
+class ImagesUnavailable(AttnscopeError):
+    """PNG, SVG and PDF cannot be drawn here."""
 
 
 class InvalidSetting(AttnscopeError, ValueError):

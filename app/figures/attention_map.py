@@ -10,6 +10,7 @@ from attnscope.app.figures.theme import (
     DIVERGING,
     SEQUENTIAL,
     Theme,
+    colour_bar,
     framed,
     log_scaled,
     plain,
@@ -19,7 +20,7 @@ from attnscope.app.figures.theme import (
 READING_TITLES = {
     "weight": "attention weight",
     "score": "score before softmax",
-    "value_weighted": "weight times value norm",
+    "value_weighted": "weight \N{MULTIPLICATION SIGN} value norm",
 }
 _LABELLED_TOKENS = 48
 
@@ -81,7 +82,7 @@ def attention_map(
             colorscale=DIVERGING if signed else SEQUENTIAL,
             zmid=0 if signed else None,
             hoverongaps=False,
-            colorbar={"thickness": 10, "outlinewidth": 0, **bar},
+            colorbar=bar,
             hovertemplate=_hover(data, pooling),
         )
     )
@@ -100,13 +101,12 @@ def _drawn(data: MapData, scale: str) -> tuple[np.ndarray, dict[str, object]]:
     values = np.asarray(data.values, dtype=np.float32)
     if scale == "log" and data.reading != "score":
         drawn, decades = log_scaled(values)
-        labels = [f"10<sup>{int(d)}</sup>" if d else "1" for d in decades]
-        return drawn, {"tickvals": decades, "ticktext": labels, "title": {"text": name}}
+        return drawn, colour_bar(name, decades)
     if scale == "row":
         largest = np.nanmax(np.where(np.isnan(values), -np.inf, np.abs(values)), axis=1)
         largest = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
-        return values / largest[:, None], {"title": {"text": f"{name}, row maximum = 1"}}
-    return values, {"title": {"text": name}}
+        return values / largest[:, None], colour_bar(f"{name}, row maximum = 1")
+    return values, colour_bar(name)
 
 
 def _centres(edges: np.ndarray) -> np.ndarray:
@@ -141,6 +141,6 @@ def _hover(data: MapData, pooling: str) -> str:
 def _axis(edges: np.ndarray, tokens: Sequence[str], name: str, *, exact: bool) -> dict[str, object]:
     if exact and len(edges) - 1 <= _LABELLED_TOKENS:
         positions = _positions(edges)
-        labels = [token_label(tokens[i])[:24] for i in positions]
+        labels = [token_label(tokens[i], 12) for i in positions]
         return {"tickvals": positions, "ticktext": labels, "title": {"text": f"{name} token"}}
     return {"title": {"text": f"{name} position"}}

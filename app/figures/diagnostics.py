@@ -1,13 +1,13 @@
 """Diagnostics over heads: one layers × heads grid for each, the number in every cell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.theme import SEQUENTIAL, Theme, framed, plain
+from attnscope.app.figures.theme import SEQUENTIAL, Theme, framed, plain, readable_on
 
 _COLUMNS = 3
 _NUMBERED_HEADS = 16
@@ -48,23 +48,10 @@ def diagnostics(rows: Sequence[Diagnostic], *, title: str, note: str, look: Them
     )
     layers, heads = rows[0].values.shape
     for index, row in enumerate(rows):
-        figure.add_trace(
-            go.Heatmap(
-                z=np.asarray(row.values, dtype=float),
-                colorscale=SEQUENTIAL,
-                showscale=False,
-                xgap=1,
-                ygap=1,
-                hoverongaps=False,
-                texttemplate="%{z:.2~g}" if heads <= _NUMBERED_HEADS else None,
-                textfont={"size": 10},
-                hovertemplate=(
-                    f"layer %{{y}}, head %{{x}}<br>{names[index]} %{{z:.4g}}<extra></extra>"
-                ),
-            ),
-            row=index // _COLUMNS + 1,
-            col=index % _COLUMNS + 1,
-        )
+        place = {"row": index // _COLUMNS + 1, "col": index % _COLUMNS + 1}
+        figure.add_trace(_grid(row, names[index]), **place)
+        if heads <= _NUMBERED_HEADS:
+            figure.add_trace(_numbers(row), **place)
     figure.update_xaxes(showgrid=False, zeroline=False, color=look.muted, dtick=_tick(heads))
     figure.update_yaxes(
         showgrid=False,
@@ -73,34 +60,39 @@ def diagnostics(rows: Sequence[Diagnostic], *, title: str, note: str, look: Them
         dtick=_tick(layers),
         autorange="reversed",
     )
-    figure.update_annotations(font={"size": 12}, x=None)
-    figure.update_layout(width=1200, height=160 + lines * max(180, 26 * layers + 70))
-    return framed(figure, title=title, note=note, look=look)
-
-
-def head_bars(values: Mapping[str, float], *, title: str, note: str, look: Theme) -> go.Figure:
-    """Draw one head's diagnostics as horizontal bars.
-
-    Args:
-        values: Title to number, in display order.
-        title: Plain text.
-        note: Plain text.
-        look: The colours.
-    """
-    figure = go.Figure(
-        go.Bar(
-            x=list(values.values()),
-            y=[plain(name) for name in values],
-            orientation="h",
-            marker={"color": look.accent},
-            texttemplate="%{x:.3g}",
-            hovertemplate="%{y} %{x:.6g}<extra></extra>",
-        )
+    figure.update_annotations(font={"size": 12})
+    figure.update_layout(
+        showlegend=False, width=1200, height=160 + lines * max(180, 26 * layers + 80)
     )
-    figure.update_yaxes(autorange="reversed", color=look.text)
-    figure.update_xaxes(color=look.muted, gridcolor=look.rule)
-    figure.update_layout(width=720, height=140 + 28 * len(values))
     return framed(figure, title=title, note=note, look=look)
+
+
+def _grid(row: Diagnostic, name: str) -> go.Heatmap:
+    return go.Heatmap(
+        z=np.asarray(row.values, dtype=float),
+        colorscale=SEQUENTIAL,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate=f"layer %{{y}}, head %{{x}}<br>{name} %{{z:.4g}}<extra></extra>",
+    )
+
+
+def _numbers(row: Diagnostic) -> go.Scatter:
+    layer, head = np.indices(row.values.shape).reshape(2, -1)
+    values = np.asarray(row.values, dtype=float)
+    seen = values[np.isfinite(values)]
+    low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
+    shares = (values - low) / (high - low if high > low else 1)
+    return go.Scatter(
+        x=head,
+        y=layer,
+        text=["" if np.isnan(value) else f"{value:.2g}" for value in values.ravel()],
+        mode="text",
+        textfont={"size": 10, "color": readable_on(shares)},
+        hoverinfo="skip",
+    )
 
 
 def _tick(count: int) -> int:

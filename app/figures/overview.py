@@ -3,7 +3,7 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from attnscope.app.figures.theme import SEQUENTIAL, Theme, framed, log_scaled
+from attnscope.app.figures.theme import SEQUENTIAL, Theme, colour_bar, framed, log_scaled
 
 _GAP = 2
 _LONGEST_SIDE = 1200
@@ -33,13 +33,7 @@ def overview(maps: np.ndarray, *, title: str, note: str, look: Theme) -> go.Figu
             z=drawn,
             colorscale=SEQUENTIAL,
             hoverinfo="skip",
-            colorbar={
-                "thickness": 10,
-                "outlinewidth": 0,
-                "tickvals": decades,
-                "ticktext": [f"10<sup>{int(d)}</sup>" if d else "1" for d in decades],
-                "title": {"text": "attention weight"},
-            },
+            colorbar=colour_bar("attention weight", decades),
         )
     )
     figure.update_xaxes(

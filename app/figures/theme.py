@@ -82,12 +82,13 @@ def plain(text: object) -> str:
     return html.escape(visible, quote=False)
 
 
-def token_label(token: str) -> str:
-    """Show a token as text: spaces as ␣ and line ends as ↵ where they would not be seen."""
+def token_label(token: str, length: int = 24) -> str:
+    """Show a token as text of at most `length` characters: ␣ and ↵ where nothing would be seen."""
     shown = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
     if shown.strip(" ") == "":
         shown = shown.replace(" ", "␣")
-    return plain(shown)
+    # Cut before it is made inert: half an entity would be neither text nor inert.
+    return plain(shown if len(shown) <= length else shown[: length - 1] + "…")
 
 
 def provenance(summary: Mapping[str, Any], view: Mapping[str, Any]) -> dict[str, str]:
@@ -134,7 +135,7 @@ def framed(figure: go.Figure, *, title: str, note: str, look: Theme) -> go.Figur
             "font": {"size": 16},
             "pad": {"b": 12},
         },
-        margin={"l": 84, "r": 24, "t": 56, "b": 96},
+        margin={"l": 84, "r": 24, "t": 56, "b": 120},
         hoverlabel={"font": {"family": FONT}},
     )
     figure.add_annotation(
@@ -146,10 +147,33 @@ def framed(figure: go.Figure, *, title: str, note: str, look: Theme) -> go.Figur
         y=0,
         xanchor="left",
         yanchor="top",
-        yshift=-64,
+        yshift=-92,
         font={"size": 11, "color": look.muted},
     )
     return figure
+
+
+def readable_on(shares: np.ndarray) -> list[str]:
+    """Choose black or white text for cells of the sequential scale.
+
+    Args:
+        shares: Each cell's place on the scale, 0 to 1, of any shape; NaN gives grey.
+    """
+    dark = np.where(np.nan_to_num(shares, nan=0.0) > 0.55, "#101418", "#FFFFFF")
+    return np.where(np.isnan(shares), "#808890", dark).ravel().tolist()
+
+
+def colour_bar(name: str, decades: list[float] | None = None) -> dict[str, Any]:
+    """Lay out a colour bar; with `decades`, its ticks are powers of ten."""
+    bar: dict[str, Any] = {
+        "thickness": 10,
+        "outlinewidth": 0,
+        "title": {"text": plain(name), "side": "right"},
+    }
+    if decades is not None:
+        labels = [f"10<sup>{int(decade)}</sup>" if decade else "1" for decade in decades]
+        bar |= {"tickvals": decades, "ticktext": labels}
+    return bar
 
 
 def log_scaled(values: np.ndarray, *, floor: float = 1e-6) -> tuple[np.ndarray, list[float]]:

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from attnscope.app.figures.theme import SEQUENTIAL, Theme, framed, log_scaled, token_label
+from attnscope.app.figures.theme import (
+    SEQUENTIAL,
+    Theme,
+    colour_bar,
+    framed,
+    log_scaled,
+    readable_on,
+    token_label,
+)
 
 _ACROSS = 16
 
@@ -34,41 +42,34 @@ def token_strip(
     size = lines * _ACROSS
     padded = np.full(size, np.nan, dtype=np.float32)
     padded[:count] = weights
-    labels = [token_label(token)[:18] for token in tokens] + [""] * (size - count)
+    labels = [token_label(token, 11) for token in tokens]
     numbers = np.arange(size).reshape(lines, _ACROSS)
     drawn, decades = log_scaled(padded)
     figure = go.Figure(
         go.Heatmap(
             z=drawn.reshape(lines, _ACROSS),
-            text=np.array(labels, dtype=object).reshape(lines, _ACROSS).tolist(),
             customdata=np.stack([numbers, padded.reshape(lines, _ACROSS)], axis=-1),
-            texttemplate="%{text}",
-            textfont={"size": 12},
             colorscale=SEQUENTIAL,
+            zmin=decades[0],
+            zmax=decades[-1],
             xgap=2,
             ygap=2,
             hoverongaps=False,
-            colorbar={
-                "thickness": 10,
-                "outlinewidth": 0,
-                "tickvals": decades,
-                "ticktext": [f"10<sup>{int(d)}</sup>" if d else "1" for d in decades],
-                "title": {"text": "attention weight"},
-            },
-            hovertemplate=(
-                "%{text}<br>position %{customdata[0]}, weight %{customdata[1]:.6g}<extra></extra>"
-            ),
+            colorbar=colour_bar("attention weight", decades),
+            hovertemplate=("position %{customdata[0]}, weight %{customdata[1]:.6g}<extra></extra>"),
         )
     )
-    for index in np.flatnonzero(np.isnan(padded[:count])):
-        # Heatmaps leave out the text of empty cells; a masked token is still part of the text.
-        figure.add_annotation(
-            x=int(index) % _ACROSS,
-            y=int(index) // _ACROSS,
-            text=labels[index],
-            showarrow=False,
-            font={"size": 12, "color": look.muted},
+    low, high = float(decades[0]), max(float(decades[-1]), float(decades[0]) + 1)
+    figure.add_trace(
+        go.Scatter(
+            x=[index % _ACROSS for index in range(count)],
+            y=[index // _ACROSS for index in range(count)],
+            text=labels,
+            mode="text",
+            textfont={"size": 12, "color": readable_on((drawn[:count] - low) / (high - low))},
+            hoverinfo="skip",
         )
+    )
     if pinned is not None and pinned < count:
         column, line = pinned % _ACROSS, pinned // _ACROSS
         figure.add_shape(
@@ -81,5 +82,5 @@ def token_strip(
         )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, autorange="reversed")
-    figure.update_layout(width=1200, height=180 + 30 * lines)
+    figure.update_layout(showlegend=False, width=1200, height=180 + 30 * lines)
     return framed(figure, title=title, note=note, look=look)

@@ -34,7 +34,9 @@ def test_session_state_is_spoken_of_in_one_place():
 def test_pyright_sees_the_rooms(tmp_path: Path):
     # Over links pyright reports no errors because it checks nothing: plant one and see it found.
     planted = ROOT / "kernels" / "planted_for_test.py"
-    planted.write_text("from attnscope.kernels.call import AttentionCall\n\nwrong: int = AttentionCall\n")
+    planted.write_text(
+        "from attnscope.kernels.call import AttentionCall\n\nwrong: int = AttentionCall\n"
+    )
     try:
         command = [sys.executable, "-m", "pyright", str(planted)]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

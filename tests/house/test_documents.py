@@ -17,7 +17,9 @@ def test_changelog_and_package_agree_on_the_version():
     assert top.group(1) == version
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "app" / "pages").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "app" / "pages").glob("*.py")), ids=lambda path: path.stem
+)
 def test_the_readme_names_every_page(page: Path):
     assert page.stem == "__init__" or f"**{page.stem.capitalize()}**" in README
 

@@ -13,10 +13,12 @@ ROOMS = ("app", "kernels", "models", "profiling")
 
 
 def run(code: str, *path: Path) -> str:
-    """Runs `code` from the repository's root in a fresh interpreter, with `path` after the current folder."""
+    """Runs `code` in a fresh interpreter at the root, with `path` after the current folder."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, ''); {code}"]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -30,7 +32,7 @@ def test_a_room_is_no_regular_package(room: str):
 def test_the_import_name_links_to_the_room(room: str):
     link = ROOT / "attnscope" / room
     assert link.is_symlink()
-    assert os.readlink(link) == f"../{room}"
+    assert link.readlink() == Path(f"../{room}")
 
 
 def test_hugging_face_kernels_wins_over_the_room(tmp_path: Path):
@@ -38,13 +40,17 @@ def test_hugging_face_kernels_wins_over_the_room(tmp_path: Path):
     package.mkdir()
     (package / "__init__.py").write_text("WHOSE = 'hugging face'\n")
     assert run("import kernels; print(kernels.WHOSE)", tmp_path) == "hugging face"
-    assert run("import attnscope.kernels.call as c; print(c.__name__)", tmp_path) == "attnscope.kernels.call"
+    assert (
+        run("import attnscope.kernels.call as c; print(c.__name__)", tmp_path)
+        == "attnscope.kernels.call"
+    )
 
 
 def test_transformers_loads_a_model_class_from_the_root_and_imports_nothing_of_ours():
     code = (
         "from transformers import LlamaForCausalLM; "
-        "print([m for m in sys.modules if m.split('.')[0] in ('attnscope', 'app', 'models', 'profiling')])"
+        "ours = ('attnscope', 'app', 'models', 'profiling'); "
+        "print([m for m in sys.modules if m.split('.')[0] in ours])"
     )
     assert run(code) == "[]"
 

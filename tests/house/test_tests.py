@@ -20,7 +20,7 @@ def sources() -> list[Path]:
 
 
 def covers(module: Path) -> bool:
-    """A module is mirrored by its own test file, or by its folder's when a family is tested as one table."""
+    """A module is mirrored by its own test file, or its folder's when a family is one table."""
     relative = module.relative_to(ROOT)
     own = ROOT / "tests" / relative.parent / f"test_{module.stem}.py"
     family = ROOT / "tests" / relative.parent.parent / f"test_{relative.parent.name}.py"
