@@ -127,8 +127,7 @@ export class MapView {
       pane.title.textContent = names[index];
       pane.title.hidden = used.length < 2;
     });
-    const { layer, head } = this.store.view;
-    this.title.textContent = `Layer ${layer}, head ${head}`;
+    this.title.textContent = this.sides.map(({ title }) => title).join(" and ");
   }
 
   #fetch() {

@@ -288,6 +288,7 @@ function place(element, position, low, high, pixels, box) {
   const size = Math.max(1, pixels / (high - low));
   element.hidden = missing || from + size <= 0 || from >= pixels;
   if (element.hidden) return;
+  element.classList.toggle("as-thin", size < 4);
   const start = Math.max(0, from);
   const all = box(start, Math.min(size - (start - from), pixels - start));
   for (const [name, value] of Object.entries(all)) element.style[name] = `${value}px`;

@@ -137,10 +137,9 @@ function decades(low, high) {
   const ticks = [];
   const span = Math.log10(high / low);
   const step = Math.ceil(span / 4);
-  for (let power = Math.ceil(Math.log10(low) - 1e-9); 10 ** power <= high * 1.0001; power += step) {
-    ticks.push([(power - Math.log10(low)) / span, power === 0 ? "1" : `10${superscript(power)}`]);
+  for (let power = Math.floor(Math.log10(high) + 1e-9); power >= Math.log10(low) - 1e-9; power -= step) {
+    ticks.unshift([(power - Math.log10(low)) / span, power === 0 ? "1" : `10${superscript(power)}`]);
   }
-  if (ticks.at(-1)[0] < 0.9) ticks.push([1, number(high, 2)]);
   return ticks;
 }
 
