@@ -65,9 +65,9 @@ export class Pane {
 
   /** The size of the drawing area in CSS pixels. */
   get area() {
-    const width = this.frame.clientWidth - MARGIN.left - MARGIN.right;
-    const height = this.frame.clientHeight - MARGIN.top - MARGIN.bottom;
-    return [Math.max(40, width), Math.max(40, height)];
+    this.measured ??= [this.frame.clientWidth, this.frame.clientHeight];
+    const [width, height] = this.measured;
+    return [Math.max(40, width - MARGIN.left - MARGIN.right), Math.max(40, height - MARGIN.top - MARGIN.bottom)];
   }
 
   /** How many cells a side are worth fetching: a device pixel each, 512 at most. */
@@ -220,7 +220,8 @@ export class Pane {
   }
 
   #resize() {
-    if (!this.plotted) return;
+    this.measured = null;
+    if (!this.plotted || !this.frame.clientWidth) return;
     const [width, height] = this.area;
     const size = `${width}×${height}`;
     if (size === this.size) return;

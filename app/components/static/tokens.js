@@ -143,6 +143,7 @@ export class Tokens {
     this.window = [start, end];
     const parts = this.units.slice(start, end).map((unit, place) => this.#tokenElement(unit, start + place));
     this.elements = parts;
+    this.lights = [];
     this.text.replaceChildren(
       ...(start > 0 ? [this.earlier] : []), ...parts.flatMap((part, place) => this.#spaced(part, start + place)), ...(end < total ? [this.later] : []),
     );
@@ -233,9 +234,12 @@ export class Tokens {
       const place = this.window[0] + index;
       const value = values[place];
       const light = most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
-      element.style.setProperty("--light", Math.max(0, light).toFixed(3));
-      element.classList.toggle("as-subject", place === subject);
+      const text = Math.max(0, light).toFixed(2);
+      if (this.lights[index] !== text) element.style.setProperty("--light", text);
+      this.lights[index] = text;
     });
+    for (const element of this.text.querySelectorAll(".as-subject")) element.classList.remove("as-subject");
+    this.#elementOf(subject)?.classList.add("as-subject");
     this.#list({ subject, values, tops, direction, whole });
   }
 
@@ -276,11 +280,13 @@ export class Tokens {
       if (place < this.window[0] || place >= this.window[1]) this.#fillWindow(pinned);
     }
     const place = pinned === null ? -1 : unitAt(this.units, pinned);
-    this.elements.forEach((element, index) => {
-      const own = this.window[0] + index === place;
-      element.classList.toggle("as-pinned", own);
-      element.setAttribute("aria-selected", String(own));
-    });
+    for (const element of this.text.querySelectorAll(".as-pinned")) {
+      element.classList.remove("as-pinned");
+      element.removeAttribute("aria-selected");
+    }
+    const element = this.#elementOf(place);
+    element?.classList.add("as-pinned");
+    element?.setAttribute("aria-selected", "true");
     this.#markMap();
   }
 
