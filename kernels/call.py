@@ -1,4 +1,4 @@
-"""One attention call: its shapes, its dtype and its rule, with no tensor in it.
+"""One attention call: its shapes, its dtype and its rule, with no tensor in it; and its answer.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
@@ -14,6 +14,16 @@ from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.pattern import Pattern
 
 Dtype = Literal["float64", "float32", "float16", "bfloat16"]
+
+_SIZES = (
+    "batch",
+    "query_heads",
+    "kv_heads",
+    "query_length",
+    "key_length",
+    "head_dim",
+    "value_dim",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +41,11 @@ class AttentionCall:
         dtype: Of q, k and v.
         scale: Multiplies q·k before softcap, mask and softmax.
         pattern: Which pairs are visible, in absolute positions.
-        query_offset: Absolute position of the first query: K − Q when the last query aligns with the last key
-            (bottom right), 0 for the prefill of a static cache (top left).
+        query_offset: Absolute position of the first query: K − Q when the last query aligns with
+            the last key (bottom right), 0 for the prefill of a static cache (top left).
         softcap: c in `c * tanh(score / c)`, or None.
-        has_sinks: Whether each head has a sink logit that joins the softmax's denominator (gpt-oss).
+        has_sinks: Whether each head has a sink logit that joins the softmax's denominator
+            (gpt-oss).
         has_padding: Whether some keys are hidden per sequence.
     """
 
@@ -54,17 +65,19 @@ class AttentionCall:
     has_padding: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch", "query_heads", "kv_heads", "query_length", "key_length", "head_dim", "value_dim"):
+        for name in _SIZES:
             if getattr(self, name) < 1:
                 raise InvalidCall(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.query_heads % self.kv_heads:
             raise InvalidCall(
-                f"query_heads must be a multiple of kv_heads, got {self.query_heads} and {self.kv_heads}."
+                f"query_heads must be a multiple of kv_heads, "
+                f"got {self.query_heads} and {self.kv_heads}."
             )
         if self.dtype not in get_args(Dtype):
-            raise InvalidCall(f"dtype must be one of {', '.join(get_args(Dtype))}, got {self.dtype!r}.")
+            valid = ", ".join(get_args(Dtype))
+            raise InvalidCall(f"dtype must be one of {valid}, got {self.dtype!r}.")
         if self.softcap is not None and self.softcap <= 0:
-            raise InvalidCall(f"softcap must be above 0, got {self.softcap}; use None for no softcap.")
+            raise InvalidCall(f"softcap must be above 0, got {self.softcap}; None for no softcap.")
         if self.query_offset < 0:
             raise InvalidCall(f"query_offset must be 0 or more, got {self.query_offset}.")
 
@@ -73,8 +86,20 @@ class AttentionCall:
         """Query heads that share one key/value head, H / G."""
         return self.query_heads // self.kv_heads
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as PyTorch names it."""
+        return getattr(torch, self.dtype)
+
+    @property
+    def kept_pairs(self) -> int:
+        """Visible (query, key) pairs of one head of one sequence, padding aside."""
+        return self.pattern.kept_pairs(
+            self.query_length, self.key_length, query_offset=self.query_offset
+        )
+
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 (the call's own fields, each with its default)
         cls,
         q_BHQD: Tensor,
         k_BGKD: Tensor,
@@ -106,6 +131,8 @@ class AttentionCall:
         _check_tensors(q_BHQD, k_BGKD, v_BGKD)
         batch, query_heads, query_length, head_dim = q_BHQD.shape
         key_length = k_BGKD.shape[2]
+        if query_offset is None:
+            query_offset = max(key_length - query_length, 0)
         return cls(
             batch=batch,
             query_heads=query_heads,
@@ -117,25 +144,73 @@ class AttentionCall:
             dtype=str(q_BHQD.dtype).removeprefix("torch."),  # pyright: ignore[reportArgumentType]
             scale=head_dim**-0.5 if scale is None else scale,
             pattern=pattern or Full(),
-            query_offset=max(key_length - query_length, 0) if query_offset is None else query_offset,
+            query_offset=query_offset,
             softcap=softcap,
             has_sinks=has_sinks,
             has_padding=has_padding,
         )
 
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The dtype as PyTorch names it."""
-        return getattr(torch, self.dtype)
+    def check(
+        self,
+        q_BHQD: Tensor,
+        k_BGKD: Tensor,
+        v_BGKD: Tensor,
+        *,
+        sinks_H: Tensor | None,
+        visible_keys_BK: Tensor | None,
+    ) -> None:
+        """Raises InvalidCall unless these tensors are the ones this call describes."""
+        _check_tensors(q_BHQD, k_BGKD, v_BGKD)
+        queries = (self.batch, self.query_heads, self.query_length, self.head_dim)
+        values = (self.batch, self.kv_heads, self.key_length, self.value_dim)
+        _check_shape("q", q_BHQD, queries)
+        _check_shape("v", v_BGKD, values)
+        if q_BHQD.dtype != self.torch_dtype:
+            raise InvalidCall(f"the call is in {self.dtype}, q is in {q_BHQD.dtype}.")
+        if (sinks_H is not None) != self.has_sinks:
+            raise InvalidCall(f"has_sinks is {self.has_sinks}, but sinks_H says otherwise.")
+        if (visible_keys_BK is not None) != self.has_padding:
+            raise InvalidCall(
+                f"has_padding is {self.has_padding}, but visible_keys_BK says otherwise."
+            )
+        if sinks_H is not None:
+            _check_shape("sinks", sinks_H, (self.query_heads,))
+        if visible_keys_BK is not None:
+            _check_shape("visible_keys", visible_keys_BK, (self.batch, self.key_length))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionOutput:
+    """What a backend answers to a call.
+
+    Attributes:
+        out_BHQD: `[B, H, Q, value_dim]` in the call's dtype; 0 in a row that sees nothing.
+        lse_BHQ: `[B, H, Q]`, float32 (float64 for float64 calls): natural logarithm of the
+            softmax's denominator, the sink's term included; −inf in a row that sees nothing and
+            has no sink. None where the backend does not give it.
+    """
+
+    out_BHQD: Tensor
+    lse_BHQ: Tensor | None
+
+
+def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != expected:
+        raise InvalidCall(f"{name} must have shape {expected}, got {tuple(tensor.shape)}.")
 
 
 def _check_tensors(q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor) -> None:
     shapes = f"q {tuple(q_BHQD.shape)}, k {tuple(k_BGKD.shape)}, v {tuple(v_BGKD.shape)}"
     if not q_BHQD.ndim == k_BGKD.ndim == v_BGKD.ndim == 4:
-        raise InvalidCall(f"q, k and v must have 4 dimensions [batch, heads, positions, dim], got {shapes}.")
+        raise InvalidCall(
+            f"q, k and v must have 4 dimensions [batch, heads, positions, dim], got {shapes}."
+        )
     if not q_BHQD.shape[0] == k_BGKD.shape[0] == v_BGKD.shape[0]:
         raise InvalidCall(f"q, k and v must have the same batch, got {shapes}.")
     if k_BGKD.shape[1:3] != v_BGKD.shape[1:3] or q_BHQD.shape[3] != k_BGKD.shape[3]:
-        raise InvalidCall(f"k must match v in heads and positions, and q in head_dim, got {shapes}.")
+        raise InvalidCall(
+            f"k must match v in heads and positions, and q in head_dim, got {shapes}."
+        )
     if not q_BHQD.dtype == k_BGKD.dtype == v_BGKD.dtype:
-        raise InvalidCall(f"q, k and v must share one dtype, got {q_BHQD.dtype}, {k_BGKD.dtype}, {v_BGKD.dtype}.")
+        dtypes = f"{q_BHQD.dtype}, {k_BGKD.dtype}, {v_BGKD.dtype}"
+        raise InvalidCall(f"q, k and v must share one dtype, got {dtypes}.")

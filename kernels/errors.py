@@ -2,7 +2,7 @@
 
 ::
 
-    AttnscopeError                  what a page or the command line shows as one clear sentence
+    AttnscopeError                  what a page or the command line says, in words
     ├── InvalidCall                 shapes, dtypes or rules that contradict each other (a ValueError)
     ├── UnknownBackend              no backend of that name (a ValueError)
     ├── UnknownPattern              no pattern of that key, or wrong parameters (a ValueError)
@@ -19,10 +19,15 @@
     ├── CaptureTooLarge             would hold more bytes than the budget; says how many
     ├── CaptureMissing              no capture of that id (expired, evicted, never made)
     ├── JobCancelled                the visitor asked for it
-    └── JobFailed                   a job ended with a reason (its worker died, its work raised)
+    ├── JobFailed                   a job ended with a reason (its worker died, its work raised)
+    ├── JobMissing                  no job of that id, or it has no result yet
+    ├── QueueFull                   one visitor has too many jobs waiting
+    ├── EngineUnavailable           the worker is being replaced, is too busy, or never started
+    ├── ImagesUnavailable           PNG, SVG or PDF without a browser to draw them
+    └── InvalidSetting              an ATTNSCOPE_* variable cannot be read (a ValueError)
 
-Messages say what was wrong, with the value, and what to do next. `remedy` is shown beside the message where it
-helps to set it apart.
+Messages say what was wrong, with the value, and what to do next. `remedy` is shown beside the
+message where it helps to set it apart.
 """
 
 
@@ -112,3 +117,23 @@ class JobCancelled(AttnscopeError):
 
 class JobFailed(AttnscopeError):
     """A job ended with a reason."""
+
+
+class JobMissing(AttnscopeError):
+    """No job of that id is known, or it has no result."""
+
+
+class QueueFull(AttnscopeError):
+    """One visitor already has as many jobs waiting as is allowed."""
+
+
+class EngineUnavailable(AttnscopeError):
+    """The worker is being replaced, did not answer in time, or was never started."""
+
+
+class ImagesUnavailable(AttnscopeError):
+    """PNG, SVG and PDF cannot be drawn here."""
+
+
+class InvalidSetting(AttnscopeError, ValueError):
+    """A setting in the environment cannot be read."""

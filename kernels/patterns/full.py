@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.pattern import SpanPattern, Spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Full(Pattern):
-    """Bidirectional dense attention (encoders, cross-attention)."""
+class Full(SpanPattern):
+    """Bidirectional dense attention: encoders, cross-attention (arXiv 1706.03762 §3.2)."""
 
     @property
     def key(self) -> str:
@@ -22,6 +22,14 @@ class Full(Pattern):
         shape = torch.broadcast_shapes(query_index.shape, key_index.shape)
         return torch.ones(shape, dtype=torch.bool, device=query_index.device)
 
-    def kept_pairs(self, query_length: int, key_length: int) -> int:
+    def full_key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """See `Pattern.full_key_spans`."""
+        del query_start, query_end
+        return ((0, key_length),)
+
+    def kept_pairs(
+        self, query_length: int, key_length: int, *, query_offset: int | None = None
+    ) -> int:
         """See `Pattern.kept_pairs`."""
+        del query_offset
         return query_length * key_length

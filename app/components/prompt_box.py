@@ -1,0 +1,106 @@
+"""Where prompts come from: typed, an example, or a file; their limits stated beside them."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from attnscope.app.examples import Example
+from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
+from attnscope.app.state import Key
+from attnscope.profiling.units import count, nbytes
+
+HEIGHT = 68
+
+
+def prompt_box(
+    examples: Sequence[Example],
+    offered: Sequence[Prompt],
+    *,
+    limit: int | None,
+    has_template: bool,
+    on_run: Callable[[], None],
+    on_example: Callable[[], None],
+    on_upload: Callable[[], None],
+    on_choose: Callable[[], None],
+) -> None:
+    """Draw the prompt, its sources and Run.
+
+    Args:
+        examples: Shipped prompts.
+        offered: Prompts of the uploaded file, to choose from.
+        limit: Most tokens of one prompt under the loaded model, or None while unknown.
+        has_template: Whether the tokenizer has a chat template.
+        on_run: Called when the typed prompt is sent.
+        on_example: Called when an example is chosen.
+        on_upload: Called when a file is given or taken away.
+        on_choose: Called when prompts of the file are to be inspected.
+    """
+    with st.container(key="prompt_row", horizontal=True, gap="small"):
+        with st.form("prompt_form", border=False):
+            _typed(limit, has_template=has_template, on_run=on_run)
+        with st.container(key="prompt_sources", width=150, gap=None):
+            st.selectbox(
+                "Examples",
+                [entry.title for entry in examples],
+                index=None,
+                key=Key.EXAMPLE,
+                placeholder="Examples",
+                label_visibility="collapsed",
+                on_change=on_example,
+            )
+            with st.popover("Upload", key="upload_popover", width="stretch"):
+                _upload(offered, on_upload=on_upload, on_choose=on_choose)
+
+
+def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None]) -> None:
+    with st.container(key="prompt_typed", horizontal=True, gap="small"):
+        st.text_area(
+            "Prompt",
+            key=Key.DRAFT,
+            height=HEIGHT,
+            label_visibility="collapsed",
+            placeholder="Type a prompt and press Run (Ctrl+Enter)",
+        )
+        with st.container(key="prompt_run", width=110, gap=None):
+            st.form_submit_button(
+                "Run",
+                type="primary",
+                width="stretch",
+                on_click=on_run,
+                help="Run the prompt and look at every head; Ctrl+Enter does the same.",
+            )
+            if has_template:
+                st.checkbox(
+                    "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
+                )
+            elif limit is not None:
+                st.html(f'<p class="pg-limit">up to {count(limit)} tokens</p>')
+
+
+def _upload(
+    offered: Sequence[Prompt], *, on_upload: Callable[[], None], on_choose: Callable[[], None]
+) -> None:
+    st.file_uploader(
+        "Prompts from a file",
+        type=None,
+        key=Key.UPLOAD,
+        on_change=on_upload,
+        help='JSON and JSONL: texts, or objects with a "text" or "prompt" field. '
+        "CSV: a column named text or prompt.",
+    )
+    st.caption(
+        f"{' '.join(SUFFIXES)}, UTF-8, up to {nbytes(LIMITS.upload_bytes)} and "
+        f"{count(LIMITS.prompts)} prompts; one prompt up to {nbytes(LIMITS.text_bytes)}. "
+        "The text is read, never executed."
+    )
+    if not offered:
+        return
+    with st.form("choose_form", border=False):
+        st.multiselect(
+            f"Inspect together, up to {LIMITS.selected}",
+            range(len(offered)),
+            key=Key.CHOSEN,
+            format_func=lambda index: f"{index + 1}. {offered[index].title}",
+            max_selections=LIMITS.selected,
+        )
+        st.form_submit_button("Inspect", type="primary", on_click=on_choose, width="stretch")

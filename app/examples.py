@@ -1,0 +1,52 @@
+"""The prompts shipped with the dashboard, and which of them a first visit sees."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from attnscope.kernels.errors import PromptRefused
+
+PATH = Path(__file__).resolve().parents[1] / "assets" / "prompts" / "examples.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One shipped prompt.
+
+    Attributes:
+        title: What a picker shows; also how a link names it.
+        text: The prompt.
+        about: What to look for, one sentence.
+    """
+
+    title: str
+    text: str
+    about: str
+
+
+@cache
+def examples(path: Path = PATH) -> tuple[Example, ...]:
+    """Read the shipped prompts, the one of a first visit first."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(
+        Example(title=entry["title"], text=entry["text"], about=entry["about"]) for entry in entries
+    )
+
+
+def example(title: str, known: Sequence[Example] | None = None) -> Example:
+    """Find an example by its title; an empty title is the first visit's.
+
+    Raises:
+        PromptRefused: No example has that title.
+    """
+    shipped = examples() if known is None else known
+    if not title:
+        return shipped[0]
+    found = next((entry for entry in shipped if entry.title == title), None)
+    if found is None:
+        raise PromptRefused(
+            "The example this link names is not shipped here.", "Choose one from the list."
+        )
+    return found

@@ -1,0 +1,124 @@
+"""From a view to the job that makes its capture, and from that job to what the page shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from attnscope.app.examples import example
+from attnscope.app.jobs.engine import Engine, JobStatus
+from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.view import View, fitted
+from attnscope.kernels.errors import CaptureMissing, JobMissing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A capture on the page.
+
+    Attributes:
+        capture_id: Names it in every route.
+        summary: What it holds, as the routes give it.
+        model: The loaded model: title, nbytes, max_length, ...; empty where nothing says.
+        view: The view it was made for.
+    """
+
+    capture_id: str
+    summary: Mapping[str, Any]
+    model: Mapping[str, Any] = field(default_factory=dict)
+    view: View
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(sequence["tokens"]) for sequence in self.summary["sequences"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A job whose end the page waits for, and the view that asked for it."""
+
+    job_id: str
+    view: View
+
+
+def texts_of(view: View, kept: KeptPrompts) -> tuple[str, ...]:
+    """Find the prompts that a view names.
+
+    Raises:
+        PromptRefused: They are no longer kept, or no example has that title.
+    """
+    if view.texts:
+        return view.texts
+    if view.stored:
+        return kept.find(view.stored)
+    return (example(view.example).text,)
+
+
+def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Write the arguments of the `inspect` job that a view needs."""
+    return {
+        "source": view.model,
+        "revision": view.revision or None,
+        "device": view.device,
+        "dtype": view.dtype,
+        "backend": view.backend,
+        "texts": list(texts),
+        "chat": view.chat,
+        "layers": None,
+        "byte_budget": None,
+    }
+
+
+def start(engine: Engine, arguments: dict[str, Any], *, owner: str) -> str:
+    """Return a job that makes, or made, the capture asked for.
+
+    The same prompts under the same model and backend are inspected once, whoever asks.
+
+    Raises:
+        QueueFull: The owner has too many jobs waiting.
+        EngineUnavailable: There is no worker.
+    """
+    known = engine.find("inspect", arguments)
+    if known is not None and _is_usable(engine, known):
+        return known
+    return engine.submit("inspect", arguments, owner=owner)
+
+
+def finished(engine: Engine, watched: Watched) -> Shown:
+    """Read what a job that is done left.
+
+    Raises:
+        AttnscopeError: It failed, was cancelled, or its result is gone.
+    """
+    result = engine.result(watched.job_id)
+    return Shown(
+        capture_id=result["capture_id"],
+        summary=result["summary"],
+        model=result.get("model", {}),
+        view=watched.view,
+    )
+
+
+def inside(view: View, shown: Shown) -> View:
+    """Bring a view's positions inside the capture that is shown."""
+    layers = shown.summary["layers"]
+    sequence = shown.summary["sequences"][min(view.sequence, len(shown.summary["sequences"]) - 1)]
+    tokens = len(sequence["tokens"])
+    return fitted(
+        view,
+        layers=len(layers),
+        heads=min(layer["heads"] for layer in layers),
+        sequences=len(shown.summary["sequences"]),
+        lengths=(tokens, tokens),
+    )
+
+
+def _is_usable(engine: Engine, job_id: str) -> bool:
+    """Whether a job is under way, or done and its capture still held."""
+    try:
+        status: JobStatus = engine.status(job_id)
+        if status.state == "done":
+            engine.ask("summary", {"capture": engine.result(job_id)["capture_id"]})
+    except (CaptureMissing, JobMissing):
+        return False
+    return status.state in ("queued", "running", "done")

@@ -1,0 +1,54 @@
+"""Answers kept by least use under a byte limit, each computed once however many ask at the same time."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+Answer = dict[str, Any]
+
+
+class Memo:
+    """Answers by key; any thread may ask.
+
+    Args:
+        limit_bytes: Of all bodies kept; an answer larger than the limit is not kept.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Answer] = OrderedDict()
+        self._making: dict[str, threading.Lock] = {}
+        self.nbytes = 0
+
+    def get(self, key: str, make: Callable[[], Answer]) -> Answer:
+        """The answer of that key; made by the first who asks while the others wait. What `make` raises is not kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._kept:
+                    return self._kept[key]
+            try:
+                answer = make()
+                with self._lock:
+                    self._keep(key, answer)
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+        return answer
+
+    def _keep(self, key: str, answer: Answer) -> None:
+        self._kept[key] = answer
+        self.nbytes += _size(answer)
+        while self.nbytes > self._limit_bytes and self._kept:
+            _, gone = self._kept.popitem(last=False)
+            self.nbytes -= _size(gone)
+
+
+def _size(answer: Answer) -> int:
+    return len(answer.get("body", b"")) + 1024

@@ -1,0 +1,140 @@
+"""The kinds of job a worker does. To add one: write its function, add it to `WORK`.
+
+Heavy imports stay inside the functions: the server reads the table too, and a worker must be up at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from attnscope.app.jobs.answers import describe, shelf
+from attnscope.app.jobs.context import Context
+
+if TYPE_CHECKING:
+    from attnscope.models.capture import Capture
+    from attnscope.models.loading import LoadedModel
+    from attnscope.models.shelf import ModelShelf
+
+Arguments = dict[str, Any]
+Result = dict[str, Any]
+
+
+def models(context: Context) -> "ModelShelf":
+    """The models this worker holds, shared between visitors."""
+
+    def make() -> "ModelShelf":
+        from attnscope.models.shelf import ModelShelf
+
+        return ModelShelf(context.settings.model_bytes)
+
+    return context.resources.get("models", make)
+
+
+def plan(arguments: Arguments, context: Context) -> Result:
+    """What an `inspect` job with these arguments would hold: tokens of each prompt, bytes of each layer and in all."""
+    from attnscope.models.capture import plan as plan_of
+    from attnscope.models.prompting import batch_of
+
+    context.progress(0.0, "Opening the model")
+    loading = context.part(0.0, 0.9, "Loading the model")
+    with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
+        batch = batch_of(model, list(arguments["texts"]), None, None)
+        planned = plan_of(model, [len(ids) for ids in batch.ids], arguments.get("layers"))
+        return {
+            "lengths": [len(ids) for ids in batch.ids],
+            "layers": list(planned.layers),
+            "bytes_per_layer": list(planned.bytes_per_layer),
+            "total_bytes": planned.total_bytes,
+            "budget_bytes": _budget(arguments, model, context),
+        }
+
+
+def load(arguments: Arguments, context: Context) -> Result:
+    """Load a model (source, revision, device, dtype) and say what it is."""
+    context.progress(0.0, "Opening the model")
+    progress = context.part(0.0, 1.0, "Loading the model", unit="share")
+    with models(context).borrow(**_wanted(arguments, context), progress=progress) as model:
+        return {
+            "title": model.title,
+            "source": model.source,
+            "revision": model.revision,
+            "kind": model.kind,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "nbytes": model.nbytes,
+            "parameters": model.parameters,
+            "max_length": model.max_length,
+            "layers": model.model.config.get_text_config().num_hidden_layers,
+            "note": model.note,
+        }
+
+
+def inspect(arguments: Arguments, context: Context) -> Result:
+    """Run a prompt, or several, through a model and keep what its heads attended with.
+
+    The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
+    layers (None for all), byte_budget (None for the server's own).
+
+    Returns:
+        The capture's id under `capture_id`, its summary, and whether it was there already.
+    """
+    from attnscope.models.capture import capture
+
+    context.progress(0.0, "Opening the model")
+    loading = context.part(0.0, 0.3, "Loading the model")
+    with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
+        capture_id = shelf(context).id_of(_origin(arguments, model))
+        was_kept = shelf(context).holds(capture_id)
+        if not was_kept:
+            layers = arguments.get("layers")
+            captured = capture(
+                model,
+                list(arguments["texts"]),
+                backend=arguments.get("backend") or "eager",
+                layers=None if layers is None else tuple(layers),
+                byte_budget=_budget(arguments, model, context),
+                progress=context.part(0.3, 0.9, "Running the prompt"),
+            )
+            context.progress(0.9, "Saving the capture")
+            shelf(context).add(capture_id, captured)
+    kept = cast("Capture", shelf(context).get(capture_id))
+    return {"capture_id": capture_id, "kept": was_kept, "summary": describe(capture_id, kept)}
+
+
+def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
+    """What decides a capture's numbers."""
+    names = ("texts", "backend", "layers")
+    return [
+        [arguments.get(name) for name in names],
+        [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
+    ]
+
+
+def _budget(arguments: Arguments, model: "LoadedModel", context: Context) -> int:
+    """Bytes a capture may hold: what was asked, never over the server's limit or half of the memory left."""
+    from attnscope.models.capture import default_budget
+
+    limit = min(context.settings.capture_bytes, default_budget(model.device))
+    return min(int(arguments.get("byte_budget") or limit), limit)
+
+
+def _changed(source: str) -> int:
+    """When the files of a model on this machine last changed; a hub model is told apart by its commit."""
+    from attnscope.models.loading import DEMO, DEMO_FOLDER
+
+    folder = DEMO_FOLDER if source == DEMO else Path(source)
+    if source != DEMO and not source.startswith(("/", "./")):
+        return 0
+    return max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
+
+
+def _wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
+    device = arguments.get("device") or "auto"
+    return {
+        "source": cast("str", arguments["source"]),
+        "revision": arguments.get("revision") or None,
+        "device": context.device if device == "auto" else device,
+        "dtype": arguments.get("dtype") or "auto",
+    }
+
+
+WORK = {"load": load, "plan": plan, "inspect": inspect}

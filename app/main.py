@@ -1,0 +1,36 @@
+"""Pages and theme, nothing else."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from attnscope.app.components.notice import guarded
+from attnscope.app.pages import inspect
+from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.settings import Settings
+from attnscope.app.state import Session
+
+STYLE = Path(__file__).resolve().with_name("page.css")
+
+
+def inspect_page() -> None:
+    """Run the Inspect page over this visitor's session."""
+    kept = KeptPrompts(Settings.from_environment().data / "prompts")
+    session = Session(st.session_state, st.query_params, kept)
+    guarded(lambda: inspect.page(session))()
+
+
+def main() -> None:
+    """Draw the navigation and run the page chosen."""
+    st.set_page_config(page_title="Attnscope", layout="wide", initial_sidebar_state="expanded")
+    st.html(STYLE)
+    pages = [st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)]
+    chosen = st.navigation(pages, position="hidden")
+    with st.sidebar:
+        st.html('<p class="pg-brand">attnscope</p>')
+        for page in pages:
+            st.page_link(page)
+    chosen.run()
+
+
+main()

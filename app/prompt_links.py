@@ -1,0 +1,149 @@
+"""How a link carries the prompts of a view: inside it when short, by their fingerprint otherwise.
+
+Short prompts travel compressed in the link itself, so that it works on any installation. Longer
+ones are kept in the data folder under their fingerprint for `KeptPrompts.days`, and a link to
+prompts that are gone says so.
+"""
+
+import base64
+import binascii
+import json
+import os
+import re
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from attnscope.app.prompts import LIMITS, fingerprint, typed
+from attnscope.kernels.errors import PromptRefused
+from attnscope.profiling.units import count
+
+LINK_CHARACTERS = 4000
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+_BROKEN = "Copy the whole link again, or type the prompt."
+
+
+def packed(texts: tuple[str, ...]) -> str | None:
+    """Compress prompts for a link; None when they would not fit `LINK_CHARACTERS`."""
+    data = zlib.compress(json.dumps(texts, ensure_ascii=False).encode(), 9)
+    text = base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return text if len(text) <= LINK_CHARACTERS else None
+
+
+def unpacked(text: str) -> tuple[str, ...]:
+    """Read the prompts that `packed` wrote.
+
+    Raises:
+        PromptRefused: The link is cut, altered, or unpacks to more than a page takes.
+    """
+    if len(text) > LINK_CHARACTERS:
+        raise PromptRefused("The prompt in the link is too long.", _BROKEN)
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        texts = json.loads(_inflated(data))
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+        raise PromptRefused("The prompt in the link cannot be read.", _BROKEN) from error
+    return checked(texts)
+
+
+def checked(texts: object) -> tuple[str, ...]:
+    """Refuse what is not a list of one to `LIMITS.selected` usable prompts.
+
+    Raises:
+        PromptRefused: With what is wrong.
+    """
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise PromptRefused("The prompt in the link cannot be read.", _BROKEN)
+    if not 1 <= len(texts) <= LIMITS.selected:
+        raise PromptRefused(
+            f"{len(texts)} prompts chosen; one run takes 1 to {LIMITS.selected}.",
+            "Choose fewer, and look at the others in a second run.",
+        )
+    return tuple(typed(text).text for text in texts)
+
+
+def _inflated(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    # Bounded: a few kilobytes of zeros could otherwise unpack to megabytes.
+    plain = unpacker.decompress(data, LIMITS.text_bytes)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError("cut, or more than a page takes")
+    return plain
+
+
+class KeptPrompts:
+    """Prompts too long for a link, kept as files named by their fingerprint.
+
+    Args:
+        folder: Where they are kept; made when first needed.
+        days: How long after their last use.
+        nbytes: The folder's size limit; the oldest go first.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        days: int = 30,
+        nbytes: int = 256 * 2**20,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self.days = days
+        self.nbytes = nbytes
+        self._clock = clock
+
+    def keep(self, texts: tuple[str, ...]) -> str:
+        """Keep `texts` and return their fingerprint."""
+        name = fingerprint(texts)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(texts, file, ensure_ascii=False)
+        path = self._path(name)
+        Path(temporary).replace(path)
+        os.utime(path, (self._clock(), self._clock()))
+        self._prune(path)
+        return name
+
+    def find(self, name: str) -> tuple[str, ...]:
+        """Return the prompts kept under a fingerprint.
+
+        Raises:
+            PromptRefused: Not a fingerprint, no longer kept, or altered on disk.
+        """
+        if not _FINGERPRINT.fullmatch(name):
+            raise PromptRefused("The link does not name a prompt.", _BROKEN)
+        try:
+            data = self._path(name).read_text(encoding="utf-8")
+            texts = checked(json.loads(data))
+        except (OSError, ValueError) as error:
+            raise PromptRefused(
+                "The prompt of this link is not kept here: prompts over "
+                f"{count(LINK_CHARACTERS)} compressed characters stay for {self.days} days "
+                "on the server where they were inspected.",
+                "Ask for the text itself and type or upload it.",
+            ) from error
+        if fingerprint(texts) != name:
+            raise PromptRefused("The kept prompt of this link was altered.", "Type it again.")
+        os.utime(self._path(name), (self._clock(), self._clock()))
+        return texts
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _prune(self, keep: Path) -> None:
+        files = sorted(
+            (path.stat().st_mtime, path.stat().st_size, path)
+            for path in self.folder.glob("*.json")
+            if path != keep
+        )
+        excess = sum(size for _, size, _ in files) + keep.stat().st_size - self.nbytes
+        oldest = self._clock() - self.days * 86_400
+        for modified, size, path in files:
+            if modified < oldest or excess > 0:
+                path.unlink(missing_ok=True)
+                excess -= size

@@ -1,0 +1,64 @@
+"""What every route does alike: ask the engine without blocking the loop, and turn each error into a clear answer."""
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from attnscope.app.jobs.access import engine
+from attnscope.kernels import errors
+
+Handler = Callable[[Request], Awaitable[Response]]
+_THREADS = anyio.CapacityLimiter(
+    16
+)  # apart from Streamlit's own, so that slow maps never hold up its files
+
+_STATUS: tuple[tuple[type[errors.AttnscopeError], int], ...] = (
+    (errors.CaptureMissing, 410),
+    (errors.JobMissing, 404),
+    (errors.EngineUnavailable, 503),
+    (errors.QueueFull, 429),
+    (errors.InvalidCall, 400),
+    (errors.UnsupportedCall, 400),
+)
+
+
+def guarded(handler: Handler) -> Handler:
+    """Answer our own errors as JSON: `{"error", "remedy"}` with the status that fits."""
+
+    @wraps(handler)
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except errors.AttnscopeError as error:
+            return refusal(error)
+
+    return answer
+
+
+def refusal(error: errors.AttnscopeError) -> JSONResponse:
+    """One of our errors as a response."""
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    headers = {"Cache-Control": "no-store", **({"Retry-After": "2"} if status == 503 else {})}
+    return JSONResponse({"error": error.message, "remedy": error.remedy}, status, headers)
+
+
+async def ask(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The engine's answer, waited for in a thread."""
+    return await anyio.to_thread.run_sync(
+        partial(engine().ask, method, arguments), limiter=_THREADS
+    )
+
+
+async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
+    """What the function returns, run in a thread of ours."""
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=_THREADS)
+
+
+def compact(value: object) -> str:
+    """JSON for a header: ASCII, no spaces."""
+    return json.dumps(value, separators=(",", ":"))

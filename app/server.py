@@ -1,0 +1,85 @@
+"""The server: Streamlit's pages, our routes, and the engine, in one process.
+
+Started by `attnscope serve`, `python -m attnscope.app.server`, or `streamlit run app/server.py`.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import streamlit as st
+from starlette.middleware import Middleware
+
+from attnscope.app.jobs.access import provided
+from attnscope.app.jobs.engine import Engine
+from attnscope.app.jobs.local import LocalEngine
+from attnscope.app.jobs.warm_up import warm_up
+from attnscope.app.routes import jobs, maps, static
+from attnscope.app.routes.security import SecurityHeaders
+from attnscope.app.settings import Settings
+
+PAGES = Path(__file__).resolve().with_name("main.py")
+FIRST: dict[str, object] = {
+    "source": "demo",
+    "texts": ["Once upon a time there was a small house by the river."],
+}
+log = logging.getLogger("attnscope.server")
+
+
+@asynccontextmanager
+async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
+    """Start the engine before the first request and end its workers after the last."""
+    settings = Settings.from_environment()
+    engine = await anyio.to_thread.run_sync(LocalEngine, settings)
+    await anyio.to_thread.run_sync(engine.start)
+    try:
+        with provided(engine):
+            if settings.prompt_at_start:
+                threading.Thread(
+                    target=warm_up, args=(engine, FIRST), name="warm up", daemon=True
+                ).start()
+            yield {"engine": engine}
+    finally:
+        await anyio.to_thread.run_sync(engine.stop)
+
+
+PARTS: dict[str, Any] = {
+    "routes": [*jobs.ROUTES, *maps.ROUTES, *static.ROUTES],
+    "middleware": [Middleware(SecurityHeaders)],
+    "lifespan": lifespan,
+}
+
+# Spelt out like this because `streamlit run` looks for it in the source.
+app = st.App(PAGES, **PARTS)
+
+
+def serve(*, address: str | None = None, port: int | None = None) -> None:
+    """Serve until interrupted.
+
+    Args:
+        address: Where to listen; as the settings say when None.
+        port: TCP port; as the settings say when None.
+    """
+    settings = Settings.from_environment()
+    os.environ.setdefault("STREAMLIT_SERVER_COOKIE_SECRET", settings.cookie_secret())
+    app.run(
+        config={
+            "server.address": address or settings.address,
+            "server.port": port or settings.port,
+            "server.headless": True,
+            "server.fileWatcherType": "none",
+            "server.maxUploadSize": settings.upload_megabytes,
+            "browser.gatherUsageStats": False,
+            "client.showErrorDetails": "none",
+            "client.toolbarMode": "viewer",
+        }
+    )
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,373 @@
+"""What a page shows, as one value: a link reproduces it, and the inspector reads and reports it.
+
+`parse` and `encode` turn query parameters into a view and back; whatever a stranger writes in a
+link becomes the default with a notice, never an exception.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from attnscope.app.prompt_links import packed, unpacked
+from attnscope.app.prompts import shortened
+from attnscope.kernels.errors import PromptRefused
+
+READINGS = ("weight", "score", "value_weighted")
+SCALES = ("log", "linear", "row")
+POOLINGS = ("max", "mean", "sum")
+DIRECTIONS = ("pays", "receives")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEFAULT_BACKEND = "eager"
+Region = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What one page shows; equal views look the same.
+
+    Attributes:
+        model: "demo", a hub id or a local folder.
+        revision: A branch, tag or commit of the hub; empty for the default.
+        device: "auto", "cpu" or "cuda:0".
+        dtype: One of `DTYPES`.
+        backend: A name of the backend registry.
+        chat: Whether the tokenizer's chat template is put round the prompts.
+        example: Title of a shipped example; empty when `texts` or `stored` say what is inspected.
+        texts: The prompts themselves.
+        stored: Fingerprint of prompts too long for a link.
+        sequence: Which of the prompts is shown.
+        layer: Layer of the head shown.
+        head: The head shown.
+        reading: One of `READINGS`.
+        scale: One of `SCALES`.
+        pooling: One of `POOLINGS`.
+        region: Query and key positions shown, (q0, q1, k0, k1), ends excluded; None for all.
+        pinned: Position of the pinned token, or None.
+        direction: Whether tokens light up by the attention they get from it ("pays") or give to it.
+        merged: Whether sub-words are merged into words.
+        hide_special: Whether padding and special tokens are left out.
+        sort: Key of the diagnostic that orders the overview, "-" before it for the largest first.
+        filter: Heads shown in full, such as "induction>=0.5"; empty for all.
+        compare: What stands beside the head: "head:2.5", "sequence:1", "backend:tiled" or nothing.
+    """
+
+    model: str = "demo"
+    revision: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = DEFAULT_BACKEND
+    chat: bool = False
+    example: str = ""
+    texts: tuple[str, ...] = ()
+    stored: str = ""
+    sequence: int = 0
+    layer: int = 0
+    head: int = 0
+    reading: str = "weight"
+    scale: str = "log"
+    pooling: str = "max"
+    region: Region | None = None
+    pinned: int | None = None
+    direction: str = "pays"
+    merged: bool = False
+    hide_special: bool = False
+    sort: str = ""
+    filter: str = ""
+    compare: str = ""
+
+    @property
+    def capture_key(self) -> tuple[object, ...]:
+        """What decides which capture the view needs; the rest only decides how it is shown."""
+        return (
+            *(self.model, self.revision, self.device, self.dtype, self.backend, self.chat),
+            *(self.example, self.texts, self.stored),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parameter:
+    """One query parameter: its attribute, how it is read and how it is written."""
+
+    name: str
+    attribute: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+    hint: str = field(default="")
+
+
+def parse(parameters: Mapping[str, str]) -> tuple[View, tuple[str, ...]]:
+    """Read a view from query parameters.
+
+    Args:
+        parameters: Names and values as they stand in the URL, already percent-decoded.
+
+    Returns:
+        The view, and one plain-text notice for each parameter that could not be used.
+    """
+    values: dict[str, Any] = {}
+    notices = []
+    for parameter in _PARAMETERS:
+        text = parameters.get(parameter.name)
+        if text is None:
+            continue
+        try:
+            values[parameter.attribute] = parameter.read(text)
+        except PromptRefused as error:
+            notices.append(str(error))
+        except ValueError:
+            notices.append(
+                f"The link's {parameter.name} “{shortened(text, 40)}” is not {parameter.hint}; "
+                "the default is shown."
+            )
+    return View(**values), tuple(notices)
+
+
+def encode(view: View) -> dict[str, str]:
+    """Write a view as query parameters; whatever equals the default is left out."""
+    default = View()
+    parameters = {}
+    for parameter in _PARAMETERS:
+        value = getattr(view, parameter.attribute)
+        if value == getattr(default, parameter.attribute):
+            continue
+        if parameter.attribute == "texts":
+            text = packed(value)
+            if text is None:
+                raise ValueError("prompts this long are kept under their fingerprint (View.stored)")
+            parameters[parameter.name] = text
+        else:
+            parameters[parameter.name] = parameter.write(value)
+    return parameters
+
+
+def for_inspector(view: View, *, compare_capture: str = "") -> dict[str, Any]:
+    """Write the part of a view that the inspector shows, in its own words.
+
+    Args:
+        view: The view.
+        compare_capture: Capture of the backend named in `view.compare`, once there is one.
+    """
+    shown = {name: getattr(view, name) for name in _INSPECTED if name not in _SHAPED}
+    region = view.region
+    shown["region"] = dict(zip(_CORNERS, region, strict=True)) if region else None
+    sort, limit = view.sort, _FILTER.fullmatch(view.filter)
+    shown["sort"] = {"key": sort.removeprefix("-"), "descending": sort[0] == "-"} if sort else None
+    shown["filter"] = (
+        {"key": limit["key"], "op": limit["op"], "value": float(limit["value"])} if limit else None
+    )
+    shown["compare"] = _comparison(view.compare, compare_capture)
+    return shown
+
+
+def changed(
+    view: View, changes: Mapping[str, Any], backends: Mapping[str, str] | None = None
+) -> View:
+    """Apply what the inspector reports, through the same readers as a link's values.
+
+    Unknown names and unusable values are left out: a component's report is input like any other.
+
+    Args:
+        view: The view before.
+        changes: What the inspector reports.
+        backends: The backend of each capture that the inspector may name in a comparison.
+    """
+    values: dict[str, Any] = {}
+    for parameter in _PARAMETERS:
+        attribute = parameter.attribute
+        if attribute not in _INSPECTED or attribute not in changes:
+            continue
+        value = changes[attribute]
+        if value is None or value == "":
+            values[attribute] = getattr(View(), attribute)
+            continue
+        try:
+            values[attribute] = parameter.read(_text(attribute, value, backends or {}))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return replace(view, **values)
+
+
+def fitted(
+    view: View, *, layers: int, heads: int, sequences: int, lengths: tuple[int, int]
+) -> View:
+    """Bring a view's positions inside what a capture holds.
+
+    Args:
+        view: The view asked for.
+        layers: Layers captured.
+        heads: Query heads of a layer.
+        sequences: Prompts captured.
+        lengths: Queries and keys of the sequence shown.
+    """
+    region = view.region
+    if region is not None:
+        q0, q1, k0, k1 = region
+        queries, keys = lengths
+        region = (min(q0, queries), min(q1, queries), min(k0, keys), min(k1, keys))
+        if region[0] >= region[1] or region[2] >= region[3]:
+            region = None
+    pinned = view.pinned
+    return replace(
+        view,
+        layer=min(view.layer, layers - 1),
+        head=min(view.head, heads - 1),
+        sequence=min(view.sequence, sequences - 1),
+        region=region,
+        pinned=pinned if pinned is not None and pinned < max(lengths) else None,
+    )
+
+
+def _comparison(compare: str, capture: str) -> dict[str, Any] | None:
+    kind, _, rest = compare.partition(":")
+    if kind == "head":
+        layer, _, head = rest.partition(".")
+        return {"kind": "head", "layer": int(layer), "head": int(head)}
+    if kind == "sequence":
+        return {"kind": "sequence", "sequence": int(rest)}
+    if kind == "backend" and capture:
+        return {"kind": "capture", "capture": capture}
+    return None
+
+
+def _text(attribute: str, value: Any, backends: Mapping[str, str]) -> str:
+    """Write a component's value as a link would."""
+    if attribute == "region":
+        return "-".join(_plain(value[corner]) for corner in _CORNERS)
+    if attribute == "sort":
+        return ("-" if value["descending"] else "") + value["key"]
+    if attribute == "filter":
+        return f"{value['key']}{value['op']}{value['value']:g}"
+    if attribute == "compare":
+        if value["kind"] == "head":
+            return f"head:{_plain(value['layer'])}.{_plain(value['head'])}"
+        if value["kind"] == "sequence":
+            return f"sequence:{_plain(value['sequence'])}"
+        # The id of a capture means nothing tomorrow; the backend it came from does.
+        return f"backend:{backends[value['capture']]}"
+    return _plain(value)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _natural(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(text)
+    return text == "1"
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def _matching(pattern: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+
+    def read(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def _line(text: str) -> str:
+    if not text or len(text) > 300 or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _region(text: str) -> Region:
+    numbers = tuple(_natural(part) for part in text.split("-"))
+    if len(numbers) != 4:
+        raise ValueError(text)
+    q0, q1, k0, k1 = numbers
+    if q0 >= q1 or k0 >= k1:
+        raise ValueError(text)
+    return q0, q1, k0, k1
+
+
+def _choice(name: str, choices: tuple[str, ...]) -> _Parameter:
+    hint = f"one of {', '.join(choices)}"
+    return _Parameter(name=name, attribute=name, read=_one_of(*choices), hint=hint)
+
+
+def _count(name: str) -> _Parameter:
+    return _Parameter(name=name, attribute=name, read=_natural, hint="a whole number from 0")
+
+
+def _switch(name: str, attribute: str) -> _Parameter:
+    return _Parameter(name=name, attribute=attribute, read=_flag, write=_plain, hint="0 or 1")
+
+
+def _text_of(name: str, attribute: str, pattern: str, hint: str) -> _Parameter:
+    return _Parameter(name=name, attribute=attribute, read=_matching(pattern), hint=hint)
+
+
+_KEY = r"[a-z][a-z0-9_]{0,40}"
+_FILTER = re.compile(
+    rf"(?P<key>{_KEY})(?P<op>>=|<=|>|<|≥|≤|=)(?P<value>-?[0-9]{{1,9}}(\.[0-9]{{1,9}})?(e-?[0-9]{{1,2}})?)"
+)
+_CORNERS = ("q0", "q1", "k0", "k1")
+_SHAPED = ("region", "sort", "filter", "compare")
+_INSPECTED = (
+    *("sequence", "layer", "head", "reading", "scale", "pooling", "region", "pinned"),
+    *("direction", "merged", "hide_special", "sort", "filter", "compare"),
+)
+_PARAMETERS = (
+    _Parameter(name="model", attribute="model", read=_line, hint="the name of a model"),
+    _text_of(
+        "revision", "revision", r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", "a branch, tag or commit"
+    ),
+    _text_of(
+        "device", "device", r"auto|cpu|mps|cuda(:[0-9]{1,2})?", "a device such as cpu or cuda:0"
+    ),
+    _choice("dtype", DTYPES),
+    _text_of("backend", "backend", _KEY, "the name of a backend"),
+    _switch("chat", "chat"),
+    _Parameter(name="example", attribute="example", read=_line, hint="the title of an example"),
+    _Parameter(name="prompt", attribute="texts", read=unpacked),
+    _text_of("prompts", "stored", r"[0-9a-f]{32}", "the fingerprint of kept prompts"),
+    _count("sequence"),
+    _count("layer"),
+    _count("head"),
+    _choice("reading", READINGS),
+    _choice("scale", SCALES),
+    _choice("pooling", POOLINGS),
+    _Parameter(
+        name="region",
+        attribute="region",
+        read=_region,
+        write=lambda value: "-".join(str(number) for number in value),
+        hint="four positions such as 0-64-0-64",
+    ),
+    _Parameter(name="pin", attribute="pinned", read=_natural, hint="the position of a token"),
+    _choice("direction", DIRECTIONS),
+    _switch("words", "merged"),
+    _switch("plain", "hide_special"),
+    _text_of("sort", "sort", rf"-?{_KEY}", "a diagnostic's key"),
+    _text_of("filter", "filter", _FILTER.pattern, "a condition such as induction>=0.5"),
+    _text_of(
+        "compare",
+        "compare",
+        rf"head:[0-9]{{1,4}}\.[0-9]{{1,4}}|sequence:[0-9]{{1,4}}|backend:{_KEY}",
+        "a comparison such as head:2.5",
+    ),
+)

@@ -1,0 +1,369 @@
+"""Attention maps from q, k and the log-sum-exp: exact near, pooled from afar, never a Q × K array.
+
+A weight is `exp(score − log-sum-exp)`, so any rectangle of a head's map costs one small matrix
+product, at any length and whatever backend ran. H query heads, G kv heads, Q, K positions, D head
+dim; R queries and C keys of a rectangle; M rows and N columns of a map.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.head import Head
+from attnscope.kernels.log_sum_exp import log_sum_exp
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce, bin_edges
+from attnscope.kernels.streaming import Layer, segments
+
+__all__ = [
+    "Head",
+    "Pooled",
+    "Reading",
+    "Reduce",
+    "column",
+    "log_sum_exp",
+    "mask_tile",
+    "overview",
+    "pair_cost",
+    "pooled",
+    "row",
+    "sampled",
+    "tile",
+]
+
+EVERYTHING = slice(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """A map of many pairs a cell.
+
+    Attributes:
+        values: float32 `[..., rows, columns]`; NaN where a cell holds no visible pair.
+        visible_share: float32 `[rows, columns]`, the share of each cell's pairs (of the queries
+            read) that may attend; 0 where the cell is wholly masked.
+        row_edges: int64 `[rows + 1]`; row m holds the queries `row_edges[m]` to
+            `row_edges[m + 1] − 1`.
+        column_edges: int64 `[columns + 1]`, likewise over keys.
+        sampled_rows: How many queries were read where not all were; None when it is exact.
+    """
+
+    values: Tensor
+    visible_share: Tensor
+    row_edges: Tensor
+    column_edges: Tensor
+    sampled_rows: int | None = None
+
+
+def tile(head: Head, queries: slice, keys: slice, *, reading: Reading = "weight") -> Tensor:
+    """One number a pair, exact, of any rectangle.
+
+    Readings: "weight" is the softmax weight; "score" what the softmax is taken of, scale and
+    softcap included; "value_weighted" the weight times the norm of the value, ‖α·v‖
+    (arXiv 2004.10102 §2).
+
+    Args:
+        head: The head.
+        queries: Of the head's queries, by index; step 1.
+        keys: Of the head's keys.
+        reading: What to read of each pair.
+
+    Returns:
+        float32 `[R, C]`. A masked pair is NaN for scores and 0 for weights (see `mask_tile`).
+
+    Raises:
+        InvalidCall: An empty rectangle, a step other than 1, an unknown reading, or no value norms.
+    """
+    rows, columns = _region(queries, head.query_length), _region(keys, head.key_length)
+    norm_K = _value_norm(head, reading)
+    at, across = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
+    x_RC = head.layer.scores(at, across)[0]
+    if reading != "score":
+        x_RC.sub_(head.lse_Q[at, None]).exp_()
+    if _needs_mask(head, rows, columns):
+        x_RC.masked_fill_(~_mask(head, rows, columns), torch.nan if reading == "score" else 0.0)
+    if norm_K is not None:
+        x_RC *= norm_K[across]
+    return x_RC.float()
+
+
+def mask_tile(head: Head, queries: slice, keys: slice) -> Tensor:
+    """Which pairs of a rectangle may attend: bool `[R, C]`, True where visible.
+
+    Raises:
+        InvalidCall: An empty rectangle, or a step other than 1.
+    """
+    return _mask(head, _region(queries, head.query_length), _region(keys, head.key_length))
+
+
+def row(head: Head, query: int, *, reading: Reading = "weight") -> Tensor:
+    """What one query reads: float32 `[K]`, as in `tile`.
+
+    Raises:
+        InvalidCall: No such query, an unknown reading, or no value norms.
+    """
+    at = _index(query, head.query_length, "query")
+    return tile(head, slice(at, at + 1), EVERYTHING, reading=reading)[0]
+
+
+def column(head: Head, key: int, *, reading: Reading = "weight") -> Tensor:
+    """Who reads one key: float32 `[Q]`, as in `tile`.
+
+    Raises:
+        InvalidCall: No such key, an unknown reading, or no value norms.
+    """
+    at = _index(key, head.key_length, "key")
+    return tile(head, EVERYTHING, slice(at, at + 1), reading=reading)[:, 0]
+
+
+def pooled(
+    head: Head,
+    rows: int,
+    columns: int,
+    *,
+    reduce: Reduce = "mean",
+    queries: slice = EVERYTHING,
+    keys: slice = EVERYTHING,
+    reading: Reading = "weight",
+    progress: Progress | None = None,
+) -> Pooled:
+    """A rectangle drawn with at most `rows` × `columns` cells, every pair read.
+
+    The mean is over the visible pairs of a cell. Over a whole row of cells the sums of weights
+    total the number of its queries that see a key, less what their sinks hold. NaN stands in a
+    cell without a visible pair, whatever the reduction.
+
+    Args:
+        head: The head.
+        rows: Cells down; clipped to the number of queries, where a cell is one query.
+        columns: Cells across, likewise.
+        reduce: "mean", "max" or "sum" of a cell's visible pairs.
+        queries: Of the head's queries, by index; step 1.
+        keys: Of the head's keys.
+        reading: As in `tile`.
+        progress: Called with the share done; it may raise to stop.
+
+    Raises:
+        InvalidCall: An empty rectangle, no cells, an unknown reading or reduction, or no value
+            norms.
+    """
+    return _pooled(head, rows, columns, (reduce, reading), (queries, keys), (None, progress))
+
+
+def sampled(  # noqa: PLR0913 -- as pooled
+    head: Head,
+    rows: int,
+    columns: int,
+    *,
+    queries_per_row: int,
+    reduce: Reduce = "mean",
+    queries: slice = EVERYTHING,
+    keys: slice = EVERYTHING,
+    reading: Reading = "weight",
+    progress: Progress | None = None,
+) -> Pooled:
+    """As `pooled`, reading only evenly spaced queries of each row, exactly and over all their keys.
+
+    For the first paint of a huge region. Means, maxima and shares are those of the queries read; a
+    sum is scaled to the number of queries in its row.
+
+    Args:
+        head: See `pooled`.
+        rows: See `pooled`.
+        columns: See `pooled`.
+        queries_per_row: Queries read of each row; where no row holds more, the pooling is exact.
+        reduce: See `pooled`.
+        queries: See `pooled`.
+        keys: See `pooled`.
+        reading: See `pooled`.
+        progress: See `pooled`.
+
+    Raises:
+        InvalidCall: As `pooled`, or fewer than one query a row.
+    """
+    if queries_per_row < 1:
+        raise InvalidCall(f"queries_per_row must be at least 1, got {queries_per_row}.")
+    effort = (queries_per_row, progress)
+    return _pooled(head, rows, columns, (reduce, reading), (queries, keys), effort)
+
+
+def pair_cost(head: Head, queries: slice = EVERYTHING, keys: slice = EVERYTHING) -> int:
+    """How many pairs `pooled` would visit in a rectangle: an upper bound, from the spans alone."""
+    rows, columns = _region(queries, head.query_length), _region(keys, head.key_length)
+    step = max(256, -(-len(rows) // 512))
+    cost = 0
+    for start in range(rows.start, rows.stop, step):
+        end = min(start + step, rows.stop)
+        visited = segments(head.layer, start, end - 1, columns, limit=len(columns))
+        cost += (end - start) * sum(segment.end - segment.start for segment in visited)
+    return cost
+
+
+def overview(  # noqa: PLR0913 -- a layer and how to draw it
+    q_HQD: Tensor,
+    k_GKD: Tensor,
+    lse_HQ: Tensor,
+    *,
+    pattern: Pattern,
+    query_offset: int,
+    scale: float,
+    softcap: float | None = None,
+    visible_keys_K: Tensor | None = None,
+    size: int = 48,
+    reduce: Reduce = "max",
+    queries_per_row: int | None = None,
+    progress: Progress | None = None,
+) -> Pooled:
+    """Thumbnails of all heads of a layer in one pass.
+
+    `values` is `[H, size, size]`, `visible_share` `[size, size]`.
+
+    Args:
+        q_HQD: Queries of the layer for one sequence.
+        k_GKD: Keys, not repeated.
+        lse_HQ: Natural log-sum-exp, sink included.
+        pattern: Which pairs are visible, in absolute positions.
+        query_offset: Absolute position of the first query.
+        scale: Multiplies q·k.
+        softcap: Bound of the scores, or None.
+        visible_keys_K: bool, False where a key is padding.
+        size: Cells a side; clipped to the number of queries and of keys.
+        reduce: "mean", "max" or "sum" of a cell's visible weights.
+        queries_per_row: Read only so many queries a row, as `sampled` does; None reads all.
+        progress: Called with the share done; it may raise to stop.
+
+    Raises:
+        InvalidCall: Shapes that contradict each other, no cells, or an unknown reduction.
+    """
+    layer = Layer(
+        q_HQD=q_HQD,
+        k_GKD=k_GKD,
+        pattern=pattern,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
+        visible_keys_K=visible_keys_K,
+    )
+    rows = _bins(range(layer.query_length), size)
+    columns = _bins(range(layer.key_length), size)
+    pooler = _pooler(layer, lse_HQ, columns, reduce, "weight", None)
+    cells = pooler.run(rows, queries_per_row=queries_per_row, progress=progress)
+    return _finish(cells, rows, columns, reduce)
+
+
+def _pooled(
+    head: Head,
+    rows: int,
+    columns: int,
+    meaning: tuple[Reduce, Reading],
+    region: tuple[slice, slice],
+    effort: tuple[int | None, Callable[[float], None] | None],
+) -> Pooled:
+    (reduce, reading), (queries_per_row, progress) = meaning, effort
+    row_edges = _bins(_region(region[0], head.query_length), rows)
+    column_edges = _bins(_region(region[1], head.key_length), columns)
+    norm_K = _value_norm(head, reading)
+    norm_HK = None if norm_K is None else norm_K[None]
+    pooler = _pooler(head.layer, head.lse_Q[None], column_edges, reduce, reading, norm_HK)
+    cells = pooler.run(row_edges, queries_per_row=queries_per_row, progress=progress)
+    whole = _finish(cells, row_edges, column_edges, reduce)
+    return Pooled(
+        values=whole.values[0],
+        visible_share=whole.visible_share,
+        row_edges=row_edges,
+        column_edges=column_edges,
+        sampled_rows=whole.sampled_rows,
+    )
+
+
+def _pooler(
+    layer: Layer,
+    lse_HQ: Tensor,
+    column_edges: Tensor,
+    reduce: Reduce,
+    reading: Reading,
+    value_norm_HK: Tensor | None,
+) -> Pooler:
+    if reduce not in get_args(Reduce):
+        raise InvalidCall(f"reduce must be one of {', '.join(get_args(Reduce))}, got {reduce!r}.")
+    return Pooler(
+        layer,
+        lse_HQ,
+        column_edges=column_edges,
+        reading=reading,
+        maximum=reduce == "max",
+        value_norm_HK=value_norm_HK,
+    )
+
+
+def _finish(cells: Cells, row_edges: Tensor, column_edges: Tensor, reduce: Reduce) -> Pooled:
+    values = cells.values_HMN
+    visible_MN = cells.visible_MN.to(values.device)
+    heights_M = row_edges.diff()
+    if reduce == "mean":
+        values = values / visible_MN
+    elif reduce == "sum":
+        values = values * (heights_M / cells.read_M)[:, None].to(values)
+    values = values.masked_fill(visible_MN == 0, torch.nan).float()
+    share_MN = cells.visible_MN / (cells.read_M[:, None] * column_edges.diff())
+    read, there = int(cells.read_M.sum()), int(heights_M.sum())
+    return Pooled(
+        values=values,
+        visible_share=share_MN.float().to(values.device),
+        row_edges=row_edges,
+        column_edges=column_edges,
+        sampled_rows=None if read == there else read,
+    )
+
+
+def _bins(region: range, bins: int) -> Tensor:
+    if bins < 1:
+        raise InvalidCall(f"a map needs at least one row and one column, got {bins}.")
+    return bin_edges(region.start, region.stop, min(bins, len(region)))
+
+
+def _region(part: slice, length: int) -> range:
+    start, end, step = part.indices(length)
+    if step != 1 or start >= end:
+        raise InvalidCall(
+            f"a region needs a start below its end and step 1, got {part.start}:{part.stop}"
+            f":{part.step} of {length}."
+        )
+    return range(start, end)
+
+
+def _index(index: int, length: int, what: str) -> int:
+    if not 0 <= index < length:
+        raise InvalidCall(f"there is no {what} {index}: the head has 0 to {length - 1}.")
+    return index
+
+
+def _value_norm(head: Head, reading: Reading) -> Tensor | None:
+    if reading not in get_args(Reading):
+        raise InvalidCall(
+            f"reading must be one of {', '.join(get_args(Reading))}, got {reading!r}."
+        )
+    if reading != "value_weighted":
+        return None
+    if head.value_norm_K is None:
+        raise InvalidCall(
+            "a value-weighted map needs the norms of the values, and this head has none."
+        )
+    return head.value_norm_K
+
+
+def _needs_mask(head: Head, rows: range, columns: range) -> bool:
+    if head.visible_keys_K is not None:
+        return True
+    visited = segments(head.layer, rows.start, rows.stop - 1, columns, limit=len(columns))
+    shown = sum(segment.end - segment.start for segment in visited if not segment.masked)
+    return shown < len(columns)
+
+
+def _mask(head: Head, rows: range, columns: range) -> Tensor:
+    queries = torch.arange(rows.start, rows.stop, device=head.q_QD.device)
+    return head.layer.seen(queries, columns)

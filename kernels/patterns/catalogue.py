@@ -1,0 +1,46 @@
+"""The families of patterns by key: the one list of what exists."""
+
+from dataclasses import fields
+
+from attnscope.kernels.errors import UnknownPattern
+from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.composed import compose
+from attnscope.kernels.patterns.full import Full
+from attnscope.kernels.patterns.local import Local
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.sinks_window import SinksWindow
+from attnscope.kernels.patterns.sliding_window import SlidingWindow
+
+FAMILIES: dict[str, type[Pattern]] = {
+    "full": Full,
+    "causal": Causal,
+    "local": Local,
+    "sliding_window": SlidingWindow,
+    "sinks_window": SinksWindow,
+}
+"""Every family, in display order."""
+
+
+def pattern(key: str, *, causal: bool = False, **parameters: int) -> Pattern:
+    """The pattern of that family with those parameters.
+
+    Args:
+        key: One of `FAMILIES`.
+        causal: Composes with j ≤ i.
+        parameters: The family's fields, all of them.
+
+    Raises:
+        UnknownPattern: No such key, a parameter is missing, unknown, or out of range; the message
+            names the valid ones.
+    """
+    family = FAMILIES.get(key)
+    if family is None:
+        raise UnknownPattern(f"No pattern {key!r}.", f"Use one of {', '.join(FAMILIES)}.")
+    names = [field.name for field in fields(family)]
+    if set(names) != set(parameters):
+        given = ", ".join(parameters) or "none"
+        raise UnknownPattern(
+            f"Pattern {key!r} takes {', '.join(names) or 'no parameters'}; got {given}."
+        )
+    made = family(**parameters)
+    return compose(made, Causal()) if causal else made

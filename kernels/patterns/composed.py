@@ -1,0 +1,76 @@
+"""Two patterns at once: a pair is visible where both say so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.full import Full
+from attnscope.kernels.patterns.pattern import Pattern, Spans
+from attnscope.kernels.patterns.sliding_window import SlidingWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed(Pattern):
+    """The conjunction of two patterns; built by `compose`, which drops what changes nothing.
+
+    Attributes:
+        first: The pattern that names the family.
+        second: What restricts it, mostly `Causal()`.
+    """
+
+    first: Pattern
+    second: Pattern
+
+    @property
+    def key(self) -> str:
+        """The first pattern's key: `pattern(key, causal=True, ...)` gives the composition back."""
+        return self.first.key
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """The first pattern's parameters, and the second as one more of its name."""
+        restriction = dict(self.second.parameters) or True
+        return {**self.first.parameters, self.second.key: restriction}
+
+    @property
+    def title(self) -> str:
+        """Both patterns in a few words."""
+        return f"{self.first.title}, {self.second.title}"
+
+    def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
+        """See `Pattern.visible`."""
+        first = self.first.visible(query_index, key_index)
+        return first & self.second.visible(query_index, key_index)
+
+    def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """See `Pattern.key_spans`; may hold keys that no single query sees."""
+        return _common(
+            self.first.key_spans(query_start, query_end, key_length),
+            self.second.key_spans(query_start, query_end, key_length),
+        )
+
+    def full_key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """See `Pattern.full_key_spans`."""
+        return _common(
+            self.first.full_key_spans(query_start, query_end, key_length),
+            self.second.full_key_spans(query_start, query_end, key_length),
+        )
+
+
+def compose(first: Pattern, second: Pattern) -> Pattern:
+    """The pattern that shows what both show, as simple as it can be said."""
+    if isinstance(first, Full) or first == second:
+        return second
+    implied = isinstance(first, SlidingWindow) and isinstance(second, Causal)
+    return first if implied or isinstance(second, Full) else Composed(first=first, second=second)
+
+
+def _common(ones: Spans, others: Spans) -> Spans:
+    return tuple(
+        (max(first, start), min(last, end))
+        for first, last in ones
+        for start, end in others
+        if max(first, start) < min(last, end)
+    )

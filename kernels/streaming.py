@@ -1,0 +1,168 @@
+"""Reading a layer's scores block by block, so that no array of Q × K elements ever exists.
+
+H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of one block.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.patterns.pattern import Pattern, Spans
+from attnscope.kernels.scores import scores, visible
+
+BLOCK_PAIRS = 1 << 18
+"""Pairs of one block over all its heads: 1 MiB of float32, which the second-level cache holds."""
+BLOCK_KEYS = 1024
+"""Keys of one block, where there are as many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What the heads of one layer attended with, for one sequence.
+
+    Attributes:
+        q_HQD: Queries as the kernel saw them (after rotary position), any floating dtype.
+        k_GKD: Keys, not repeated; G divides H.
+        pattern: Which pairs are visible, in absolute positions.
+        query_offset: Absolute position of the first query.
+        scale: Multiplies q·k.
+        softcap: Bound of the scores, or None.
+        visible_keys_K: bool, False where a key is padding; None when nothing is padded.
+    """
+
+    q_HQD: Tensor
+    k_GKD: Tensor
+    pattern: Pattern
+    query_offset: int
+    scale: float
+    softcap: float | None = None
+    visible_keys_K: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        q, k = tuple(self.q_HQD.shape), tuple(self.k_GKD.shape)
+        if len(q) != 3 or len(k) != 3 or q[2] != k[2] or q[0] % k[0]:
+            raise InvalidCall(
+                "q must be [heads, queries, dim] and k [kv heads, keys, dim], kv heads dividing "
+                f"heads, got q {q} and k {k}."
+            )
+        hidden = self.visible_keys_K
+        if hidden is not None and (tuple(hidden.shape) != k[1:2] or hidden.dtype != torch.bool):
+            raise InvalidCall(
+                f"visible_keys_K must be bool [{k[1]}], got {hidden.dtype} {tuple(hidden.shape)}."
+            )
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return self.q_HQD.shape[0]
+
+    @property
+    def query_length(self) -> int:
+        """Q."""
+        return self.q_HQD.shape[1]
+
+    @property
+    def key_length(self) -> int:
+        """K."""
+        return self.k_GKD.shape[1]
+
+    def scores(self, queries: slice | Tensor, keys: slice) -> Tensor:
+        """Scores of a block of pairs, before any mask: float32 (float64 for float64) `[H, R, C]`.
+
+        Args:
+            queries: Indices into Q (not absolute positions).
+            keys: Slice of K.
+        """
+        q_HRD, k_GCD = self.q_HQD[:, queries], self.k_GKD[:, keys]
+        heads, rows, width = q_HRD.shape
+        groups = k_GCD.shape[0]
+        # The query heads of one kv head stand below each other: k is read once, never repeated.
+        q_GRD = q_HRD.reshape(groups, heads // groups * rows, width)
+        block = scores(q_GRD, k_GCD, scale=self.scale, softcap=self.softcap)
+        return block.view(heads, rows, -1)
+
+    def seen(self, queries: Tensor, keys: range, *, padding: bool = True) -> Tensor:
+        """Which pairs of a block may attend: bool `[R, C]`, the same for every head.
+
+        Args:
+            queries: Indices into Q.
+            keys: Positions in K.
+            padding: Whether hidden keys count as unseen; the pattern alone is asked otherwise.
+        """
+        return visible(
+            self.pattern,
+            queries + self.query_offset,
+            keys,
+            self.visible_keys_K if padding else None,
+            device=self.q_HQD.device,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of keys that a block of queries visits.
+
+    Attributes:
+        start: First key.
+        end: One past the last key.
+        masked: Whether the pattern hides some pairs, so that its rule must be applied.
+    """
+
+    start: int
+    end: int
+    masked: bool
+
+
+def segments(
+    layer: Layer,
+    first_query: int,
+    last_query: int,
+    keys: range,
+    *,
+    limit: int,
+    apart: bool = True,
+) -> list[Segment]:
+    """The runs of keys that the queries from first to last (inclusive) visit within `keys`.
+
+    Args:
+        layer: Its pattern and offset rule.
+        first_query: Smallest index into Q of the block.
+        last_query: Largest.
+        keys: Positions in K to stay within.
+        limit: No segment is longer.
+        apart: Keep keys that need no mask in segments of their own; all are masked otherwise.
+
+    Returns:
+        Sorted, disjoint; pairs outside all of them are invisible.
+    """
+    start, end = first_query + layer.query_offset, last_query + 1 + layer.query_offset
+    spans = _clip(layer.pattern.key_spans(start, end, layer.key_length), keys)
+    full = _clip(layer.pattern.full_key_spans(start, end, layer.key_length), keys) if apart else []
+    return [
+        Segment(start=at, end=min(at + limit, piece.end), masked=piece.masked)
+        for span in spans
+        for piece in _cut(span, full)
+        for at in range(piece.start, piece.end, limit)
+    ]
+
+
+def _clip(spans: Spans, keys: range) -> list[tuple[int, int]]:
+    inside = ((max(start, keys.start), min(end, keys.stop)) for start, end in spans)
+    return [(start, end) for start, end in inside if start < end]
+
+
+def _cut(span: tuple[int, int], full: list[tuple[int, int]]) -> Iterator[Segment]:
+    at, end = span
+    for full_start, full_end in full:
+        inner_start, inner_end = max(full_start, at), min(full_end, end)
+        if inner_start >= inner_end:
+            continue
+        if at < inner_start:
+            yield Segment(start=at, end=inner_start, masked=True)
+        yield Segment(start=inner_start, end=inner_end, masked=False)
+        at = inner_end
+    if at < end:
+        yield Segment(start=at, end=end, masked=True)

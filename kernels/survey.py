@@ -1,0 +1,204 @@
+"""One pass over the heads of a layer that takes every diagnostic of every query.
+
+H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of one block, S keys that
+a block of queries visits, F features of a pair.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.streaming import BLOCK_KEYS, Layer, segments
+
+ROW_BLOCK_PAIRS = 1 << 20
+"""Pairs of one block of whole rows over all its heads: 4 MiB of float32."""
+HELD_SHARE = 0.95
+_MASKED = -1e30
+_ROUNDING = 1e-5
+
+
+class Survey:
+    """What the blocks of one layer have in common."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        lse_HQ: Tensor,
+        sinks_H: Tensor | None,
+        token_ids_K: Tensor | None,
+        windows: tuple[int, ...],
+        sinks: int,
+    ) -> None:
+        self._layer, self._windows = layer, windows
+        self._lse_HQ = lse_HQ.masked_fill(lse_HQ == -torch.inf, torch.inf)
+        self._sinks_H = sinks_H
+        device, length = layer.q_HQD.device, layer.key_length
+        shown_K = layer.visible_keys_K
+        shown_K = (
+            torch.ones(length, dtype=torch.bool, device=device) if shown_K is None else shown_K
+        )
+        self._sink_K = shown_K & (shown_K.cumsum(0) <= sinks)
+        self._at_Q = torch.arange(layer.query_length, device=device) + layer.query_offset
+        self._own_Q = _taken(shown_K, self._at_Q, beyond=True)
+        self._previous_Q = _taken(shown_K, self._at_Q - 1, beyond=False)
+        self._tokens_K: Tensor | None = None
+        if token_ids_K is not None:
+            # A hidden token equals nothing: not even another hidden one.
+            unique_K = -1 - torch.arange(length, device=device)
+            self._tokens_K = torch.where(shown_K, token_ids_K.to(device).long(), unique_K)
+            self._tokens_Q = _taken(self._tokens_K, self._at_Q, beyond=-length - 1)
+            self._repeated_Q = _taken(_occurred_before(self._tokens_K), self._at_Q, beyond=False)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of what `_features` gives, in its order."""
+        tokens = () if self._tokens_K is None else ("duplicate_token", "induction")
+        windows = tuple(f"window_mass_{window}" for window in self._windows)
+        return ("mass", "mean_distance", "sink_mass", "previous_token", *tokens, *windows)
+
+    def heads(
+        self, groups: slice, progress: Callable[[float], None] | None, share: tuple[float, float]
+    ) -> dict[str, Tensor]:
+        """The diagnostics of the query heads of some kv heads: float64 `[heads]` by name."""
+        layer = self._layer
+        size = layer.heads // layer.k_GKD.shape[0]
+        some = slice(groups.start * size, groups.stop * size)
+        part = Layer(
+            q_HQD=layer.q_HQD[some],
+            k_GKD=layer.k_GKD[groups],
+            pattern=layer.pattern,
+            query_offset=layer.query_offset,
+            scale=layer.scale,
+            softcap=layer.softcap,
+            visible_keys_K=layer.visible_keys_K,
+        )
+        lse_HQ = self._lse_HQ[some]
+        sinks_H = None if self._sinks_H is None else self._sinks_H[some]
+        step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // (part.heads * layer.key_length)))
+        sums, counts = {}, {}
+        for start in range(0, layer.query_length, step):
+            queries = slice(start, min(start + step, layer.query_length))
+            rows, visible_R = self._rows(part, lse_HQ, sinks_H, queries)
+            for name, values_HR in rows.items():
+                kept_R = self._counted(name, queries, visible_R)
+                sums[name] = (
+                    sums.get(name, 0) + torch.where(kept_R, values_HR, 0.0).sum(-1).double()
+                )
+                counts[name] = counts.get(name, 0) + kept_R.sum()
+            if progress is not None:
+                progress(share[0] + share[1] * queries.stop / layer.query_length)
+        return {name: total_H / counts[name] for name, total_H in sums.items()}
+
+    def _counted(self, name: str, queries: slice, visible_R: Tensor) -> Tensor:
+        """Which queries of a block a diagnostic is averaged over, bool `[R]`."""
+        counted_R = (visible_R > 0) & self._own_Q[queries]
+        if name == "entropy_share":
+            return counted_R & (visible_R > 1)
+        if name == "previous_token":
+            return counted_R & self._previous_Q[queries]
+        if name in ("duplicate_token", "induction"):
+            return counted_R & self._repeated_Q[queries]
+        return counted_R
+
+    def _rows(
+        self, part: Layer, lse_HQ: Tensor, sinks_H: Tensor | None, queries: slice
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Every diagnostic of every query of a block `[H, R]`, and the keys each sees `[R]`."""
+        lse_HR = lse_HQ[:, queries]
+        rows = lse_HR.shape[1]
+        index = torch.arange(queries.start, queries.stop, device=lse_HR.device)
+        visible_R = torch.zeros(rows, dtype=torch.int64, device=lse_HR.device)
+        sums_RHF: Tensor | float = 0.0
+        log_HR = torch.zeros_like(lse_HR)
+        pieces = []
+        every = range(part.key_length)
+        for segment in segments(
+            part, queries.start, queries.stop - 1, every, limit=BLOCK_KEYS, apart=False
+        ):
+            keys = range(segment.start, segment.end)
+            seen_RC = part.seen(index, keys)
+            visible_R += seen_RC.sum(-1)
+            x_HRC = part.scores(queries, slice(segment.start, segment.end)).sub_(lse_HR[..., None])
+            weights_HRC = x_HRC.masked_fill_(~seen_RC, _MASKED).exp()
+            # Where the weight is 0 its log may be anything finite or −inf; the product must be 0.
+            log_HR += x_HRC.clamp_min_(_MASKED).mul_(weights_HRC).sum(-1)
+            features_RFC = self._features(queries, keys)
+            sums_RHF = sums_RHF + torch.bmm(
+                weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
+            )
+            pieces.append(weights_HRC)
+        if not pieces or not isinstance(sums_RHF, Tensor):
+            sums_RHF = torch.zeros(rows, part.heads, len(self.features), device=lse_HR.device)
+            pieces = [torch.zeros(part.heads, rows, 1, device=lse_HR.device)]
+        values = dict(zip(self.features, sums_RHF.permute(2, 1, 0), strict=True))
+        mass_HR = values.pop("mass")
+        held = mass_HR > 0
+        safe_HR = mass_HR.where(held, 1.0)
+        entropy_HR = torch.where(held, safe_HR.log() - log_HR / safe_HR, 0.0)
+        weights_HRS = pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
+        values["mean_distance"] = values["mean_distance"] / safe_HR
+        values["entropy_nats"] = entropy_HR
+        values["entropy_share"] = entropy_HR / visible_R.clamp_min(2).log()
+        values["keys_for_95"] = _keys_held(weights_HRS, mass_HR) / visible_R.clamp_min(1)
+        values["sink_logit_share"] = (
+            torch.zeros_like(lse_HR)
+            if sinks_H is None
+            else (sinks_H.to(lse_HR)[:, None] - lse_HR).exp()
+        )
+        return values, visible_R
+
+    def _features(self, queries: slice, keys: range) -> Tensor:
+        """What a pair is worth to each diagnostic that is a sum: float32 `[R, F, C]`."""
+        at_R = self._at_Q[queries, None]
+        key_C = torch.arange(keys.start, keys.stop, device=at_R.device)
+        ahead_RC = at_R - key_C
+        distance_RC = ahead_RC.abs()
+        features = [
+            torch.ones_like(distance_RC),
+            distance_RC,
+            self._sink_K[keys.start : keys.stop].expand_as(distance_RC),
+            ahead_RC == 1,
+        ]
+        if self._tokens_K is not None:
+            token_R = self._tokens_Q[queries, None]
+            previous_C = self._tokens_K[(key_C - 1).clamp_min(0)]
+            features.append((self._tokens_K[key_C] == token_R) & (ahead_RC > 0))
+            features.append((previous_C == token_R) & (ahead_RC >= 0) & (key_C > 0))
+        features += [distance_RC < window for window in self._windows]
+        stacked = torch.empty(
+            (len(at_R), len(features), len(key_C)), dtype=torch.float32, device=at_R.device
+        )
+        for at, feature in enumerate(features):
+            stacked[:, at] = feature
+        return stacked
+
+
+def _taken(values_K: Tensor, at_Q: Tensor, *, beyond: bool | int) -> Tensor:
+    """`values_K` at the positions, and `beyond` where there is no such key: `[Q]`."""
+    inside = (at_Q >= 0) & (at_Q < len(values_K))
+    return torch.where(inside, values_K[at_Q.clamp(0, len(values_K) - 1)], beyond)
+
+
+def _occurred_before(tokens_K: Tensor) -> Tensor:
+    """Whether an earlier position holds the same token: bool `[K]`."""
+    _, which_K = torch.unique(tokens_K, return_inverse=True)
+    order_K = torch.arange(len(tokens_K), device=tokens_K.device)
+    first = torch.full_like(which_K, len(tokens_K)).scatter_reduce(0, which_K, order_K, "amin")
+    return first[which_K] < order_K
+
+
+def _keys_held(weights_HRS: Tensor, mass_HR: Tensor) -> Tensor:
+    """The fewest keys that hold 95 % of each row's mass: `[H, R]`; sorts the weights in place."""
+    tail_HR = mass_HR * ((1 - HELD_SHARE) * (1 + _ROUNDING))
+    ascending_HRS = _sorted(weights_HRS)
+    left_out_HR = (ascending_HRS.cumsum_(-1) <= tail_HR[..., None]).sum(-1)
+    return weights_HRS.shape[-1] - left_out_HR
+
+
+def _sorted(values: Tensor) -> Tensor:
+    if values.device.type != "cpu":
+        return values.sort(dim=-1).values
+    # NumPy sorts rows with vector instructions, about twenty times faster than torch does here.
+    values.numpy().sort(axis=-1)
+    return values

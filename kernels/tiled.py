@@ -1,0 +1,214 @@
+"""Flash attention in plain PyTorch: the algorithm itself, on any device.
+
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim; R rows of one tile (the queries
+of a block, once for each query head that shares a kv head), C keys of one tile. Lower-case b and g:
+the sequences and kv heads that one tile covers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.scores import accumulation_dtype, scores, visible
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """How the scores are cut into tiles.
+
+    Attributes:
+        queries: Queries of a tile, at most.
+        keys: Keys of a tile, at most.
+        scores: Scores of a tile, over its heads and sequences: it takes as many of them as fit,
+            and always at least one kv head of one sequence.
+    """
+
+    queries: int
+    keys: int
+    scores: int
+
+
+def default_block(call: AttentionCall, device: torch.device) -> Block:
+    """The block that measured fastest: about a cache's worth of scores, more on an accelerator."""
+    rows, keys, budget = (512, 1024, 2**19) if device.type == "cpu" else (1024, 2048, 2**26)
+    return Block(queries=max(rows // call.group_size, 64), keys=keys, scores=budget)
+
+
+def tiled(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    call: AttentionCall,
+    *,
+    sinks_H: Tensor | None = None,
+    visible_keys_BK: Tensor | None = None,
+    block: Block | None = None,
+) -> AttentionOutput:
+    """Exact attention by tiles with an online softmax (arXiv 1805.02867, 2112.05682, 2205.14135).
+
+    Never holds more scores than one tile; never repeats k and v for the query heads that share
+    them; visits only the keys that the pattern lets a block of queries see, and applies the rule
+    only where it divides a tile. Sums in float32 (float64 for float64 inputs).
+
+    Args:
+        q_BHQD: `[B, H, Q, D]`, any strides.
+        k_BGKD: `[B, G, K, D]`.
+        v_BGKD: `[B, G, K, value_dim]`.
+        call: What the tensors are and which pairs are visible.
+        sinks_H: One logit a head that joins the denominator (gpt-oss); given iff `has_sinks`.
+        visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        block: How to cut; `default_block` when None.
+
+    Raises:
+        InvalidCall: The tensors are not those of the call.
+    """
+    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    block = block or default_block(call, q_BHQD.device)
+    out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
+    lse_BHQ = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=accumulation_dtype(q_BHQD.dtype))
+    group = call.group_size
+    for sequences, kv_heads, queries in _regions(call, block):
+        heads = slice(kv_heads.start * group, kv_heads.stop * group)
+        # [b, g, group, Q, D] -> [b, g, group · Q, D]: heads that share keys become rows.
+        q_bgRD = q_BHQD[sequences, heads, queries].unflatten(1, (-1, group)).flatten(2, 3)
+        state = _start(q_bgRD, call, None if sinks_H is None else sinks_H[heads])
+        _attend(
+            state,
+            k_BGKD[sequences, kv_heads],
+            v_BGKD[sequences, kv_heads],
+            call,
+            queries=range(queries.start + call.query_offset, queries.stop + call.query_offset),
+            visible_keys_bK=None if visible_keys_BK is None else visible_keys_BK[sequences],
+            keys_at_a_time=block.keys,
+        )
+        out_bgRD, lse_bgR = _finish(state)
+        out_BHQD[sequences, heads, queries] = out_bgRD.unflatten(2, (group, -1)).flatten(1, 2)
+        lse_BHQ[sequences, heads, queries] = lse_bgR.unflatten(2, (group, -1)).flatten(1, 2)
+    return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
+
+
+def key_tiles(
+    pattern: Pattern, queries: range, key_length: int, keys_at_a_time: int
+) -> Iterator[tuple[range, bool]]:
+    """The keys that a block of queries must visit, and whether each query sees all of them.
+
+    Args:
+        pattern: The rule.
+        queries: Absolute positions of the block.
+        key_length: K.
+        keys_at_a_time: Longest tile.
+
+    Yields:
+        `(keys, whole)`: disjoint, ascending; `whole` means the rule need not be applied.
+    """
+    whole_spans = pattern.full_key_spans(queries.start, queries.stop, key_length)
+    edges = [edge for span in whole_spans for edge in span]
+    for first, last in pattern.key_spans(queries.start, queries.stop, key_length):
+        cuts = sorted({first, last, *(edge for edge in edges if first < edge < last)})
+        for start, end in pairwise(cuts):
+            whole = any(a <= start and end <= b for a, b in whole_spans)
+            for tile in range(start, end, keys_at_a_time):
+                yield range(tile, min(tile + keys_at_a_time, end)), whole
+
+
+def _regions(call: AttentionCall, block: Block) -> Iterator[tuple[slice, slice, slice]]:
+    """Sequences, kv heads and queries that are worked on together."""
+    queries = min(block.queries, call.query_length)
+    per_head = call.group_size * queries * min(block.keys, call.key_length)
+    kv_heads = min(max(block.scores // per_head, 1), call.kv_heads)
+    together = kv_heads == call.kv_heads
+    sequences = min(max(block.scores // (per_head * kv_heads), 1), call.batch) if together else 1
+    yield from product(
+        _slices(call.batch, sequences),
+        _slices(call.kv_heads, kv_heads),
+        _slices(call.query_length, queries),
+    )
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+@dataclass(slots=True)
+class _Softmax:
+    """An online softmax: `out` and `total` are relative to exp(`highest`)."""
+
+    q_bgRD: Tensor
+    out_bgRD: Tensor
+    total_bgR1: Tensor
+    highest_bgR1: Tensor
+
+
+def _start(q_bgRD: Tensor, call: AttentionCall, sinks_h: Tensor | None) -> _Softmax:
+    dtype = accumulation_dtype(q_bgRD.dtype)
+    q_bgRD = q_bgRD.to(dtype)
+    one_a_row = (*q_bgRD.shape[:3], 1)
+    out_bgRD = q_bgRD.new_zeros(*q_bgRD.shape[:3], call.value_dim)
+    if sinks_h is not None:
+        # The sink is a first key whose value is 0; joined through the log-sum-exp afterwards, the
+        # rounding of large logarithms would reach the output.
+        sinks_gR1 = sinks_h.to(dtype).unflatten(0, (-1, call.group_size, 1))
+        sinks_gR1 = sinks_gR1.repeat_interleave(q_bgRD.shape[2] // call.group_size, dim=1)
+        highest_bgR1 = sinks_gR1.expand(one_a_row)
+        return _Softmax(q_bgRD, out_bgRD, q_bgRD.new_ones(one_a_row), highest_bgR1)
+    # The lowest number, not −inf: −inf − (−inf) would be NaN in a row that sees nothing yet.
+    highest_bgR1 = q_bgRD.new_full(one_a_row, torch.finfo(dtype).min)
+    return _Softmax(q_bgRD, out_bgRD, q_bgRD.new_zeros(one_a_row), highest_bgR1)
+
+
+def _attend(
+    state: _Softmax,
+    k_bgKD: Tensor,
+    v_bgKD: Tensor,
+    call: AttentionCall,
+    *,
+    queries: range,
+    visible_keys_bK: Tensor | None,
+    keys_at_a_time: int,
+) -> None:
+    q_bgRD = state.q_bgRD
+    for keys, whole in key_tiles(call.pattern, queries, call.key_length, keys_at_a_time):
+        cut = slice(keys.start, keys.stop)
+        padding_bC = None if visible_keys_bK is None else visible_keys_bK[:, cut]
+        if padding_bC is not None and not padding_bC.any():
+            continue
+        padded = padding_bC is not None and not bool(padding_bC.all())
+        scores_bgRC = scores(q_bgRD, k_bgKD[:, :, cut], scale=call.scale, softcap=call.softcap)
+        if not whole or padded:
+            seen_bQC = visible(
+                call.pattern,
+                queries,
+                keys,
+                visible_keys_bK if padded else None,
+                device=q_bgRD.device,
+            )
+            _hide(scores_bgRC, seen_bQC)
+        _update(state, scores_bgRC, v_bgKD[:, :, cut].to(q_bgRD.dtype))
+
+
+def _hide(scores_bgRC: Tensor, seen_bQC: Tensor) -> None:
+    seen_b11QC = seen_bQC.reshape(-1, 1, 1, *seen_bQC.shape[-2:])
+    bias_b11QC = torch.zeros_like(seen_b11QC, dtype=scores_bgRC.dtype)
+    bias_b11QC.masked_fill_(~seen_b11QC, -torch.inf)
+    # An addition over the heads that share the mask is a third of the price of a masked fill.
+    scores_bgRC.unflatten(2, (-1, seen_bQC.shape[-2])).add_(bias_b11QC)
+
+
+def _update(state: _Softmax, scores_bgRC: Tensor, v_bgCD: Tensor) -> None:
+    highest_bgR1 = torch.maximum(state.highest_bgR1, scores_bgRC.amax(-1, keepdim=True))
+    shrink_bgR1 = (state.highest_bgR1 - highest_bgR1).exp_()
+    weights_bgRC = scores_bgRC.sub_(highest_bgR1).exp_()
+    state.total_bgR1 = state.total_bgR1 * shrink_bgR1 + weights_bgRC.sum(-1, keepdim=True)
+    state.out_bgRD = state.out_bgRD * shrink_bgR1 + weights_bgRC @ v_bgCD
+    state.highest_bgR1 = highest_bgR1
+
+
+def _finish(state: _Softmax) -> tuple[Tensor, Tensor]:
+    total_bgR1 = state.total_bgR1
+    out_bgRD = state.out_bgRD / total_bgR1.masked_fill(total_bgR1 == 0, 1)
+    return out_bgRD, (state.highest_bgR1 + total_bgR1.log()).squeeze(-1)

@@ -1,0 +1,319 @@
+"""Capturing a forward pass under any backend, within a byte budget that is stated before the run and kept.
+
+B batch, H query heads, G kv heads, Q and K positions, D head dim, n tokens of the padded batch.
+"""
+
+import inspect
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
+from attnscope.models.captured import Capture, LayerCapture, LayerView, LogSumExp
+from attnscope.models.hub import Progress
+from attnscope.models.loading import LoadedModel
+from attnscope.models.memory import available_bytes, in_words
+from attnscope.models.prompting import Batch, batch_of
+from attnscope.models.swapping import Backends, LayerCall, swapped
+
+__all__ = [
+    "Capture",
+    "CapturePlan",
+    "LayerCapture",
+    "LayerView",
+    "capture",
+    "default_budget",
+    "plan",
+]
+
+_NEXT_TOKENS = 5
+_BUDGET_SHARE = 0.5
+_SHAPES = "attention_shapes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionShape:
+    """What one attention layer holds for one token.
+
+    Attributes:
+        name: The module's name.
+        query_heads: H.
+        kv_heads: G, as attention sees them.
+        head_dim: D.
+        itemsize: Bytes of one number of q and k.
+    """
+
+    name: str
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    itemsize: int
+
+    @property
+    def bytes_per_token(self) -> int:
+        """q and k in the model's dtype; log-sum-exp and value norms in float32."""
+        q_and_k = (self.query_heads + self.kv_heads) * self.head_dim * self.itemsize
+        return q_and_k + 4 * self.query_heads + 4 * self.kv_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturePlan:
+    """What a capture will hold, before it is made.
+
+    Attributes:
+        layers: The layers it captures.
+        bytes_per_layer: Bytes of each of them.
+        shared_bytes: Padding masks, held once for all layers.
+        batch: Sequences.
+        length: Tokens of the longest; the others are padded to it.
+    """
+
+    layers: tuple[int, ...]
+    bytes_per_layer: tuple[int, ...]
+    shared_bytes: int
+    batch: int
+    length: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return sum(self.bytes_per_layer) + self.shared_bytes
+
+    def fitting(self, byte_budget: int) -> int:
+        """How many of the layers, from the first, fit the budget."""
+        left, count = byte_budget - self.shared_bytes, 0
+        for size in self.bytes_per_layer:
+            left -= size
+            count += left >= 0
+        return count
+
+    def check(self, byte_budget: int) -> None:
+        """Refuses a capture that would hold more.
+
+        Raises:
+            CaptureTooLarge: Says what it needs, what it may hold, and how many layers fit.
+        """
+        if self.total_bytes <= byte_budget:
+            return
+        fitting = self.fitting(byte_budget)
+        advice = f"Capture at most {fitting} layers, or use" if fitting else "Use"
+        raise CaptureTooLarge(
+            f"Capturing {len(self.layers)} layers of {self.batch} × {self.length} tokens holds "
+            f"{in_words(self.total_bytes)}, over the budget of {in_words(byte_budget)}; {fitting} layers fit.",
+            f"{advice} a shorter prompt, or a larger budget.",
+        )
+
+
+def plan(
+    model: LoadedModel, lengths: Sequence[int], layers: Iterable[int] | None = None
+) -> CapturePlan:
+    """What a capture of prompts of these lengths will hold.
+
+    The shapes are what the layers really use: one token is run once per model, and they are kept with it.
+
+    Args:
+        model: The model.
+        lengths: Tokens of each prompt of the batch.
+        layers: The layers to capture, from 0; all when None.
+
+    Raises:
+        InvalidCall: No prompt, or no such layer.
+        ModelNotSwappable: The model's attention cannot be reached.
+    """
+    if not lengths:
+        raise InvalidCall("A capture needs at least one prompt.")
+    shapes = _shapes(model)
+    chosen = _chosen(layers, len(shapes))
+    batch, length = len(lengths), max(lengths)
+    return CapturePlan(
+        layers=chosen,
+        bytes_per_layer=tuple(
+            batch * length * shapes[layer].bytes_per_token + 4 * shapes[layer].query_heads
+            for layer in chosen
+        ),
+        shared_bytes=2 * batch * length if len(set(lengths)) > 1 else 0,
+        batch=batch,
+        length=length,
+    )
+
+
+def default_budget(device: torch.device) -> int:
+    """Half of what the device has left."""
+    return int(available_bytes(device) * _BUDGET_SHARE)
+
+
+def capture(
+    model: LoadedModel,
+    text: str | Sequence[str] | None = None,
+    *,
+    input_ids: Tensor | Sequence | None = None,
+    attention_mask: Tensor | Sequence | None = None,
+    backend: Backends = "eager",
+    layers: Iterable[int] | None = None,
+    byte_budget: int | None = None,
+    progress: Progress | None = None,
+) -> Capture:
+    """Runs the model on prompts with its attention on a backend of ours, and keeps what every head saw.
+
+    Args:
+        model: The model; its lock is held during the run.
+        text: One prompt or several. Or give `input_ids`.
+        input_ids: Token ids, `[n]` or `[B, n]`, or lists of any lengths.
+        attention_mask: With `input_ids` of one length: 0 where a token is padding.
+        backend: A name of `kernels.registry`, or names by layer.
+        layers: The layers to keep, from 0; all when None. Every layer runs on the backend.
+        byte_budget: What the capture may hold; half of the memory left on the device when None.
+        progress: Called after every layer with the share done; what it raises ends the run.
+
+    Raises:
+        PromptRefused: Empty, over the model's limit, or unknown ids.
+        CaptureTooLarge: Over the budget, before anything ran.
+        ModelNotSwappable: The model's attention cannot be reached.
+        UnsupportedCall: The backend refuses what the model asks.
+        UnknownBackend: No such backend.
+        InvalidCall: No such layer.
+    """
+    batch = batch_of(model, text, input_ids, attention_mask)
+    with model.lock:
+        planned = plan(model, [batch.length] * batch.size, layers)
+        budget = default_budget(model.device) if byte_budget is None else byte_budget
+        planned.check(budget)
+        recording = _Recording(
+            wanted=frozenset(planned.layers), total=len(_shapes(model)), progress=progress
+        )
+        start = time.perf_counter()
+        with torch.no_grad(), swapped(model.model, backend, recording.record):
+            logits = _forward(model, batch)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        seconds = time.perf_counter() - start
+    ids = batch.ids
+    return Capture(
+        layers=tuple(recording.layers),
+        tokens=tuple(model.tokens(one) for one in ids),
+        token_ids=ids,
+        words=tuple(model.words(one) for one in ids),
+        texts=batch.texts,
+        spans=batch.spans,
+        title=model.title,
+        source=model.source,
+        revision=model.revision,
+        kind=model.kind,
+        backend=backend if isinstance(backend, str) else ", ".join(sorted(set(backend.values()))),
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        seconds=seconds,
+        next_tokens=None if logits is None else _likeliest(model, logits),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Recording:
+    wanted: frozenset[int]
+    total: int
+    progress: Progress | None
+    layers: list[LayerCapture] = field(default_factory=list)
+
+    def record(self, call: LayerCall) -> None:
+        if call.layer in self.wanted:
+            self.layers.append(_kept(call))
+        if self.progress is not None:
+            done = call.layer + 1
+            self.progress(min(1.0, done / self.total), f"layer {done} of {self.total}")
+
+
+def _kept(call: LayerCall) -> LayerCapture:
+    return LayerCapture(
+        layer=call.layer,
+        name=call.name,
+        backend=call.backend,
+        q_BHQD=_own(call.q_BHQD),
+        k_BGKD=_own(call.k_BGKD),
+        value_norm_BGK=torch.linalg.vector_norm(call.v_BGKD, dim=-1, dtype=torch.float32),
+        patterns=call.mask.patterns,
+        query_offset=call.mask.query_offset,
+        scale=call.scale,
+        softcap=call.softcap,
+        sinks_H=None if call.sinks_H is None else call.sinks_H.detach().clone(),
+        visible_keys_BK=call.mask.visible_keys_BK,
+        log_sum_exp=LogSumExp(None if call.lse_BHQ is None else _own(call.lse_BHQ.float())),
+    )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Contiguous and alone in its memory: a view would keep the whole fused projection alive."""
+    alone = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return (
+        tensor.detach()
+        if alone and tensor.is_contiguous()
+        else tensor.detach().clone(memory_format=torch.contiguous_format)
+    )
+
+
+def _forward(model: LoadedModel, batch: Batch) -> Tensor | None:
+    """The logits after the last token of each sequence, `[B, vocabulary]`, or None without a head for next tokens."""
+    accepted = inspect.signature(model.model.forward).parameters
+    ids, mask = batch.tensors(model.device)
+    arguments: dict[str, object] = {"input_ids": ids, "attention_mask": mask}
+    if "use_cache" in accepted:
+        arguments["use_cache"] = False
+    if "position_ids" in accepted and model.kind == "decoder" and batch.starts_late:
+        arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
+    predicts = model.kind == "decoder" and model.has_head
+    last = torch.tensor([end - 1 for _, end in batch.spans], device=model.device)
+    kept, where = last.unique(return_inverse=True)
+    if predicts and "logits_to_keep" in accepted:
+        # Logits of every position would take more memory than the whole capture.
+        arguments["logits_to_keep"] = kept
+    outputs = model.model(**arguments)
+    if not predicts:
+        return None
+    columns = where if "logits_to_keep" in accepted else last
+    return outputs.logits[torch.arange(batch.size, device=model.device), columns]
+
+
+def _likeliest(model: LoadedModel, logits_BV: Tensor) -> tuple[tuple[tuple[str, float], ...], ...]:
+    probabilities, ids = logits_BV.float().softmax(-1).topk(min(_NEXT_TOKENS, logits_BV.shape[-1]))
+    return tuple(
+        tuple(zip(model.tokens(row_ids), row_shares, strict=True))
+        for row_ids, row_shares in zip(ids.tolist(), probabilities.tolist(), strict=True)
+    )
+
+
+def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
+    with model.lock:
+        known = model.memo.get(_SHAPES)
+        if isinstance(known, tuple):
+            return known
+        found: list[AttentionShape] = []
+
+        def note(call: LayerCall) -> None:
+            found.append(
+                AttentionShape(
+                    name=call.name,
+                    query_heads=call.q_BHQD.shape[1],
+                    kv_heads=call.k_BGKD.shape[1],
+                    head_dim=call.q_BHQD.shape[3],
+                    itemsize=call.q_BHQD.itemsize,
+                )
+            )
+
+        token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        with torch.no_grad(), swapped(model.model, "eager", note):
+            model.model(input_ids=token, attention_mask=torch.ones_like(token))
+        model.memo[_SHAPES] = tuple(found)
+        return tuple(found)
+
+
+def _chosen(layers: Iterable[int] | None, count: int) -> tuple[int, ...]:
+    chosen = tuple(range(count)) if layers is None else tuple(sorted(set(layers)))
+    wrong = [layer for layer in chosen if not 0 <= layer < count]
+    if wrong or not chosen:
+        named = f"There is no layer {wrong[0]}" if wrong else "No layer was asked for"
+        raise InvalidCall(f"{named}: the model has the layers 0 to {count - 1}.")
+    return chosen

@@ -1,0 +1,229 @@
+"""A folder with a model in it, judged before anything of it is loaded: what it is, what is unsafe, how large it is."""
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
+
+from attnscope.kernels.errors import ModelNotFound, ModelUnsafe, ModelUnsupported
+
+Kind = Literal["decoder", "encoder"]
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npz")
+"""Weights in formats that can run code when read, or that are not read here."""
+
+_NOT_TEXT = {"image_size", "patch_size", "num_mel_bins", "num_frames", "vision_config", "audio_config"}
+_LONGEST_HEADER = 100 << 20
+_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I8": 1,
+    "U8": 1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a folder holds, read from its JSON and from the headers of its safetensors only.
+
+    Attributes:
+        folder: Where.
+        kind: decoder or encoder.
+        model_type: transformers' name of the architecture family.
+        has_head: Whether the checkpoint was saved with a language-model head.
+        dtype: The dtype most of the weights are stored in.
+        parameters: How many numbers the weights hold.
+        stored_bytes: Their size on disk.
+        note: What a visitor should know, or an empty string.
+    """
+
+    folder: Path
+    kind: Kind
+    model_type: str
+    has_head: bool
+    dtype: torch.dtype
+    parameters: int
+    stored_bytes: int
+    note: str
+
+    def bytes_as(self, dtype: torch.dtype) -> int:
+        """The size of the weights in memory when loaded as `dtype`."""
+        return self.parameters * dtype.itemsize
+
+
+def inspect(folder: Path, name: str) -> Checkpoint:
+    """Judges a folder without loading it.
+
+    Args:
+        folder: An existing folder.
+        name: What the visitor called it, for messages.
+
+    Raises:
+        ModelNotFound: No configuration or no weights in it.
+        ModelUnsafe: It holds only pickles, or its architecture is code of its own.
+        ModelUnsupported: Not a text model that is a decoder or an encoder, or a damaged file.
+    """
+    config = read_config(folder / "config.json", name)
+    files = [path.name for path in folder.iterdir() if path.is_file()]
+    check_weight_files(files, name)
+    kind, model_type, has_head = judge_config(config, name)
+    headers = [_header(path, name) for path in sorted(folder.glob("*.safetensors"))]
+    counts: dict[str, int] = {}
+    for header in headers:
+        for tensor in header.values():
+            counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + _elements(tensor["shape"])
+    pickled = sorted(
+        file for file in files if file.endswith(PICKLES) and file != "training_args.bin"
+    )
+    return Checkpoint(
+        folder=folder,
+        kind=kind,
+        model_type=model_type,
+        has_head=has_head,
+        dtype=_torch_dtype(max(counts, key=lambda dtype: counts[dtype])),
+        parameters=sum(counts.values()),
+        stored_bytes=sum(_BYTES.get(dtype, 4) * count for dtype, count in counts.items()),
+        note=f"The safetensors weights are used; {', '.join(pickled[:3])} is never read."
+        if pickled
+        else "",
+    )
+
+
+def read_config(file: Path, name: str) -> dict[str, object]:
+    """The model's configuration as JSON.
+
+    Raises:
+        ModelNotFound: There is none.
+        ModelUnsupported: It is not a JSON object.
+    """
+    if not file.is_file():
+        raise ModelNotFound(
+            f"{name} holds no config.json, so it is not a transformers model.",
+            "Give the folder that holds config.json and the safetensors files.",
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelUnsupported(
+            f"The config.json of {name} is not readable JSON: {error}.", "Download it again."
+        ) from error
+    if not isinstance(config, dict):
+        raise ModelUnsupported(
+            f"The config.json of {name} is not a JSON object.", "Download it again."
+        )
+    return config
+
+
+def check_weight_files(files: Iterable[str], name: str) -> None:
+    """Refuses what has no safetensors.
+
+    Raises:
+        ModelUnsafe: There are weights, but only pickled ones.
+        ModelNotFound: There are no weights at all.
+    """
+    names = list(files)
+    if any(file.endswith(".safetensors") for file in names):
+        return
+    pickled = sorted(file for file in names if file.endswith(PICKLES))
+    if pickled:
+        raise ModelUnsafe(
+            f"{name} holds its weights only as {', '.join(pickled[:3])}: a format that can run code when it is read.",
+            "Convert it to safetensors (model.save_pretrained(folder)), or choose a model that has them.",
+        )
+    raise ModelNotFound(
+        f"{name} holds no weights.", "Give a model with *.safetensors files beside its config.json."
+    )
+
+
+def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]:
+    """Kind, model type, and whether there is a language-model head.
+
+    Raises:
+        ModelUnsafe: The architecture is code that lies beside the weights.
+        ModelUnsupported: transformers does not ship it, or it is no decoder or encoder of text.
+    """
+    model_type = str(config.get("model_type", ""))
+    if model_type not in CONFIG_MAPPING_NAMES:
+        if config.get("auto_map"):
+            raise ModelUnsafe(
+                f"{name} brings Python code of its own for its architecture ({model_type or 'unnamed'}); such code is never run.",
+                "Choose a model whose architecture transformers ships.",
+            )
+        raise ModelUnsupported(
+            f"{name} is a {model_type or 'nameless'} model, which the installed transformers does not know.",
+            "Update transformers, or choose another model.",
+        )
+    architectures = config.get("architectures")
+    architecture = (
+        str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    )
+    if config.get("is_encoder_decoder"):
+        raise ModelUnsupported(
+            f"{name} is an encoder-decoder ({model_type}); decoders and encoders can be opened.",
+            "Choose a decoder such as GPT-2 or Qwen, or an encoder such as BERT.",
+        )
+    if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
+        return "encoder", model_type, architecture.endswith(("ForMaskedLM", "ForPreTraining"))
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return (
+            "decoder",
+            model_type,
+            not architecture
+            or architecture.endswith(("CausalLM", "LMHeadModel", "ConditionalGeneration")),
+        )
+    if model_type in MODEL_MAPPING_NAMES and not _NOT_TEXT & set(config):
+        return "encoder", model_type, False
+    raise ModelUnsupported(
+        f"{name} is a {model_type} model, not a decoder or an encoder of text.",
+        "Choose a decoder such as GPT-2 or Qwen, or an encoder such as BERT.",
+    )
+
+
+def _header(file: Path, name: str) -> dict[str, dict]:
+    """The tensors of a safetensors file, from its header alone (its first 8 bytes are the header's length)."""
+    damaged = ModelUnsupported(
+        f"{file.name} of {name} is not a readable safetensors file.", "Download it again."
+    )
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        if len(prefix) < 8:
+            raise damaged
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(_LONGEST_HEADER, file.stat().st_size):
+            raise damaged
+        try:
+            header = json.loads(stream.read(length))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise damaged from error
+    if not isinstance(header, dict):
+        raise damaged
+    return {key: tensor for key, tensor in header.items() if key != "__metadata__"}
+
+
+def _elements(shape: Iterable[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _torch_dtype(stored: str) -> torch.dtype:
+    return {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}.get(
+        stored, torch.float32
+    )

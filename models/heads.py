@@ -1,0 +1,63 @@
+"""What every head of a captured pass does, in a few numbers a head.
+
+L captured layers, H query heads (of the layer that has most).
+"""
+
+import numpy as np
+import torch
+
+from attnscope.kernels.diagnostics import DIAGNOSTICS, WINDOWS, diagnose
+from attnscope.models.captured import Capture
+from attnscope.models.hub import Progress
+
+KEYS = tuple(
+    key
+    for words in DIAGNOSTICS
+    for key in (
+        [f"{words.key}_{window}" for window in WINDOWS]
+        if words.key == "window_mass"
+        else [words.key]
+    )
+)
+"""The keys of `diagnose_capture`, in the order in which they are shown."""
+
+
+def diagnose_capture(
+    capture: Capture, *, sequence: int = 0, progress: Progress | None = None
+) -> dict[str, np.ndarray]:
+    """The diagnostics of every head of every captured layer, streamed: no map is ever held.
+
+    Args:
+        capture: A captured pass.
+        sequence: Which of its prompts.
+        progress: Called after every layer with the share done; what it raises ends the work.
+
+    Returns:
+        float32 `[L, H]` by key, see `KEYS`; NaN where a layer has fewer heads or nothing counts.
+
+    Raises:
+        InvalidCall: No such sequence.
+    """
+    heads = max(layer.q_BHQD.shape[1] for layer in capture.layers)
+    found = {key: np.full((len(capture.layers), heads), np.nan, np.float32) for key in KEYS}
+    total = len(capture.layers)
+    for at, layer in enumerate(capture.layers):
+        view = capture.view(layer.layer, sequence)
+        ids = torch.tensor(capture.token_ids[sequence], device=view.q_HQD.device)
+        diagnostics = diagnose(
+            view.q_HQD,
+            view.k_GKD,
+            view.lse_HQ,
+            pattern=view.pattern,
+            query_offset=view.query_offset,
+            scale=view.scale,
+            softcap=view.softcap,
+            sinks_H=view.sinks_H,
+            visible_keys_K=view.visible_keys_K,
+            token_ids_K=ids,
+        )
+        for key, values_H in diagnostics.by_key().items():
+            found[key][at, : len(values_H)] = values_H.float().cpu().numpy()
+        if progress is not None:
+            progress((at + 1) / total, f"diagnosing layer {at + 1} of {total}")
+    return found

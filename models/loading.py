@@ -1,0 +1,345 @@
+"""Opening a model: the demo, a local folder, or a model of the Hugging Face Hub; safetensors only, no code of its own."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from attnscope.kernels.errors import (
+    InvalidCall,
+    ModelNotFound,
+    ModelTooLarge,
+    ModelUnsafe,
+    ModelUnsupported,
+)
+from attnscope.models import hub
+from attnscope.models.checkpoint import Checkpoint, Kind, inspect
+from attnscope.models.hub import Progress
+from attnscope.models.memory import available_bytes, in_words
+from attnscope.models.tokens import TokenDisplay
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "demo_model"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_LONGEST_SOURCE = 500
+_DOWNLOAD_SHARE = 0.6
+_WORKING_SPACE = 1.2
+"""Memory asked for, as a multiple of the weights: activations and the loader's own buffers need some."""
+
+
+@dataclass(kw_only=True, eq=False)
+class LoadedModel:
+    """A live model with its tokenizer, ready to be inspected; shared, so hold `lock` while it runs.
+
+    Attributes:
+        model: In eval mode, on `device`.
+        tokenizer: As transformers loads it.
+        source: What was asked for: "demo", a folder, a hub id.
+        revision: The commit of a hub model, else None.
+        kind: decoder or encoder.
+        title: A short name for people.
+        device: Where it lives.
+        dtype: Of its weights.
+        nbytes: Of its weights and buffers.
+        parameters: How many, shared ones once.
+        max_length: The longest prompt in tokens its positions allow, or None when nothing limits it.
+        has_head: Whether it predicts tokens.
+        note: What a visitor should know about how it was loaded, or an empty string.
+        lock: Held by whoever runs or swaps the model.
+        memo: What later work found out about this model and keeps with it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    revision: str | None
+    kind: Kind
+    title: str
+    device: torch.device
+    dtype: torch.dtype
+    nbytes: int
+    parameters: int
+    max_length: int | None
+    has_head: bool
+    display: TokenDisplay
+    note: str = ""
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    memo: dict[str, object] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        source: str = "given",
+        revision: str | None = None,
+        kind: Kind | None = None,
+        has_head: bool = True,
+        note: str = "",
+    ) -> "LoadedModel":
+        """Wraps a live model and its tokenizer.
+
+        Args:
+            model: Is put into eval mode.
+            tokenizer: Its tokenizer.
+            source: See the attribute.
+            revision: See the attribute.
+            kind: Told from the class's name when None.
+            has_head: See the attribute.
+            note: See the attribute.
+        """
+        weights = list(model.parameters())
+        first = weights[0]
+        return cls(
+            model=model.eval(),
+            tokenizer=tokenizer,
+            source=source,
+            revision=revision,
+            kind=kind
+            or (
+                "decoder"
+                if "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
+                else "encoder"
+            ),
+            title=_title(source, model),
+            device=first.device,
+            dtype=first.dtype,
+            nbytes=sum(tensor.nbytes for tensor in [*weights, *model.buffers()]),
+            parameters=sum(weight.numel() for weight in weights),
+            max_length=_max_length(model, tokenizer),
+            has_head=has_head,
+            display=TokenDisplay.of(tokenizer),
+            note=note,
+        )
+
+    def tokens(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The exact text of each token, see `TokenDisplay.pieces`."""
+        return self.display.pieces(ids)
+
+    def words(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The word each token belongs to, see `TokenDisplay.words`."""
+        return self.display.words(ids)
+
+
+def load(
+    source: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+    memory_limit: int | None = None,
+) -> LoadedModel:
+    """Opens a model.
+
+    Args:
+        source: "demo", an existing folder written as an absolute path or starting with `./`, or a hub id.
+        revision: Branch, tag or commit of a hub model.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
+        dtype: "auto" (as stored on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
+        progress: Called with the share done and the step; what it raises ends the loading.
+        memory_limit: Bytes the model may take, where that is less than what the device has left.
+
+    Raises:
+        ModelNotFound: No such folder, repository, revision, or no model in it.
+        ModelAccessDenied: Gated or private.
+        ModelUnreachable: The hub cannot be reached and the model is not cached.
+        ModelUnsafe: Pickled weights or code of its own.
+        ModelTooLarge: Does not fit the memory or the disk.
+        ModelUnsupported: Not a decoder or encoder of text that the installed transformers ships.
+        InvalidCall: No such device or dtype.
+    """
+    report = progress or _silent
+    wanted = _Wanted(_device(device), _dtype(dtype), memory_limit)
+    folder, commit = _locate(source, revision, report, wanted)
+    checkpoint = inspect(folder, source)
+    _check_room(source, checkpoint.parameters, checkpoint.dtype, wanted)
+    report(_DOWNLOAD_SHARE, f"reading {in_words(checkpoint.stored_bytes)} of weights")
+    loaded = _open(checkpoint, source, commit, wanted)
+    report(1.0, f"{loaded.title} is ready")
+    return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    device: torch.device
+    dtype: torch.dtype | None
+    memory_limit: int | None
+
+    def dtype_for(self, stored: torch.dtype) -> torch.dtype:
+        if self.dtype is not None:
+            return self.dtype
+        return stored if self.device.type == "cuda" else torch.float32
+
+
+def _locate(
+    source: str, revision: str | None, report: Progress, wanted: _Wanted
+) -> tuple[Path, str | None]:
+    """The folder that holds the model, and its commit; nothing but an explicit path touches the disk."""
+    if not source.strip() or "\0" in source or len(source) > _LONGEST_SOURCE:
+        raise ModelNotFound(
+            "That is not a model's name." if source.strip() else "No model was named.",
+            "Write demo, a hub id such as openai-community/gpt2, or a folder's path starting with / or ./",
+        )
+    if source == DEMO:
+        if not (DEMO_FOLDER / "config.json").is_file():
+            raise ModelNotFound(
+                "The demo model is missing from assets/demo_model.",
+                "Restore that folder (git checkout assets/demo_model), or train it: "
+                "python -m attnscope.models.demo_training",
+            )
+        return DEMO_FOLDER, None
+    if source.startswith(("/", "./")):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise ModelNotFound(
+                f"There is no folder {source}.",
+                "Check the path; it must be a folder on this machine.",
+            )
+        return folder.resolve(), None
+    hub.check_id(source, revision)
+
+    def room(parameters: int, stored: torch.dtype) -> None:
+        _check_room(source, parameters, stored, wanted)
+
+    return hub.download(
+        source, revision, lambda share, step: report(_DOWNLOAD_SHARE * share, step), room=room
+    )
+
+
+def _check_room(source: str, parameters: int, stored: torch.dtype, wanted: _Wanted) -> None:
+    dtype = wanted.dtype_for(stored)
+    needed = int(parameters * dtype.itemsize * _WORKING_SPACE)
+    limit = available_bytes(wanted.device)
+    if wanted.memory_limit is not None:
+        limit = max(0, min(limit, wanted.memory_limit))
+    if needed <= limit:
+        return
+    smaller = parameters * 2 * _WORKING_SPACE <= limit and dtype.itemsize > 2
+    raise ModelTooLarge(
+        f"{source} needs {in_words(needed)} as {str(dtype).removeprefix('torch.')} on {wanted.device}, "
+        f"and {in_words(limit)} can be had.",
+        "Load it as bfloat16, which halves that."
+        if smaller
+        else "Close other models, or choose a smaller one.",
+    )
+
+
+def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Wanted) -> LoadedModel:
+    tokenizer = _tokenizer(checkpoint.folder, source)
+    loader = {("decoder", True): AutoModelForCausalLM, ("encoder", True): AutoModelForMaskedLM}.get(
+        (checkpoint.kind, checkpoint.has_head), AutoModel
+    )
+    # Progress is ours to show; bars on the terminal of a worker help nobody.
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = loader.from_pretrained(
+            checkpoint.folder,
+            dtype=wanted.dtype_for(checkpoint.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
+        raise ModelUnsupported(
+            f"transformers could not open {source}: {_first_line(error)}",
+            "Choose another model or revision.",
+        ) from error
+    try:
+        model = model.to(wanted.device)
+    except torch.OutOfMemoryError as error:
+        raise ModelTooLarge(
+            f"{source} did not fit on {wanted.device}.",
+            "Close other models, or load it as bfloat16.",
+        ) from error
+    return LoadedModel.of(
+        model,
+        tokenizer,
+        source=source,
+        revision=commit,
+        kind=checkpoint.kind,
+        has_head=checkpoint.has_head,
+        note=checkpoint.note,
+    )
+
+
+def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelUnsafe(
+                f"{source} brings Python code of its own for its tokenizer; such code is never run.",
+                "Choose a model whose tokenizer transformers ships.",
+            ) from error
+        raise ModelUnsupported(
+            f"{source} has no tokenizer that can be read: {_first_line(error)}",
+            "Choose a model that comes with its tokenizer files.",
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidCall(f"No device {name!r}.", "Use auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidCall(f"This machine has no {name}.", "Use auto or cpu.")
+    return device
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    if name == "auto":
+        return None
+    if name not in DTYPES:
+        raise InvalidCall(f"No dtype {name!r}.", f"Use auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The least of what positions and tokenizer allow; tokenizers say 10³⁰ when they do not know."""
+    text = model.config.get_text_config()
+    said = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions")]
+    said.append(tokenizer.model_max_length)
+    limits = [int(limit) for limit in said if isinstance(limit, int | float) and 0 < limit < 1e9]
+    return min(limits, default=None)
+
+
+def _title(source: str, model: PreTrainedModel) -> str:
+    if source == DEMO:
+        return "Demo model"
+    if source == "given":
+        return str(model.config.model_type)
+    return Path(source).name if source.startswith(("/", "./")) else source
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _silent(share: float, step: str) -> None:
+    del share, step

@@ -1,0 +1,367 @@
+"""From transformers' mask rules to patterns: what a model hides, without an n × n mask.
+
+transformers describes a mask as a function of indices and hands it to the mask function that is registered beside
+an attention function. Its own functions evaluate it for every pair. Ours keeps the rule, recognises the family it
+belongs to by probing it, and lets every backend build what it needs.
+
+B batch, H query heads, Q and K positions, P probed pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+
+from attnscope.kernels.errors import ModelNotSwappable, UnsupportedCall
+from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.full import Full
+from attnscope.kernels.patterns.local import Local
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.predicate import Predicate
+from attnscope.kernels.patterns.sliding_window import SlidingWindow
+
+IndexRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""transformers' form of a mask: (batch, head, query, key) indices that broadcast -> bool."""
+
+_EXHAUSTIVE_PAIRS = 1 << 16
+_PROBED_LINES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """What one attention call hides.
+
+    Attributes:
+        patterns: One pattern for all sequences, or one per sequence where the rule depends on the sequence.
+        query_offset: Absolute position of the first query; the first key is at 0.
+        visible_keys_BK: bool, False where a key is padding; None when nothing is padded.
+    """
+
+    patterns: tuple[Pattern, ...]
+    query_offset: int
+    visible_keys_BK: Tensor | None
+
+    def pattern_of(self, sequence: int) -> Pattern:
+        """The pattern of one sequence of the batch."""
+        return self.patterns[sequence if len(self.patterns) > 1 else 0]
+
+
+class MaskRule:
+    """What our mask function gives the model instead of a tensor; the model hands it on to our attention function.
+
+    It answers the few questions that models ask of a mask in passing (its rank, its device, a crop of its last
+    dimension). A model that computes with it does its own attention: that raises `ModelNotSwappable`.
+    """
+
+    __slots__ = ("architecture", "device", "mask", "shape")
+
+    ndim = 4
+    dtype = torch.bool
+
+    def __init__(
+        self, mask: Mask, shape: torch.Size, device: torch.device, architecture: str
+    ) -> None:
+        self.mask = mask
+        self.shape = shape
+        self.device = device
+        self.architecture = architecture
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """As `Tensor.size`."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """As `Tensor.dim`."""
+        return self.ndim
+
+    def to(self, *_args: object, **_kwargs: object) -> "MaskRule":
+        """Itself: a rule lives on no device and has no dtype."""
+        return self
+
+    def contiguous(self) -> "MaskRule":
+        """Itself."""
+        return self
+
+    def __getitem__(self, index: object) -> "MaskRule":
+        """A crop of the keys, `[:, :, :, :length]`, as models do with a mask longer than the keys."""
+        parts = index if isinstance(index, tuple) else (index,)
+        *others, last = parts
+        whole = all(part in (slice(None), Ellipsis) for part in others)
+        crop = isinstance(last, slice) and last.start in (None, 0) and last.step in (None, 1)
+        if not (whole and crop and (len(parts) == self.ndim or Ellipsis in others)):
+            raise self._touched("indexing")
+        keys = len(range(*last.indices(self.shape[-1])))
+        seen = self.mask.visible_keys_BK
+        cropped = replace(self.mask, visible_keys_BK=None if seen is None else seen[:, :keys])
+        shape = torch.Size((*self.shape[:-1], keys))
+        return MaskRule(cropped, shape, self.device, self.architecture)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise self._touched(f"{name!r}")
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable, types: object, args: tuple = (), kwargs: object = None
+    ) -> object:
+        del types, kwargs
+        rule = next((arg for arg in args if isinstance(arg, cls)), None)
+        operation = getattr(func, "__name__", "an operation")
+        if rule is None:
+            raise ModelNotSwappable(
+                f"This model computes its own attention ({operation} on its mask)."
+            )
+        raise rule._touched(operation)
+
+    def _touched(self, operation: str) -> ModelNotSwappable:
+        return ModelNotSwappable(
+            f"{self.architecture} computes attention outside transformers' attention interface "
+            f"({operation} on its mask), so its backend cannot be chosen and its heads cannot be read.",
+            "Choose a model that uses the interface: GPT-2, Llama, Qwen, Mistral, Gemma, Phi, BERT and most others do.",
+        )
+
+
+def mask_function(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    **others: object,
+) -> "MaskRule":
+    """The mask function registered in transformers beside our attention function; its arguments are transformers'.
+
+    Args:
+        batch_size: B.
+        q_length: Q.
+        kv_length: K.
+        q_offset: Position of the first query (a tensor under static caches).
+        kv_offset: Position of the first key.
+        others: `mask_function` (the rule), `attention_mask` (padding `[B, K]`), `local_size`, `use_vmap`, `config`,
+            `device`; what only transformers' own mask functions need is not read.
+    """
+    given = others.get("attention_mask")
+    if isinstance(given, MaskRule):
+        return given
+    device = torch.device(others.get("device", "cpu"))  # pyright: ignore[reportArgumentType]
+    architecture = str(getattr(others.get("config"), "model_type", "this model"))
+    rule = _index_rule(others["mask_function"], vmapped=bool(others.get("use_vmap")))  # pyright: ignore[reportArgumentType]
+    shape = _Region(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device)
+    local_size = others.get("local_size")
+    patterns = recognise(
+        rule, shape, local_size if isinstance(local_size, int) else None, architecture
+    )
+    mask = Mask(
+        patterns=patterns,
+        query_offset=shape.query_offset - shape.key_offset,
+        visible_keys_BK=_padding(given, shape) if isinstance(given, Tensor) else None,
+    )
+    return MaskRule(mask, torch.Size((batch_size, 1, q_length, kv_length)), device, architecture)
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    batch: int
+    query_length: int
+    key_length: int
+    query_offset: int
+    key_offset: int
+    device: torch.device
+
+
+def recognise(
+    rule: IndexRule, region: _Region, local_size: int | None, architecture: str
+) -> tuple[Pattern, ...]:
+    """The pattern of each sequence that says what `rule` says, as a family where one does.
+
+    Up to 65 536 pairs every pair is compared. Above, whole rows and columns at both ends and between, and whole
+    diagonals at every boundary a family has: that is where two rules of one kind differ. A rule that no family matches
+    on every probe is kept as it is, in a `Predicate`.
+
+    Args:
+        rule: transformers' mask function.
+        region: The positions it is asked about.
+        local_size: The window that transformers says the rule has, or None.
+        architecture: For the label of a rule of its own.
+    """
+    query_P, key_P = _probes(region, local_size)
+    batch_B1 = torch.arange(region.batch, device=region.device)[:, None]
+    said = rule(batch_B1, torch.zeros_like(batch_B1), query_P[None], key_P[None])
+    said_BP = said.expand(said.shape[0], len(query_P))
+    if len(said_BP) > 1 and bool((said_BP == said_BP[:1]).all()):
+        said_BP = said_BP[:1]
+    shift = region.key_offset
+    families = [
+        (family, family.visible(query_P - shift, key_P - shift))
+        for family in _families(region, local_size)
+    ]
+    patterns = []
+    for sequence, said_P in enumerate(said_BP):
+        found = next((family for family, seen_P in families if torch.equal(seen_P, said_P)), None)
+        patterns.append(found or _kept(rule, sequence, region, architecture))
+    return tuple(patterns[:1] if all(one == patterns[0] for one in patterns) else patterns)
+
+
+def dense_mask(mask_BHQK: Tensor, query_length: int, key_length: int, architecture: str) -> Mask:
+    """A mask that the model made itself as a tensor, kept exactly.
+
+    Args:
+        mask_BHQK: `[B or 1, H or 1, Q, K or more]`, bool (True is visible) or additive (0 is visible).
+        query_length: Q.
+        key_length: K; a longer mask is cropped, as transformers' own functions do.
+        architecture: For messages and labels.
+
+    Raises:
+        UnsupportedCall: It is not a mask but a bias, it differs between heads, or its shape does not fit.
+    """
+    if (
+        mask_BHQK.ndim != 4
+        or mask_BHQK.shape[2] not in (1, query_length)
+        or mask_BHQK.shape[3] < key_length
+    ):
+        raise UnsupportedCall(
+            f"{architecture} passes a mask of shape {tuple(mask_BHQK.shape)} for {query_length} queries and "
+            f"{key_length} keys, which has no meaning here.",
+            "Run it with the model's own attention instead.",
+        )
+    seen_BHQK = _as_visible(mask_BHQK[..., :key_length], architecture).expand(
+        -1, -1, query_length, -1
+    )
+    if seen_BHQK.shape[1] > 1 and not bool((seen_BHQK == seen_BHQK[:, :1]).all()):
+        raise UnsupportedCall(
+            f"{architecture} masks every head differently, which a capture cannot hold.",
+            "Choose another model.",
+        )
+    seen_BQK = seen_BHQK[:, 0]
+    offset = max(key_length - query_length, 0)
+    keys_BK = seen_BQK.any(1)
+    families = (Causal(), Full())
+    query_Q1 = torch.arange(query_length, device=seen_BQK.device)[:, None] + offset
+    key_K = torch.arange(key_length, device=seen_BQK.device)[None]
+    for family in families:
+        if torch.equal(family.visible(query_Q1, key_K) & keys_BK[:, None], seen_BQK):
+            padding = None if bool(keys_BK.all()) else keys_BK
+            return Mask(patterns=(family,), query_offset=offset, visible_keys_BK=padding)
+    label = f"the mask {architecture} made"
+    patterns = tuple(
+        Predicate(function=partial(_look_up, seen_QK, offset), label=label) for seen_QK in seen_BQK
+    )
+    return Mask(patterns=patterns, query_offset=offset, visible_keys_BK=None)
+
+
+def absent_mask(*, causal: bool, window: int | None, query_length: int, key_length: int) -> Mask:
+    """What a model means that passes no mask at all: the meaning transformers' SDPA function gives it.
+
+    A causal call with more keys than queries is the prefill of a static cache: the first query aligns with the first
+    key. A single query sees everything.
+    """
+    if not causal or query_length == 1:
+        return Mask(
+            patterns=(Full(),), query_offset=max(key_length - query_length, 0), visible_keys_BK=None
+        )
+    windowed = window is not None and window < query_length
+    pattern = SlidingWindow(window=window) if windowed and window is not None else Causal()
+    return Mask(patterns=(pattern,), query_offset=0, visible_keys_BK=None)
+
+
+def _families(region: _Region, local_size: int | None) -> list[Pattern]:
+    """Candidates, the narrowest statement that is still true first: a window longer than the text hides nothing."""
+    windows = (
+        []
+        if local_size is None
+        else [SlidingWindow(window=local_size), Local(window=2 * local_size)]
+    )
+    last_query = region.query_offset - region.key_offset + region.query_length - 1
+    bites = local_size is not None and local_size <= max(last_query, region.key_length - 1)
+    plain: list[Pattern] = [Causal(), Full()]
+    return [*windows, *plain] if bites else [*plain, *windows]
+
+
+def _probes(region: _Region, local_size: int | None) -> tuple[Tensor, Tensor]:
+    """Pairs of absolute (query, key) positions to compare rules on, as two flat tensors."""
+    query_Q = torch.arange(region.query_length, device=region.device) + region.query_offset
+    key_K = torch.arange(region.key_length, device=region.device) + region.key_offset
+    if len(query_Q) * len(key_K) <= _EXHAUSTIVE_PAIRS:
+        return _cross(query_Q, key_K)
+    edges = [0, 1] if local_size is None else [0, 1, local_size - 1, local_size, local_size + 1]
+    diagonals = [
+        (query_Q, (query_Q + sign * edge).clamp(int(key_K[0]), int(key_K[-1])))
+        for edge in edges
+        for sign in (-1, 1)
+    ]
+    rows = _cross(query_Q[_spread(len(query_Q))], key_K)
+    columns = _cross(query_Q, key_K[_spread(len(key_K))])
+    queries, keys = zip(rows, columns, *diagonals, strict=True)
+    return torch.cat(queries), torch.cat(keys)
+
+
+def _cross(query_Q: Tensor, key_K: Tensor) -> tuple[Tensor, Tensor]:
+    return query_Q.repeat_interleave(len(key_K)), key_K.repeat(len(query_Q))
+
+
+def _spread(length: int) -> Tensor:
+    """Both ends and evenly between; odd strides, so that chunk and block edges are not all missed alike."""
+    return torch.linspace(0, length - 1, min(_PROBED_LINES, length)).long().unique()
+
+
+def _index_rule(rule: IndexRule, *, vmapped: bool) -> IndexRule:
+    """The rule in the form that broadcasts; a user's own function is only promised to work under vmap."""
+    if not vmapped:
+        return rule
+
+    def pairwise(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        indices = torch.broadcast_tensors(batch, head, query, key)
+        with TransformGetItemToIndex():
+            flat = torch.vmap(rule)(*(index.reshape(-1) for index in indices))
+        return flat.reshape(indices[0].shape)
+
+    return pairwise
+
+
+def _kept(rule: IndexRule, sequence: int, region: _Region, architecture: str) -> Predicate:
+    return Predicate(
+        function=partial(_ask, rule, sequence, region.key_offset),
+        label=f"{architecture}'s own rule",
+    )
+
+
+def _ask(
+    rule: IndexRule, sequence: int, shift: int, query_index: Tensor, key_index: Tensor
+) -> Tensor:
+    # The rule may index tensors of its own, so positions outside its region must never reach it.
+    batch = torch.full((), sequence, device=query_index.device)
+    return rule(batch, torch.zeros_like(batch), query_index + shift, key_index + shift)
+
+
+def _look_up(seen_QK: Tensor, offset: int, query_index: Tensor, key_index: Tensor) -> Tensor:
+    return seen_QK[(query_index - offset).to(seen_QK.device), key_index.to(seen_QK.device)].to(
+        query_index.device
+    )
+
+
+def _as_visible(mask_BHQK: Tensor, architecture: str) -> Tensor:
+    if mask_BHQK.dtype == torch.bool:
+        return mask_BHQK
+    seen = mask_BHQK == 0
+    hidden = mask_BHQK <= torch.finfo(mask_BHQK.dtype).min / 2
+    if not bool((seen | hidden).all()):
+        raise UnsupportedCall(
+            f"{architecture} adds a bias to its attention scores through the mask; no backend here computes that yet.",
+            "Choose a model without additive biases.",
+        )
+    return seen
+
+
+def _padding(attention_mask_BK: Tensor, region: _Region) -> Tensor | None:
+    """Which keys are tokens; keys beyond the mask are the unused end of a static cache, hidden by transformers too."""
+    end = region.key_offset + region.key_length
+    given_BK = attention_mask_BK.to(region.device, torch.bool)
+    missing = end - given_BK.shape[-1]
+    if missing > 0:
+        given_BK = torch.nn.functional.pad(given_BK, (0, missing))
+    seen_BK = given_BK[:, region.key_offset : end]
+    return None if bool(seen_BK.all()) else seen_BK.expand(region.batch, -1)

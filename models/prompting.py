@@ -1,0 +1,159 @@
+"""From prompts to the batch of token ids a model reads, or a refusal that says what to change.
+
+B batch, n tokens of the padded batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.errors import InvalidCall, PromptRefused
+from attnscope.models.loading import LoadedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Prompts as the model reads them.
+
+    Attributes:
+        rows: Token ids with padding, one row a sequence, all of one length.
+        seen: 1 where a token counts, 0 where it is padding, like `rows`.
+        spans: `[start, end)` of each sequence within its row.
+        texts: The prompts.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    seen: tuple[tuple[int, ...], ...]
+    spans: tuple[tuple[int, int], ...]
+    texts: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return len(self.rows)
+
+    @property
+    def length(self) -> int:
+        """n."""
+        return len(self.rows[0])
+
+    @property
+    def ids(self) -> tuple[tuple[int, ...], ...]:
+        """The ids of each sequence, without padding at its ends."""
+        return tuple(
+            row[start:end] for row, (start, end) in zip(self.rows, self.spans, strict=True)
+        )
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether some sequence is padded on the left, so that positions must be told."""
+        return any(start > 0 for start, _ in self.spans)
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """int64 ids and mask, `[B, n]`."""
+        return torch.tensor(self.rows, device=device), torch.tensor(self.seen, device=device)
+
+
+def batch_of(
+    model: LoadedModel,
+    text: str | Sequence[str] | None,
+    input_ids: Tensor | Sequence | None,
+    attention_mask: Tensor | Sequence | None,
+) -> Batch:
+    """The batch of prompts given as text or as ids.
+
+    Args:
+        model: Tokenises, and sets the limit and the side of the padding.
+        text: One prompt or several, or None.
+        input_ids: `[n]`, `[B, n]` or ragged lists, or None.
+        attention_mask: Like `input_ids`, or None.
+
+    Raises:
+        InvalidCall: Neither or both are given, or the mask does not fit.
+        PromptRefused: A prompt is empty, too long, or has unknown ids.
+    """
+    if (text is None) == (input_ids is None):
+        raise InvalidCall("Give either text or input_ids.")
+    if text is not None:
+        texts = (text,) if isinstance(text, str) else tuple(text)
+        _check_texts(texts)
+        sequences = [list(map(int, ids)) for ids in model.tokenizer(list(texts))["input_ids"]]  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
+    else:
+        texts, sequences = (), _rows(input_ids)
+    seen = None if attention_mask is None else _rows(attention_mask)
+    if seen is not None and [len(row) for row in seen] != [len(row) for row in sequences]:
+        raise InvalidCall("attention_mask must have the shape of input_ids.")
+    for number, ids in enumerate(sequences):
+        _check_ids(model, ids, number if len(sequences) > 1 else None)
+    texts = texts or tuple("".join(model.tokens(ids)) for ids in sequences)
+    return _padded(sequences, seen, texts, model)
+
+
+def _padded(
+    sequences: list[list[int]],
+    seen: list[list[int]] | None,
+    texts: tuple[str, ...],
+    model: LoadedModel,
+) -> Batch:
+    length = max(map(len, sequences))
+    left = model.kind == "decoder" and model.tokenizer.padding_side == "left"
+    # Any id serves: the mask hides it.
+    filler = next(
+        (
+            one
+            for one in (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id)
+            if isinstance(one, int)
+        ),
+        0,
+    )
+    rows, masks, spans = [], [], []
+    for number, ids in enumerate(sequences):
+        missing = length - len(ids)
+        kept = [1] * len(ids) if seen is None else [int(bool(one)) for one in seen[number]]
+        if not any(kept):
+            raise PromptRefused("A prompt's attention_mask hides every token of it.")
+        before, after = (missing, 0) if left else (0, missing)
+        row = [0] * before + kept + [0] * after
+        rows.append((*[filler] * before, *ids, *[filler] * after))
+        masks.append(tuple(row))
+        spans.append((row.index(1), length - row[::-1].index(1)))
+    return Batch(rows=tuple(rows), seen=tuple(masks), spans=tuple(spans), texts=texts)
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if not texts:
+        raise PromptRefused("There is no prompt.", "Write one.")
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise PromptRefused(f"Prompt {number} is a {type(text).__name__}, not text.")
+        if not text.strip():
+            which = "The prompt" if len(texts) == 1 else f"Prompt {number}"
+            raise PromptRefused(f"{which} is empty.", "Write a few words.")
+
+
+def _check_ids(model: LoadedModel, ids: list[int], number: int | None) -> None:
+    which = "The prompt" if number is None else f"Prompt {number + 1}"
+    if not ids:
+        raise PromptRefused(f"{which} has no tokens.", "Write a few words.")
+    limit = model.max_length
+    if limit is not None and len(ids) > limit:
+        raise PromptRefused(
+            f"{which} is {len(ids):,} tokens long; {model.title} reads {limit:,}.",
+            f"Shorten it by {len(ids) - limit:,} tokens.",
+        )
+    vocabulary = model.model.get_input_embeddings().weight.shape[0]
+    wrong = [one for one in ids if not 0 <= one < vocabulary]
+    if wrong:
+        raise PromptRefused(
+            f"{which} has the token id {wrong[0]}; {model.title} knows 0 to {vocabulary - 1}."
+        )
+
+
+def _rows(given: Tensor | Sequence | None) -> list[list[int]]:
+    listed = given.tolist() if isinstance(given, Tensor) else list(given or ())
+    if not listed:
+        raise PromptRefused("There is no prompt.", "Give at least one token id.")
+    nested = listed if isinstance(listed[0], list | tuple | Tensor) else [listed]
+    return [[int(one) for one in row] for row in nested]

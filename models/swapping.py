@@ -1,0 +1,422 @@
+"""Running a Hugging Face model's attention on a backend of ours, live, per model or per layer.
+
+One function and one mask function are registered in transformers under one neutral name. While `swapped` is open, the
+model's configurations carry that name; every attention call then arrives here, is put in our terms (an AttentionCall
+with a pattern instead of a mask), and is run by the backend chosen for its layer.
+
+B batch, H query heads, G kv heads, Q and K positions, D head dim.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from attnscope.kernels import registry
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.errors import AttnscopeError, InvalidCall, ModelNotSwappable, UnsupportedCall
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.models.masks import Mask, MaskRule, absent_mask, dense_mask, mask_function
+
+NAME = "attnscope"
+"""The name in transformers. Neither `flash` nor a slash may be part of it: transformers reads both as something else."""
+
+Backends = str | Mapping[int, str]
+
+_READ = {"scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"}
+_HARMLESS = {
+    "cache_position",
+    "deterministic",
+    "layer_idx",
+    "logits_to_keep",
+    "max_length_k",
+    "max_length_q",
+    "num_items_in_batch",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "past_key_values",
+    "position_embeddings",
+    "position_ids",
+    "return_dict",
+    "token_type_ids",
+    "use_cache",
+}
+_CHANGES_THE_SCORES = {
+    "position_bias": "adds a learned position bias to its attention scores",
+    "indices": "lets an indexer choose the keys of each query",
+    "block_indices": "lets an indexer choose the keys of each query",
+    "cache": "reads its keys from a paged cache",
+    "cu_seq_lens_q": "packs several sequences into one",
+    "cu_seq_lens_k": "packs several sequences into one",
+    "seq_idx": "packs several sequences into one",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCall:
+    """One attention call of one layer, as the backend saw it and answered it.
+
+    Attributes:
+        layer: Which attention call of the forward pass, from 0.
+        name: The module's name in the model, `model.layers.3.self_attn`.
+        backend: The name of the backend that ran.
+        q_BHQD: After rotary embedding; mostly a strided view: clone what is kept.
+        k_BGKD: After rotary embedding, kv heads not repeated.
+        v_BGKD: Values, `[B, G, K, value_dim]`.
+        out_BHQD: The backend's output, `[B, H, Q, value_dim]`.
+        lse_BHQ: Natural log-sum-exp with the sink included, float32, or None when the backend gives none.
+        mask: Patterns, query offset and padding.
+        scale: Multiplies q·k.
+        softcap: See `AttentionCall.softcap`.
+        sinks_H: A sink logit per head, or None.
+    """
+
+    layer: int
+    name: str
+    backend: str
+    q_BHQD: Tensor
+    k_BGKD: Tensor
+    v_BGKD: Tensor
+    out_BHQD: Tensor
+    lse_BHQ: Tensor | None
+    mask: Mask
+    scale: float
+    softcap: float | None
+    sinks_H: Tensor | None
+
+
+Recorder = Callable[[LayerCall], None]
+"""Called after each attention call, in the model's thread; what it raises ends the forward pass."""
+
+
+@dataclass(slots=True, eq=False)
+class Swap:
+    """A model whose attention runs on backends of ours; made by `swapped`.
+
+    Attributes:
+        architecture: transformers' name of the model type.
+        backends: One name for all layers, or a name by layer ("eager" for the others).
+        recorder: Called after every attention call.
+        names: Every module of the model, with its name.
+        expected: Attention calls of one forward pass, from the configuration.
+        calls: Attention calls of the latest forward pass.
+    """
+
+    architecture: str
+    backends: Backends
+    recorder: Recorder | None
+    names: dict[nn.Module, str]
+    expected: int
+    calls: int = field(default=0)
+
+    def backend_of(self, layer: int) -> str:
+        """The name of the backend that runs one layer."""
+        return (
+            self.backends if isinstance(self.backends, str) else self.backends.get(layer, "eager")
+        )
+
+    def begin(self) -> None:
+        """A forward pass starts."""
+        self.calls = 0
+
+    def end(self) -> None:
+        """A forward pass ended.
+
+        Raises:
+            ModelNotSwappable: Fewer attention calls came here than the model has attention layers.
+        """
+        if self.calls >= self.expected:
+            return
+        reached = "none" if self.calls == 0 else f"only {self.calls}"
+        raise ModelNotSwappable(
+            f"{self.architecture} computes attention outside transformers' attention interface: {reached} of its "
+            f"{self.expected} attention layers could be reached, so its backend cannot be chosen and its heads "
+            "cannot be read.",
+            "Choose a model that uses the interface: GPT-2, Llama, Qwen, Mistral, Gemma, Phi, BERT and most others do.",
+        )
+
+    def attend(
+        self,
+        module: nn.Module,
+        tensors: tuple[Tensor, Tensor, Tensor],
+        mask: object,
+        options: Mapping[str, object],
+    ) -> Tensor:
+        """Answers one attention call.
+
+        Args:
+            module: The model's attention module.
+            tensors: q `[B, H, Q, D]`, k and v `[B, G, K, ·]`.
+            mask: A MaskRule, a dense tensor, or None.
+            options: The keywords of transformers' call.
+
+        Returns:
+            `[B, H, Q, value_dim]`.
+
+        Raises:
+            UnsupportedCall: The model asks for something a backend does not compute, or the backend refuses.
+        """
+        _refuse_unknown(options, self.architecture, masked=mask is not None)
+        q_BHQD, k_BGKD, v_BGKD = tensors
+        layer = self.calls
+        self.calls += 1
+        name = self.backend_of(layer)
+        said = _mask_of(module, mask, tensors, options, self.architecture)
+        scale = options.get("scaling")
+        asked = _Asked(
+            mask=said,
+            scale=float(scale)
+            if isinstance(scale, int | float | Tensor)
+            else q_BHQD.shape[-1] ** -0.5,
+            softcap=_number(options.get("softcap")),
+            sinks_H=_sinks(options.get("s_aux"), q_BHQD),
+        )
+        out_BHQD, lse_BHQ = _run(name, tensors, asked)
+        if self.recorder is not None:
+            self.recorder(
+                LayerCall(
+                    layer=layer,
+                    name=self.names[module],
+                    backend=name,
+                    q_BHQD=q_BHQD,
+                    k_BGKD=k_BGKD,
+                    v_BGKD=v_BGKD,
+                    out_BHQD=out_BHQD,
+                    lse_BHQ=lse_BHQ,
+                    mask=said,
+                    scale=asked.scale,
+                    softcap=asked.softcap,
+                    sinks_H=asked.sinks_H,
+                )
+            )
+        return out_BHQD
+
+
+@contextmanager
+def swapped(
+    model: PreTrainedModel, backend: Backends = "eager", recorder: Recorder | None = None
+) -> Iterator[Swap]:
+    """The model's attention runs on our backends inside the block, and exactly as before after it.
+
+    Two threads must not swap one model at once: hold `LoadedModel.lock`, as `capture` does.
+
+    Args:
+        model: Any transformers model.
+        backend: A name of `kernels.registry`, or names by layer; layers not named run "eager".
+        recorder: Called after every attention call.
+
+    Yields:
+        The live swap; its `calls` count what came here.
+
+    Raises:
+        UnknownBackend: No backend of that name.
+        ModelNotSwappable: A forward pass ended with fewer calls here than the model has attention layers.
+        UnsupportedCall: A backend refuses a call, or the model asks for something no backend computes.
+    """
+    names = {backend} if isinstance(backend, str) else set(backend.values())
+    for name in names:
+        registry.backend(name)
+    configs = _configs(model)
+    before = [config._attn_implementation for config in configs]
+    swap = Swap(
+        architecture=str(model.config.model_type),
+        backends=backend,
+        recorder=recorder,
+        names={module: name for name, module in model.named_modules()},
+        expected=attention_layers(model.config),
+    )
+    hooks = [
+        model.register_forward_pre_hook(lambda *_: swap.begin()),
+        model.register_forward_hook(lambda *_: swap.end()),
+    ]
+    token = _OPEN.set((swap, *_OPEN.get()))
+    try:
+        for config in configs:
+            # Not `set_attn_implementation`: transformers 5.17 skips sub-models there, without a word.
+            config._attn_implementation_internal = NAME
+        yield swap
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation_internal = implementation
+        for hook in hooks:
+            hook.remove()
+        _OPEN.reset(token)
+
+
+def attention_layers(config: PreTrainedConfig) -> int:
+    """How many attention calls one forward pass makes, by the configuration; linear and convolution layers make none."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    if kinds:
+        return sum("attention" in kind and "linear" not in kind for kind in kinds)
+    return int(getattr(text, "num_hidden_layers", 1))
+
+
+_OPEN: ContextVar[tuple[Swap, ...]] = ContextVar("attnscope_open_swaps", default=())
+"""The swaps open in this thread or task, innermost first: a visitor never sees another's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    mask: Mask
+    scale: float
+    softcap: float | None
+    sinks_H: Tensor | None
+
+
+def _attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: object,
+    **options: object,
+) -> tuple[Tensor, None]:
+    """What transformers calls; returns `[B, Q, H, value_dim]` and no weights."""
+    swap = next((swap for swap in _OPEN.get() if module in swap.names), None)
+    if swap is None:
+        raise AttnscopeError(
+            "This model's attention is swapped by another thread.",
+            "Hold LoadedModel.lock around every use of a shared model.",
+        )
+    out_BHQD = swap.attend(module, (query, key, value), attention_mask, options)
+    return out_BHQD.transpose(1, 2).contiguous(), None
+
+
+def _run(
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], asked: _Asked
+) -> tuple[Tensor, Tensor | None]:
+    if len(asked.mask.patterns) == 1:
+        return _run_one(name, tensors, asked, asked.mask.patterns[0], asked.mask.visible_keys_BK)
+    parts = []
+    for sequence, pattern in enumerate(asked.mask.patterns):
+        one = slice(sequence, sequence + 1)
+        padding = asked.mask.visible_keys_BK
+        q, k, v = (tensor[one] for tensor in tensors)
+        parts.append(
+            _run_one(name, (q, k, v), asked, pattern, None if padding is None else padding[one])
+        )
+    outs, sums = zip(*parts, strict=True)
+    return torch.cat(outs), None if sums[0] is None else torch.cat(sums)
+
+
+def _run_one(
+    name: str,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    asked: _Asked,
+    pattern: Pattern,
+    visible_keys_BK: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    backend = registry.backend(name)
+    call = AttentionCall.of(
+        *tensors,
+        pattern=pattern,
+        scale=asked.scale,
+        query_offset=asked.mask.query_offset,
+        softcap=asked.softcap,
+        has_sinks=asked.sinks_H is not None,
+        has_padding=visible_keys_BK is not None,
+    )
+    backend.check(call, tensors[0].device)
+    output = backend.run(*tensors, call, sinks_H=asked.sinks_H, visible_keys_BK=visible_keys_BK)
+    return output.out_BHQD, output.lse_BHQ
+
+
+def _mask_of(
+    module: nn.Module,
+    mask: object,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    options: Mapping[str, object],
+    architecture: str,
+) -> Mask:
+    query_length, key_length = tensors[0].shape[2], tensors[1].shape[2]
+    if isinstance(mask, MaskRule):
+        if tuple(mask.shape[2:]) != (query_length, key_length):
+            raise UnsupportedCall(
+                f"{architecture} made its mask for {mask.shape[2]} queries and {mask.shape[3]} keys, and attends "
+                f"with {query_length} and {key_length}.",
+                "Choose another model.",
+            )
+        return mask.mask
+    if isinstance(mask, Tensor):
+        return dense_mask(mask, query_length, key_length, architecture)
+    if mask is not None:
+        raise UnsupportedCall(
+            f"{architecture} passes a mask of type {type(mask).__name__}.", "Choose another model."
+        )
+    said = options.get("is_causal")
+    causal = bool(getattr(module, "is_causal", True) if said is None else said)
+    window = options.get("sliding_window")
+    return absent_mask(
+        causal=causal,
+        window=window if isinstance(window, int) else None,
+        query_length=query_length,
+        key_length=key_length,
+    )
+
+
+def _refuse_unknown(options: Mapping[str, object], architecture: str, *, masked: bool) -> None:
+    """Whatever could change the scores and is not computed here is refused by name."""
+    if options.get("dropout"):
+        raise UnsupportedCall(
+            f"{architecture} is in training mode, with dropout on its weights.",
+            "Call model.eval().",
+        )
+    for name, value in options.items():
+        if value is None or value is False or name in _READ or name in _HARMLESS:
+            continue
+        if masked and name.startswith("cu_seq_lens"):
+            continue  # The mask says the same, and is what is read.
+        why = _CHANGES_THE_SCORES.get(
+            name, "passes an argument to its attention that is not known here"
+        )
+        raise UnsupportedCall(
+            f"{architecture} {why} ({name}); no backend here computes that yet.",
+            "Choose a model without it.",
+        )
+
+
+def _sinks(given: object, q_BHQD: Tensor) -> Tensor | None:
+    if given is None:
+        return None
+    if not isinstance(given, Tensor) or given.numel() != q_BHQD.shape[1]:
+        raise InvalidCall(
+            f"Attention sinks must be one logit per head, {q_BHQD.shape[1]}; got {given!r}."
+        )
+    return given.detach().reshape(-1)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Every configuration object the model's modules read, once each."""
+    found: dict[int, PreTrainedConfig] = {}
+    pending = [
+        config
+        for module in model.modules()
+        if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
+    ]
+    while pending:
+        config = pending.pop()
+        if id(config) in found:
+            continue
+        found[id(config)] = config
+        below = (getattr(config, name, None) for name in config.sub_configs)
+        pending.extend(sub for sub in below if isinstance(sub, PreTrainedConfig))
+    return list(found.values())
+
+
+AttentionInterface.register(NAME, _attention_function)
+AttentionMaskInterface.register(NAME, mask_function)

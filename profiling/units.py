@@ -1,0 +1,43 @@
+"""Numbers as text: the only place that formats them for a reader.
+
+Digits are grouped with a narrow no-break space and a number stays with its unit.
+"""
+
+_GROUP = "\u202f"
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def count(number: int) -> str:
+    """Write a whole number with grouped digits: 131 072."""
+    return f"{number:,}".replace(",", _GROUP)
+
+
+def nbytes(number: float) -> str:
+    """Write a number of bytes in binary units with three significant digits: 7.10 MiB."""
+    size, unit = float(number), _BINARY[0]
+    for unit in _BINARY:
+        if abs(size) < 1024 or unit == _BINARY[-1]:
+            break
+        size /= 1024
+    if unit == "B":
+        return f"{count(int(size))}{_GROUP}B"
+    decimals = 2 if abs(size) < 10 else 1 if abs(size) < 100 else 0
+    return f"{size:.{decimals}f}{_GROUP}{unit}"
+
+
+def seconds(duration: float) -> str:
+    """Write a duration as a reader would say it: 0.35 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    if duration < 10:
+        return f"{duration:.2g}{_GROUP}s"
+    whole = round(duration)
+    if whole < 60:
+        return f"{whole}{_GROUP}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}{_GROUP}min {rest:02d}{_GROUP}s"
+    return f"{minutes // 60}{_GROUP}h {minutes % 60:02d}{_GROUP}min"
+
+
+def share(number: float) -> str:
+    """Write a share between 0 and 1 as a percentage with three significant digits: 97.3 %."""
+    return f"{100 * number:.3g}{_GROUP}%"

@@ -1,0 +1,119 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.reference import reference
+from attnscope.kernels.tiled import Block, key_tiles, tiled
+from tests.shapes import Case, every_case
+from tests.tolerance import assert_as_good_as, pytorch_attention
+
+SMALL = Block(queries=8, keys=16, scores=512)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watches every operation and keeps the number of elements of the largest result."""
+
+    elements = 0
+    scores = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        if func is torch.ops.aten.exp_.default:
+            self.scores += result.numel()
+        return result
+
+
+@every_case()
+@pytest.mark.parametrize(
+    ("dtype", "block"),
+    [("float32", None), ("float32", SMALL), ("bfloat16", SMALL), ("float16", SMALL)]
+    + [("float64", SMALL)],
+    ids=lambda value: value or "default block" if not isinstance(value, Block) else "small block",
+)
+def test_equals_the_reference(case: Case, block: Block | None, dtype) -> None:
+    inputs = case.inputs(dtype)
+    exact = reference(*inputs.tensors, inputs.call, **inputs.extras)
+    theirs, theirs_lse = pytorch_attention(*inputs.tensors, inputs.call, **inputs.extras)
+    found = tiled(*inputs.tensors, inputs.call, **inputs.extras, block=block)
+    assert_as_good_as(found.out_BHQD, exact.out_BHQD, theirs)
+    assert_as_good_as(found.lse_BHQ, exact.lse_BHQ, theirs_lse)
+
+
+def test_takes_transposed_queries_as_models_hand_them() -> None:
+    inputs = Case(id="transposed").inputs()
+    q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in inputs.tensors)
+    assert not q.is_contiguous()
+    expected = tiled(*inputs.tensors, inputs.call).out_BHQD
+    torch.testing.assert_close(tiled(q, k, v, inputs.call).out_BHQD, expected)
+
+
+def test_survives_scores_that_overflow_an_exponential() -> None:
+    inputs = Case(id="large").inputs()
+    call = AttentionCall.of(*inputs.tensors, scale=1000.0)
+    exact = reference(*inputs.tensors, call)
+    found = tiled(*inputs.tensors, call, block=SMALL)
+    torch.testing.assert_close(found.out_BHQD.double(), exact.out_BHQD, atol=1e-2, rtol=0)
+    assert found.lse_BHQ.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [512, 2048])
+def test_holds_one_tile_and_no_repeated_key(length: int) -> None:
+    # k alone has G·K·D = length · 64 elements, repeated it would have four times that.
+    case = Case(id="long", queries=length, keys=length, query_heads=8, kv_heads=2, head_dim=32)
+    inputs = case.inputs()
+    block = Block(queries=32, keys=64, scores=2**13)
+    with LargestTensor() as watched:
+        tiled(*inputs.tensors, inputs.call, block=block)
+    assert watched.elements == inputs.q_BHQD.numel()
+    assert watched.elements < length * length
+
+
+def test_work_is_proportional_to_the_window() -> None:
+    scores = []
+    for length in (512, 1024, 2048):
+        case = Case(
+            id="window",
+            queries=length,
+            keys=length,
+            query_heads=1,
+            kv_heads=1,
+            pattern=pattern("sliding_window", window=64),
+        )
+        inputs = case.inputs()
+        with LargestTensor() as watched:
+            tiled(*inputs.tensors, inputs.call, block=Block(queries=64, keys=64, scores=2**12))
+        scores.append(watched.scores)
+    assert scores[2] < 2.2 * scores[1] < 2.2 * 2.2 * scores[0]
+    assert scores[2] < 2048 * (64 + 64 + 4)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "queries", "expected"),
+    [
+        (pattern("full"), range(0, 8), [(range(0, 16), True), (range(16, 20), True)]),
+        (
+            pattern("causal"),
+            range(8, 12),
+            [(range(0, 9), True), (range(9, 12), False)],
+        ),
+        (
+            pattern("sliding_window", window=4),
+            range(8, 12),
+            [(range(5, 8), False), (range(8, 9), True), (range(9, 12), False)],
+        ),
+        (pattern("sliding_window", window=1), range(8, 10), [(range(8, 10), False)]),
+        (pattern("causal"), range(-4, -1), []),
+    ],
+)
+def test_tiles_cover_what_is_seen_and_know_what_is_whole(chosen, queries, expected) -> None:
+    assert list(key_tiles(chosen, queries, 20, 16)) == expected
+
+
+def test_tiles_of_a_window_that_ends_inside_a_block() -> None:
+    tiles = list(key_tiles(pattern("sinks_window", window=4, sinks=2), range(8, 12), 20, 16))
+    assert [keys for keys, whole in tiles if whole] == [range(0, 2), range(8, 9)]

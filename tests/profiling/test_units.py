@@ -1,0 +1,28 @@
+import pytest
+
+from attnscope.profiling.units import count, nbytes, seconds, share
+
+N = "\u202f"
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (count(0), "0"),
+        (count(131_072), f"131{N}072"),
+        (nbytes(512), f"512{N}B"),
+        (nbytes(1023), f"1{N}023{N}B"),
+        (nbytes(1024), f"1.00{N}KiB"),
+        (nbytes(7.1 * 2**20), f"7.10{N}MiB"),
+        (nbytes(150 * 2**30), f"150{N}GiB"),
+        (nbytes(2**70), f"1048576{N}PiB"),
+        (seconds(0.3512), f"0.35{N}s"),
+        (seconds(12.4), f"12{N}s"),
+        (seconds(185), f"3{N}min 05{N}s"),
+        (seconds(7800), f"2{N}h 10{N}min"),
+        (share(0.9731), f"97.3{N}%"),
+        (share(1), f"100{N}%"),
+    ],
+)
+def test_numbers_as_text(written: str, text: str) -> None:
+    assert written == text

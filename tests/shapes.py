@@ -1,0 +1,150 @@
+"""The one table of odd cases that every kernel is held to.
+
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall, Dtype
+from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.pattern import Pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """One call and its tensors."""
+
+    call: AttentionCall
+    q_BHQD: Tensor
+    k_BGKD: Tensor
+    v_BGKD: Tensor
+    sinks_H: Tensor | None
+    visible_keys_BK: Tensor | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v."""
+        return self.q_BHQD, self.k_BGKD, self.v_BGKD
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The keyword arguments every kernel takes."""
+        return {"sinks_H": self.sinks_H, "visible_keys_BK": self.visible_keys_BK}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One line of the table."""
+
+    id: str
+    batch: int = 1
+    query_heads: int = 4
+    kv_heads: int = 2
+    queries: int = 33
+    keys: int = 33
+    head_dim: int = 16
+    value_dim: int | None = None
+    pattern: Pattern = field(default_factory=lambda: pattern("causal"))
+    query_offset: int | None = None
+    softcap: float | None = None
+    sinks: bool = False
+    padding: Literal["left", "right", None] = None
+
+    def inputs(self, dtype: Dtype = "float32", *, device: str = "cpu") -> Inputs:
+        """Random tensors of this case: peaky enough that a wrong pair is seen in the output."""
+        generator = torch.Generator().manual_seed(len(self.id))
+
+        def normal(*shape: int) -> Tensor:
+            made = torch.randn(*shape, generator=generator)
+            return made.to(getattr(torch, dtype)).to(device)
+
+        q_BHQD = normal(self.batch, self.query_heads, self.queries, self.head_dim) * 2
+        k_BGKD = normal(self.batch, self.kv_heads, self.keys, self.head_dim)
+        v_BGKD = normal(self.batch, self.kv_heads, self.keys, self.value_dim or self.head_dim)
+        sinks_H = torch.randn(self.query_heads, generator=generator).to(device)
+        call = AttentionCall.of(
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            pattern=self.pattern,
+            query_offset=self.query_offset,
+            softcap=self.softcap,
+            has_sinks=self.sinks,
+            has_padding=self.padding is not None,
+        )
+        return Inputs(
+            call=call,
+            q_BHQD=q_BHQD,
+            k_BGKD=k_BGKD,
+            v_BGKD=v_BGKD,
+            sinks_H=sinks_H if self.sinks else None,
+            visible_keys_BK=self._visible_keys(device),
+        )
+
+    def _visible_keys(self, device: str) -> Tensor | None:
+        if self.padding is None:
+            return None
+        position_K = torch.arange(self.keys, device=device)
+        # Sequence b has 5·(b + 1) padded keys, so the sequences of a batch differ.
+        hidden_B = 5 * torch.arange(1, self.batch + 1, device=device)[:, None]
+        if self.padding == "left":
+            return position_K >= hidden_B
+        return position_K < self.keys - hidden_B
+
+
+CASES = (
+    Case(id="causal"),
+    Case(id="full", pattern=pattern("full")),
+    Case(id="odd lengths", queries=37, keys=37, batch=2),
+    Case(id="one token", queries=1, keys=1),
+    Case(id="more keys than queries", queries=7, keys=41),
+    Case(id="more keys, aligned top left", queries=7, keys=41, query_offset=0),
+    Case(id="fewer keys than queries", queries=19, keys=5, pattern=pattern("full")),
+    Case(id="one query", queries=1, keys=41),
+    Case(id="multi-query", kv_heads=1),
+    Case(id="multi-head", kv_heads=4),
+    Case(id="head_dim 80", head_dim=80),
+    Case(id="value_dim under head_dim", head_dim=24, value_dim=16),
+    Case(id="value_dim over head_dim", head_dim=16, value_dim=24),
+    Case(id="window 1", pattern=pattern("sliding_window", window=1)),
+    Case(id="window 8", pattern=pattern("sliding_window", window=8)),
+    Case(id="window over the keys", pattern=pattern("sliding_window", window=99)),
+    Case(id="window of a cache", queries=5, keys=41, pattern=pattern("sliding_window", window=8)),
+    Case(id="local 8", pattern=pattern("local", window=8)),
+    Case(id="local 1, more keys", queries=5, keys=41, pattern=pattern("local", window=1)),
+    Case(id="local 8, causal", pattern=pattern("local", window=8, causal=True)),
+    Case(id="sinks and window", pattern=pattern("sinks_window", window=6, sinks=3)),
+    Case(
+        id="sinks and window, causal",
+        pattern=pattern("sinks_window", window=6, sinks=3, causal=True),
+    ),
+    Case(id="softcap", softcap=3.0),
+    Case(id="sink logits", sinks=True),
+    Case(id="sink logits, full", sinks=True, pattern=pattern("full")),
+    Case(id="left padding", batch=2, padding="left", pattern=pattern("full")),
+    Case(id="right padding", batch=2, padding="right", pattern=pattern("full")),
+    # The first queries see nothing but padding.
+    Case(id="rows that see nothing", batch=2, padding="left"),
+    Case(id="rows that see nothing but a sink", batch=2, padding="left", sinks=True),
+    Case(
+        id="everything at once",
+        batch=2,
+        queries=11,
+        keys=29,
+        softcap=3.0,
+        sinks=True,
+        padding="right",
+        pattern=pattern("sliding_window", window=8),
+    ),
+)
+
+
+def every_case(*ids: str) -> pytest.MarkDecorator:
+    """Parametrises a test by `case` over the table, or over the lines with these ids."""
+    chosen = [case for case in CASES if not ids or case.id in ids]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.id)

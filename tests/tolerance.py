@@ -1,0 +1,80 @@
+"""The one rule by which a kernel's numbers are right.
+
+An error is judged against the error that PyTorch itself makes on the same inputs in the same dtype,
+never against a constant: the rule of flash-attention's own tests (hopper/test_flash_attn.py).
+"""
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.scores import visible
+
+
+def assert_as_good_as(actual: Tensor, exact: Tensor, same_dtype_reference: Tensor) -> None:
+    """`actual` errs no more than twice what PyTorch errs, plus the rounding of the reference
+    (one unit in the last place of its largest number).
+
+    Args:
+        actual: What the kernel gave.
+        exact: float64, what it should be.
+        same_dtype_reference: What PyTorch's own attention gives in the kernel's dtype.
+    """
+    assert actual.shape == exact.shape, f"shape {tuple(actual.shape)}, not {tuple(exact.shape)}"
+    assert actual.dtype == same_dtype_reference.dtype
+    assert not actual.isnan().any(), "NaN"
+    finite = exact.isfinite()
+    assert torch.equal(actual[~finite].double(), exact[~finite]), "an infinity out of place"
+    if not finite.any():
+        return
+    exact, actual = exact[finite], actual[finite]
+    theirs = (same_dtype_reference[finite].double() - exact).abs().max().item()
+    assert theirs == theirs, "the reference itself is NaN"
+    rounding = torch.finfo(actual.dtype).eps * exact.abs().max().item()
+    allowed = 2 * theirs + rounding
+    ours = (actual.double() - exact).abs().max().item()
+    assert ours <= allowed, f"error {ours:.2e}, allowed {allowed:.2e} (PyTorch errs {theirs:.2e})"
+
+
+def pytorch_attention(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    call: AttentionCall,
+    *,
+    sinks_H: Tensor | None = None,
+    visible_keys_BK: Tensor | None = None,
+    dense: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """PyTorch's own attention in the inputs' dtype, and the log-sum-exp in float32 (float64).
+
+    `scaled_dot_product_attention` with an explicit mask; a sink is one more key of value 0. With
+    softcap, which it lacks, or when `dense` is asked: matmul, softmax, matmul.
+    """
+    group = call.group_size
+    dtype = torch.float64 if q_BHQD.dtype == torch.float64 else torch.float32
+    k_BHKD, v_BHKD = k_BGKD.repeat_interleave(group, 1), v_BGKD.repeat_interleave(group, 1)
+    queries = range(call.query_offset, call.query_offset + call.query_length)
+    padding = None if visible_keys_BK is None else visible_keys_BK[:, None]
+    seen = visible(call.pattern, queries, range(call.key_length), padding)
+    bias = torch.zeros(seen.shape, dtype=q_BHQD.dtype).masked_fill(~seen, -torch.inf)
+    bias = bias.expand(call.batch, call.query_heads, -1, -1)
+    if sinks_H is not None:
+        column = sinks_H.to(bias.dtype)[:, None, None].expand(*bias.shape[:3], 1)
+        bias = torch.cat([bias, column], -1)
+        k_BHKD, v_BHKD = (torch.nn.functional.pad(t, (0, 0, 0, 1)) for t in (k_BHKD, v_BHKD))
+    raw = (q_BHQD * call.scale) @ k_BHKD.mT
+    if call.softcap is not None:
+        raw = call.softcap * torch.tanh(raw / call.softcap)
+    biased = raw + bias
+    if dense or call.softcap is not None:
+        out = torch.softmax(biased.to(dtype), -1).nan_to_num().to(q_BHQD.dtype) @ v_BHKD
+    else:
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q_BHQD, k_BHKD, v_BHKD, attn_mask=bias, scale=call.scale
+        ).nan_to_num()
+    single = (q_BHQD.to(dtype) * call.scale) @ k_BHKD.to(dtype).mT
+    if call.softcap is not None:
+        single = call.softcap * torch.tanh(single / call.softcap)
+    lse = torch.logsumexp(single + bias.to(dtype), -1)
+    return out, lse
