@@ -74,7 +74,7 @@ def first() -> dict[str, Any]:
 
 
 def start(engine: Engine, arguments: dict[str, Any], *, owner: str) -> str:
-    """Join the job that makes this capture, or submit it; a capture still held is found again at once.
+    """Join the job that makes this capture, or submit it; one still held is found again at once.
 
     Raises:
         QueueFull: The owner has too many jobs waiting.

@@ -36,9 +36,7 @@ def shelf(context: Context) -> CaptureShelf:
     """The captures of this worker's data folder."""
 
     def make() -> CaptureShelf:
-        from attnscope.kernels.backends.backend import Backend
-    from attnscope.kernels.call import AttentionCall
-    from attnscope.models.captured import Capture
+        from attnscope.models.captured import Capture
 
         settings = context.settings
         return CaptureShelf(
