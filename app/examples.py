@@ -26,9 +26,13 @@ class Example:
     about: str
 
 
-@cache
-def examples(path: Path = PATH) -> tuple[Example, ...]:
+def examples() -> tuple[Example, ...]:
     """Read the shipped prompts, the one of a first visit first."""
+    return _read(PATH)
+
+
+@cache
+def _read(path: Path) -> tuple[Example, ...]:
     entries = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
         Example(title=entry["title"], text=entry["text"], about=entry["about"]) for entry in entries

@@ -15,6 +15,7 @@ import anyio
 import streamlit as st
 from starlette.middleware import Middleware
 
+from attnscope.app.inspections import first
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
@@ -24,10 +25,6 @@ from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.settings import Settings
 
 PAGES = Path(__file__).resolve().with_name("main.py")
-FIRST: dict[str, object] = {
-    "source": "demo",
-    "texts": ["Once upon a time there was a small house by the river."],
-}
 log = logging.getLogger("attnscope.server")
 
 
@@ -41,7 +38,7 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
         with provided(engine):
             if settings.prompt_at_start:
                 threading.Thread(
-                    target=warm_up, args=(engine, FIRST), name="warm up", daemon=True
+                    target=warm_up, args=(engine, first()), name="warm up", daemon=True
                 ).start()
             yield {"engine": engine}
     finally:

@@ -77,6 +77,13 @@ class Engine(Protocol):
         """
         ...
 
+    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
+        """The id of a job that waits or runs with exactly these arguments, or None.
+
+        A reload of the page, or a second visitor who asks the same, joins it instead of queueing another.
+        """
+        ...
+
     def status(self, job_id: str) -> JobStatus:
         """The job's snapshot; raises JobMissing."""
         ...

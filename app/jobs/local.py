@@ -137,6 +137,10 @@ class LocalEngine:
         self._dispatch()
         return job_id
 
+    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
+        """See Engine."""
+        return self._queue.under_way(kind, arguments)
+
     def status(self, job_id: str) -> JobStatus:
         """See Engine."""
         return self._queue.status(job_id)

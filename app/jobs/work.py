@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
+from attnscope.kernels.errors import PromptRefused
 
 if TYPE_CHECKING:
     from attnscope.models.capture import Capture
@@ -60,29 +61,17 @@ def load(arguments: Arguments, context: Context) -> Result:
     context.progress(0.0, "Opening the model")
     progress = context.part(0.0, 1.0, "Loading the model", unit="share")
     with models(context).borrow(**_wanted(arguments, context), progress=progress) as model:
-        return {
-            "title": model.title,
-            "source": model.source,
-            "revision": model.revision,
-            "kind": model.kind,
-            "device": str(model.device),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "nbytes": model.nbytes,
-            "parameters": model.parameters,
-            "max_length": model.max_length,
-            "layers": model.model.config.get_text_config().num_hidden_layers,
-            "note": model.note,
-        }
+        return _facts(model)
 
 
 def inspect(arguments: Arguments, context: Context) -> Result:
     """Run a prompt, or several, through a model and keep what its heads attended with.
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
-    layers (None for all), byte_budget (None for the server's own).
+    layers (None for all), byte_budget (None for the server's own), chat (put the chat template round each text).
 
     Returns:
-        The capture's id under `capture_id`, its summary, and whether it was there already.
+        The capture's id under `capture_id`, its summary, whether it was there already, and the model's facts.
     """
     from attnscope.models.capture import capture
 
@@ -95,7 +84,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             layers = arguments.get("layers")
             captured = capture(
                 model,
-                list(arguments["texts"]),
+                **_prompts(arguments, model),
                 backend=arguments.get("backend") or "eager",
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
@@ -103,13 +92,54 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             )
             context.progress(0.9, "Saving the capture")
             shelf(context).add(capture_id, captured)
+        facts = _facts(model)
     kept = cast("Capture", shelf(context).get(capture_id))
-    return {"capture_id": capture_id, "kept": was_kept, "summary": describe(capture_id, kept)}
+    return {
+        "capture_id": capture_id,
+        "kept": was_kept,
+        "summary": describe(capture_id, kept),
+        "model": facts,
+    }
+
+
+def _facts(model: "LoadedModel") -> Result:
+    """What the page says of a loaded model."""
+    return {
+        "title": model.title,
+        "source": model.source,
+        "revision": model.revision,
+        "kind": model.kind,
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "nbytes": model.nbytes,
+        "parameters": model.parameters,
+        "max_length": model.max_length,
+        "layers": model.model.config.get_text_config().num_hidden_layers,
+        "has_chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
+        "note": model.note,
+    }
+
+
+def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
+    """The prompts as `capture` takes them: as text, or as the ids of the chat template put round it."""
+    texts = [str(text) for text in arguments["texts"]]
+    if not arguments.get("chat"):
+        return {"text": texts}
+    if not getattr(model.tokenizer, "chat_template", None):
+        raise PromptRefused("This model's tokenizer has no chat template.", "Run it without.")
+    # As ids: the template writes the special tokens itself, and text would be given them twice.
+    rows = [
+        model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        )
+        for text in texts
+    ]
+    return {"input_ids": rows}
 
 
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "backend", "layers")
+    names = ("texts", "chat", "backend", "layers")
     return [
         [arguments.get(name) for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
