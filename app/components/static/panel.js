@@ -2,7 +2,7 @@
 
 import { headsOf, rangeOf, rankOf, valueOf } from "./arrange.js";
 import { h, sharp } from "./dom.js";
-import { count, measure } from "./text.js";
+import { count, inSentence, measure } from "./text.js";
 
 const STRIP = [40, 11];
 
@@ -41,7 +41,7 @@ export class Panel {
       .sort((a, b) => a.rank - b.rank);
     return ranked
       .slice(0, 2)
-      .map(({ key, title, unit }) => `${title} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
+      .map(({ key, title, unit }) => `${inSentence(title)} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
   }
 
   #row({ key, title, unit, explanation, source }, head) {
