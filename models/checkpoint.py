@@ -22,6 +22,7 @@ Kind = Literal["decoder", "encoder"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npz")
 """Weights in formats that can run code when read, or that are not read here."""
 
+_NOT_TEXT = {"image_size", "patch_size", "num_mel_bins", "num_frames", "vision_config", "audio_config"}
 _LONGEST_HEADER = 100 << 20
 _BYTES = {
     "F64": 8,
@@ -186,7 +187,7 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
             not architecture
             or architecture.endswith(("CausalLM", "LMHeadModel", "ConditionalGeneration")),
         )
-    if model_type in MODEL_MAPPING_NAMES:
+    if model_type in MODEL_MAPPING_NAMES and not _NOT_TEXT & set(config):
         return "encoder", model_type, False
     raise ModelUnsupported(
         f"{name} is a {model_type} model, not a decoder or an encoder of text.",

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 Spelling = Literal["bytes", "metaspace", "wordpiece", "plain"]
 
 _METASPACE = "\u2581"
+_INSIDE_WORDS = "'\u2019_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,16 @@ class TokenDisplay:
             return not raw.startswith("##")
         if not piece or not before:
             return False
-        if _is_byte(piece) or _is_byte(before):
-            return piece[0].isspace()
         if piece[0].isspace():
-            return not before[-1].isspace() or piece[0] == "\n"
-        return (
-            before[-1].isspace()
-            and before.strip() == ""
-            and "\n" in before
-            or _kind(piece[0]) != _kind(before[-1])
-        )
+            return piece[0] == "\n" or not before.isspace()
+        if before[-1].isspace():
+            # A blank token belongs to the word it stands before; a line break to none.
+            return "\n" in before or not before.isspace()
+        return not (_is_byte(piece) or _is_byte(before)) and _kind(piece[0]) != _kind(before[-1])
 
 
 def _kind(character: str) -> str:
-    if character.isspace():
-        return "letter"  # A lone space before a word is part of it.
-    if character.isalpha() or character in "'’_":
+    if character.isalpha() or character in _INSIDE_WORDS:
         return "letter"
     return "digit" if character.isdigit() else "sign"
 

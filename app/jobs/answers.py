@@ -32,6 +32,14 @@ Answer = dict[str, Any]
 Arguments = dict[str, Any]
 
 
+def prepare() -> None:
+    """Import what the first answer needs, while nobody waits for it."""
+    from attnscope.kernels import maps
+    from attnscope.models import captured
+
+    del maps, captured
+
+
 def shelf(context: Context) -> CaptureShelf:
     """The captures of this worker's data folder."""
 

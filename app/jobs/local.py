@@ -18,7 +18,7 @@ from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
 from attnscope.app.jobs.wire import Message, unpacked_error
-from attnscope.app.jobs.worker import table
+from attnscope.app.jobs.worker import named
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelled, JobFailed
 
@@ -26,6 +26,23 @@ log = logging.getLogger("attnscope.engine")
 
 _PATIENCE_S = 0.7  # how long a job may take to obey a cancellation before its worker is killed
 _MOST_ENGINES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """What the workers can do, each as `module:NAME`; the modules must be cheap to import.
+
+    Attributes:
+        work: Kinds of job.
+        asks: Questions.
+        prepare_worker: Called in a new device worker before its first job, or empty: slow imports.
+        prepare_reader: Called in a new reader before its first answer, or empty.
+    """
+
+    work: str = "attnscope.app.jobs.work:WORK"
+    asks: str = "attnscope.app.jobs.answers:ASKS"
+    prepare_worker: str = "attnscope.app.jobs.work:prepare"
+    prepare_reader: str = "attnscope.app.jobs.answers:prepare"
 
 
 class _WorkerGoneError(Exception):
@@ -53,20 +70,13 @@ class LocalEngine:
 
     Args:
         settings: Data folder, devices, limits.
-        work: `module:NAME` of the table of job kinds; its module must be cheap to import.
-        asks: `module:NAME` of the table of questions.
+        tables: What the workers can do.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        work: str = "attnscope.app.jobs.work:WORK",
-        asks: str = "attnscope.app.jobs.answers:ASKS",
-    ) -> None:
+    def __init__(self, settings: Settings, tables: Tables | None = None) -> None:
+        self._tables = tables or Tables()
         self._settings = settings
-        self._tables = {"work": work, "asks": asks}
-        self._kinds = tuple(table(work))
+        self._kinds = tuple(named(self._tables.work))
         self._lock = threading.RLock()
         self._stopping = False
         self._cancelled: set[str] = set()
@@ -227,9 +237,18 @@ class LocalEngine:
             if self._stopping:
                 return
             seat.is_ready = False
+            prepare = (
+                self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
+            )
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
-                {"settings": settings, "device": seat.device, **self._tables},
+                {
+                    "settings": settings,
+                    "device": seat.device,
+                    "work": self._tables.work,
+                    "asks": self._tables.asks,
+                    "prepare": prepare,
+                },
                 environment=self._environment(seat),
                 on_message=lambda process, message: self._heard(seat, message),
                 on_exit=lambda process, code: self._lost(seat, code),
@@ -246,7 +265,13 @@ class LocalEngine:
             threads = self._settings.reader_threads or min(cores, 4)
         # A reader must never take a share of a GPU's memory only by importing PyTorch.
         hidden = {} if seat.runs_jobs else {"CUDA_VISIBLE_DEVICES": ""}
-        return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **hidden}
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            # Threads that spin while they wait made maps twenty times slower on a machine at work on something else.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+            **hidden,
+        }
 
     def _heard(self, seat: _Seat, message: Message) -> None:
         said = message["say"]

@@ -30,6 +30,13 @@ def models(context: Context) -> "ModelShelf":
     return context.resources.get("models", make)
 
 
+def prepare() -> None:
+    """Import what the first job needs, while nobody waits for it."""
+    from attnscope.models import capture, shelf
+
+    del capture, shelf
+
+
 def plan(arguments: Arguments, context: Context) -> Result:
     """What an `inspect` job with these arguments would hold: tokens of each prompt, bytes of each layer and in all."""
     from attnscope.models.capture import plan as plan_of

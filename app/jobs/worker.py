@@ -43,8 +43,8 @@ class Ask:
     lane: Lane = "quick"
 
 
-def table(path: str) -> dict[str, Any]:
-    """The table named `module:NAME`."""
+def named(path: str) -> Any:
+    """What `module:NAME` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -58,8 +58,8 @@ class Worker:
         self._wire = wire
         self._settings = Settings(**settings)
         self._device: str = start["device"]
-        self._work: dict[str, Work] = table(start["work"])
-        self._asks: dict[str, Ask] = table(start["asks"])
+        self._work: dict[str, Work] = named(start["work"])
+        self._asks: dict[str, Ask] = named(start["asks"])
         self._resources = Resources()
         self._stops: dict[str, threading.Event] = {}
         self._jobs = ThreadPoolExecutor(1, "job")
@@ -67,6 +67,9 @@ class Worker:
             "quick": ThreadPoolExecutor(2, "quick"),
             "patient": ThreadPoolExecutor(2, "patient"),
         }
+        if start["prepare"]:
+            # In the job lane: the first job needs it done, and messages are read meanwhile.
+            self._jobs.submit(named(start["prepare"])).add_done_callback(_prepared)
 
     def serve(self) -> None:
         """Handle messages until the server goes away or says stop."""
@@ -151,6 +154,13 @@ class Worker:
             reason, remedy = reasons.of_error(error)
             error = AttnscopeError(reason, f"{remedy} Reference {reference}.")
         self._wire.send({"say": "answer", "id": ask_id, "error": packed_error(error)})
+
+
+def _prepared(future: Future[None]) -> None:
+    error = future.exception()
+    if error is not None:
+        # Not the end: the job that needs it will meet the same error, and tell its visitor.
+        log.error("Preparing the worker failed: %s", error, exc_info=error)
 
 
 def _checked(work: Work | None, arguments: dict[str, Any], context: Context) -> dict[str, Any]:

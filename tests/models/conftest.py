@@ -1,6 +1,7 @@
 """Tiny random models of many families, made from their configurations: no download, no trained weights."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,3 +164,21 @@ def tiny_family() -> Callable[[str], LoadedModel]:
         return made[family]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def saved_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with its tokenizer, saved as transformers saves models; copy before changing it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny(DECODERS["llama"](), hf.AutoModelForCausalLM).save_pretrained(folder)
+    tiny_tokenizer("left").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def saved_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with its masked-language-model head."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    tiny(ENCODERS["bert"](), hf.AutoModelForMaskedLM).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
