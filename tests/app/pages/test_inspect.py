@@ -13,7 +13,8 @@ from attnscope.app.state import Key
 from attnscope.kernels.errors import QueueFull
 from tests.app.pages.engines import FakeEngine
 
-MAIN = str(Path(examples.__file__).with_name("main.py"))
+# Run from elsewhere: beside a folder named `pages`, AppTest would run its files as pages.
+SCRIPT = "from attnscope.app.main import main\n\nmain()\n"
 EXAMPLES = [
     {
         "title": "A key",
@@ -39,7 +40,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 @pytest.fixture
 def visit(engine: FakeEngine) -> Open:
     def visit(**query: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=30)
+        app = AppTest.from_string(SCRIPT, default_timeout=30)
         for name, value in query.items():
             app.query_params[name] = value
         return app.run()
@@ -264,6 +265,6 @@ def test_without_its_server_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ATTNSCOPE_DATA", str(tmp_path))
-    app = AppTest.from_file(MAIN, default_timeout=30).run()
+    app = AppTest.from_string(SCRIPT, default_timeout=30).run()
     assert not app.exception
     assert "without its server" in told(app)
