@@ -79,15 +79,16 @@ class Mixture:
     """What a micro-batch may be at one moment of the curriculum."""
 
     random_share: float
+    random_ids: tuple[int, int]
     random_length: int
     max_period: int
     text_lengths: dict[int, float]
 
 
-def mixture(progress: float) -> Mixture:
+def mixture(progress: float, vocabulary: int) -> Mixture:
     """The curriculum at ``progress`` in [0, 1].
 
-    First almost nothing but short repeated random segments, on which previous-token heads and then
+    First almost nothing but short repeated random segments of 256 common tokens, on which previous-token heads and then
     induction heads pay at once; then text takes over while periods and sequences grow. Repeated
     random segments never vanish, so that nothing is forgotten.
     """
@@ -98,15 +99,21 @@ def mixture(progress: float) -> Mixture:
     if progress > 0.70:
         lengths = {256: 0.6, 1024: 0.25, 2048: 0.15}
     return Mixture(
-        random_share=0.9 - 0.7 * ramp,
+        random_share=0.8 - 0.6 * ramp,
+        random_ids=(round(258 - 256 * ramp), round(514 + (vocabulary - 514) * ramp)),
         random_length=64 if progress < 0.15 else 256,
-        max_period=round(22 + 106 * ramp),
+        max_period=round(16 + 112 * ramp),
         text_lengths=lengths,
     )
 
 
 def repeated_tokens(
-    *, rows: int, length: int, periods: tuple[int, int], vocabulary: int, generator: torch.Generator
+    *,
+    rows: int,
+    length: int,
+    periods: tuple[int, int],
+    ids: tuple[int, int],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """BEGIN, then a random segment repeated to the end; each row has its own period.
 
@@ -115,22 +122,22 @@ def repeated_tokens(
     """
     low, high = periods
     period_B = torch.randint(low, high + 1, (rows,), generator=generator)
-    segment = torch.randint(SPECIAL_TOKENS, vocabulary, (rows, high), generator=generator)
+    segment = torch.randint(*ids, (rows, high), generator=generator)
     position_BT = torch.arange(length - 1)[None, :] % period_B[:, None]
     tokens_BT = torch.full((rows, length), BEGIN_ID)
     tokens_BT[:, 1:] = segment.gather(1, position_BT)
     return tokens_BT, period_B
 
 
-def random_batch(now: Mixture, *, tokens: int, vocabulary: int, seed: int) -> Batch:
+def random_batch(now: Mixture, *, tokens: int, seed: int) -> Batch:
     """Repeated random segments; the first copy, which nobody can predict, is not a target."""
     length = now.random_length
     generator = torch.Generator().manual_seed(seed)
     tokens_BT, period_B = repeated_tokens(
         rows=tokens // length,
         length=length,
-        periods=(6, min(now.max_period, length // 2 - 1)),
-        vocabulary=vocabulary,
+        periods=(4, min(now.max_period, length // 2 - 1)),
+        ids=now.random_ids,
         generator=generator,
     )
     target_BT = torch.full_like(tokens_BT, IGNORED)
@@ -161,10 +168,9 @@ def text_batch(tokenizer: Tokenizer, *, tokens: int, length: int, seed: int) -> 
 
 def micro_batch(tokenizer: Tokenizer, *, progress: float, tokens: int, seed: int) -> Batch:
     """One micro-batch, drawn from the curriculum at ``progress``: a function of its arguments."""
-    now = mixture(progress)
+    now = mixture(progress, tokenizer.get_vocab_size())
     rng = Random(seed)
     if rng.random() < now.random_share:
-        vocabulary = tokenizer.get_vocab_size()
-        return random_batch(now, tokens=tokens, vocabulary=vocabulary, seed=seed)
+        return random_batch(now, tokens=tokens, seed=seed)
     (length,) = rng.choices(list(now.text_lengths), list(now.text_lengths.values()))
     return text_batch(tokenizer, tokens=tokens, length=length, seed=seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from attnscope.models.demo_data import repeated_tokens, text_rows
+from attnscope.models.demo_data import SPECIAL_TOKENS, repeated_tokens, text_rows
 
 LOCAL_KEYS = 8
 
@@ -57,6 +57,7 @@ def head_scores(
     *,
     seed: int = 7,
     periods: tuple[int, int] = (6, 22),
+    ids: tuple[int, int] | None = None,
     random_shape: tuple[int, int] = (16, 64),
     text_shape: tuple[int, int] = (8, 256),
 ) -> HeadScores:
@@ -67,6 +68,7 @@ def head_scores(
         tokenizer: its tokenizer.
         seed: of the held-out documents (an odd seed of the generator) and of the random tokens.
         periods: shortest and longest random segment, in tokens.
+        ids: first token id and one past the last, for random tokens; all but the special ones.
         random_shape: rows and length of the random sequences.
         text_shape: rows and length of the text sequences.
     """
@@ -75,7 +77,7 @@ def head_scores(
         rows=rows,
         length=length,
         periods=periods,
-        vocabulary=tokenizer.get_vocab_size(),
+        ids=ids or (SPECIAL_TOKENS, tokenizer.get_vocab_size()),
         generator=torch.Generator().manual_seed(1_000_000_007 + seed),
     )
     weights_LBHQK, logits = attention_of(model, tokens_BT)

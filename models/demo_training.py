@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from attnscope.models import demo_data
+from attnscope.models import demo_card, demo_data
 from attnscope.models.demo_optimizer import Muon
-from attnscope.models.demo_scores import HeadScores, head_scores
+from attnscope.models.demo_scores import head_scores
 
 logger = logging.getLogger(__name__)
 WARMUP_STEPS = 40
@@ -45,13 +46,14 @@ class Plan:
     vocabulary: int = 1024
     layers: int = 4
     hidden: int = 256
-    ffn: int = 512
+    ffn: int = 384
     query_heads: int = 8
     kv_heads: int = 2
-    head_dim: int = 32
+    head_dim: int = 64
     micro_batch_tokens: int = 2048
     micro_batches: int = 4
     matrix_lr: float = 0.02
+    embedding_lr: float = 1e-2
     vector_lr: float = 4e-3
     tokenizer_documents: int = 5000
     score_every_tokens: int = 1_000_000
@@ -91,8 +93,12 @@ class Progress:
 def new_model(plan: Plan) -> Qwen3ForCausalLM:
     """A Qwen3 of the plan's shape with random weights.
 
-    Matrices start with a standard deviation of 1/sqrt(inputs), and those that write to the residual
-    stream at zero, so that at first every layer is the identity.
+    Embeddings start large, so that the steps Muon makes do not drown them, and the last norm small,
+    so that logits stay moderate although they use the same embeddings. Matrices start with a
+    standard deviation of 1/sqrt(inputs), and those that write to the residual stream at zero, so
+    that at first every layer is the identity. Biases of queries and keys start as large as what
+    they are added to: a part of every query and key that does not depend on its token is what
+    attention to relative positions is made of.
     """
     torch.manual_seed(plan.seed)
     config = Qwen3Config(
@@ -103,6 +109,7 @@ def new_model(plan: Plan) -> Qwen3ForCausalLM:
         num_attention_heads=plan.query_heads,
         num_key_value_heads=plan.kv_heads,
         head_dim=plan.head_dim,
+        attention_bias=True,
         max_position_embeddings=demo_data.MAX_POSITIONS,
         tie_word_embeddings=True,
         bos_token_id=demo_data.BEGIN_ID,
@@ -112,11 +119,15 @@ def new_model(plan: Plan) -> Qwen3ForCausalLM:
     )
     model = Qwen3ForCausalLM(config)
     with torch.no_grad():
+        model.model.embed_tokens.weight.normal_(std=0.5)
+        model.model.norm.weight.fill_(0.06)
         for name, parameter in model.model.layers.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.zero_()
             elif parameter.ndim == 2:
                 parameter.normal_(std=parameter.shape[1] ** -0.5)
+            elif name.endswith(("q_proj.bias", "k_proj.bias")):
+                parameter.normal_()
             elif name.endswith(("q_norm.weight", "k_norm.weight")):
                 parameter.fill_(1.4)  # sharper attention from the first step on
     return model
@@ -126,10 +137,14 @@ def optimizers_for(model: Qwen3ForCausalLM, plan: Plan) -> list[torch.optim.Opti
     """Muon for the matrices of the layers, AdamW for embeddings and norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     taken = {id(p) for p in matrices}
+    embedding = model.model.embed_tokens.weight
+    taken.add(id(embedding))
     others = [p for p in model.parameters() if id(p) not in taken]
+    adam = partial(torch.optim.AdamW, betas=(0.9, 0.98), weight_decay=0.0)
     return [
         Muon(matrices, lr=plan.matrix_lr, weight_decay=0.1 * plan.matrix_lr),
-        torch.optim.AdamW(others, lr=plan.vector_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        adam([embedding], lr=plan.embedding_lr),
+        adam(others, lr=plan.vector_lr),
     ]
 
 
@@ -212,7 +227,7 @@ class Run:
             loss = batch_loss(self.model, batch)
             (loss / plan.micro_batches).backward()
             before = progress.losses.get(batch.kind, loss.item())
-            progress.losses[batch.kind] = 0.9 * before + 0.1 * loss.item()
+            progress.losses[batch.kind] = 0.8 * before + 0.2 * loss.item()
         self._sum_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         factor = learning_rate_factor(progress.step, share)
@@ -240,18 +255,24 @@ class Run:
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view_as(gradient))
 
-    def scores(self) -> HeadScores:
-        """Head scores of a copy of the model that runs eager attention."""
+    def eager_model(self) -> Qwen3ForCausalLM:
+        """A copy of the model that runs eager attention, which returns its weights."""
         config = Qwen3Config(**self.model.config.to_dict())
         config._attn_implementation = "eager"
         eager = Qwen3ForCausalLM(config)
         eager.load_state_dict(self.model.state_dict())
-        return head_scores(eager, self.tokenizer)
+        return eager.eval()
+
+    def export(self, out: Path) -> None:
+        """Write the model as it stands to ``out``, with its card."""
+        last = json.loads(self.log.read_text(encoding="utf-8").splitlines()[-1])
+        demo_card.export(self.eager_model(), self.tokenizer, log=self.log, last=last, out=out)
 
     def measure(self) -> None:
         """Score the heads, append a line to the log, and save a checkpoint."""
         start, progress = time.monotonic(), self.progress
-        scores = self.scores()
+        now = demo_data.mixture(progress.share(self.plan), self.plan.vocabulary)
+        scores = head_scores(self.eager_model(), self.tokenizer, ids=now.random_ids)
         line = {
             "step": progress.step,
             "tokens": progress.tokens,
@@ -322,6 +343,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.multiprocessing.spawn(
         work_in, args=(options.workers, plan, options.work), nprocs=options.workers
     )
+    Run(plan, options.work).export(options.out)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def inventory(rng: Random) -> str:
     """A shop's goods with counts and prices, then what one customer buys, with the sum."""
     keeper, customer = words.people(rng, 2)
     goods = words.some(rng, words.GOODS, rng.randint(4, 7))
-    counts = [rng.randint(2, 20) for _ in goods]
+    counts = [rng.randint(3, 20) for _ in goods]
     prices = [rng.randint(1, 9) for _ in goods]
     lines = [f"The shop of {keeper.name} in {words.invented_place(rng)}", ""]
     lines += [
@@ -161,9 +161,9 @@ def word_problem(rng: Random) -> str:
     lines = [f"{one.name} has {has[one.name]} {food}. {two.name} has {has[two.name]} {food}."]
     for _ in range(rng.randint(2, 5)):
         giver, taker = (one, two) if rng.random() < 0.5 else (two, one)
-        if has[giver.name] < 2:
+        if has[giver.name] < 4:
             giver, taker = taker, giver
-        gift = rng.randint(1, min(has[giver.name] - 1, 6))
+        gift = rng.randint(2, min(has[giver.name] - 2, 6))
         before = has[giver.name], has[taker.name]
         has[giver.name] -= gift
         has[taker.name] += gift

@@ -228,7 +228,7 @@ def _event(rng: Random, village: str, cast: list[words.Person], items: list[str]
         f"{who.name} put the {item} in {pick(rng, words.ROOMS)} and {deed}.",
         f"It was {an(pick(rng, words.WEATHERS))} day, and {who.name} felt {pick(rng, words.MOODS)} "
         f"because the {item} was {pick(rng, ('safe', 'lost', 'new', 'clean', 'gone', 'ready'))}.",
-        f"{who.name} the {who.trade} carried {an(item)} to {spot}, and {other.name} the "
+        f"{who.name} the {who.trade} carried the {item} to {spot}, and {other.name} the "
         f"{other.trade} carried it back.",
         f'"{other.name}!" called {who.name} {pick(rng, words.ADVERBS)}, and {other.name} came to '
         f"{spot}.",
