@@ -27,8 +27,18 @@ class Example:
 
 
 def examples() -> tuple[Example, ...]:
-    """Read the shipped prompts, the one of a first visit first."""
-    return _read(PATH)
+    """Read the shipped prompts, the one of a first visit first.
+
+    Raises:
+        PromptRefused: The file that ships with the dashboard is missing.
+    """
+    try:
+        return _read(PATH)
+    except OSError as error:
+        raise PromptRefused(
+            f"The shipped prompts are missing: {PATH} cannot be read.",
+            "Install the dashboard again, with its assets.",
+        ) from error
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import streamlit as st
 from starlette.middleware import Middleware
+from streamlit.runtime.pages_manager import PagesManager
 
 from attnscope.app.inspections import first
 from attnscope.app.jobs.access import provided
@@ -23,6 +24,9 @@ from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
 from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.settings import Settings
+
+# Streamlit would run every file of a folder named `pages` as a page of its own; ours are modules.
+PagesManager.uses_pages_directory = False
 
 PAGES = Path(__file__).resolve().with_name("main.py")
 log = logging.getLogger("attnscope.server")
