@@ -54,7 +54,7 @@ class Survey:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of what `_features` gives, in its order."""
+        """Names of what `worth` gives, in its order."""
         tokens = () if self._tokens_K is None else ("duplicate_token", "induction")
         windows = tuple(f"window_mass_{window}" for window in self._windows)
         return ("mass", "mean_distance", "sink_mass", "previous_token", *tokens, *windows)
@@ -122,7 +122,7 @@ class Survey:
             x_HRC.sub_(lse_HR[..., None]).add_(hidden_RC).clamp_(LOWEST_LOG, HIGHEST_LOG)
             weights_HRC = x_HRC.exp()
             log_HR += x_HRC.mul_(weights_HRC).sum(-1)
-            features_RFC = self._features(queries, keys)
+            features_RFC = self.worth(queries, keys)
             sums_RHF = sums_RHF + torch.bmm(
                 weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
             )
@@ -148,7 +148,7 @@ class Survey:
         )
         return values, visible_R
 
-    def _features(self, queries: slice, keys: range) -> Tensor:
+    def worth(self, queries: slice, keys: range) -> Tensor:
         """What a pair is worth to each diagnostic that is a sum: float32 `[R, F, C]`."""
         at_R1 = self._at_Q[queries, None]
         shape = (len(at_R1), len(self.features), len(keys))
