@@ -15,19 +15,21 @@ import anyio
 import streamlit as st
 from starlette.middleware import Middleware
 
+from attnscope.app.examples import example
+from attnscope.app.images import ImageServer
+from attnscope.app.inspections import arguments_of
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
+from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.settings import Settings
+from attnscope.app.view import View
 
 PAGES = Path(__file__).resolve().with_name("main.py")
-FIRST: dict[str, object] = {
-    "source": "demo",
-    "texts": ["Once upon a time there was a small house by the river."],
-}
+IMAGES = ImageServer()
 log = logging.getLogger("attnscope.server")
 
 
@@ -41,15 +43,22 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
         with provided(engine):
             if settings.prompt_at_start:
                 threading.Thread(
-                    target=warm_up, args=(engine, FIRST), name="warm up", daemon=True
+                    target=warm_up, args=(engine, first_view()), name="warm up", daemon=True
                 ).start()
             yield {"engine": engine}
     finally:
         await anyio.to_thread.run_sync(engine.stop)
+        await anyio.to_thread.run_sync(IMAGES.close)
+
+
+def first_view() -> dict[str, Any]:
+    """Arguments of the job that the first page needs, exactly as that page will write them."""
+    view = View()
+    return arguments_of(view, (example(view.example).text,))
 
 
 PARTS: dict[str, Any] = {
-    "routes": [*jobs.ROUTES, *maps.ROUTES, *static.ROUTES],
+    "routes": [*jobs.ROUTES, *maps.ROUTES, *Exports(IMAGES).routes, *static.ROUTES],
     "middleware": [Middleware(SecurityHeaders)],
     "lifespan": lifespan,
 }
