@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+SERVER = "server"
+"""Owner of what the server starts by itself."""
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -77,10 +79,10 @@ class Engine(Protocol):
         """
         ...
 
-    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
-        """The id of a job that waits or runs with exactly these arguments, or None.
+    def find(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """The newest job of this kind with exactly these arguments that the owner may share, or None.
 
-        A reload of the page, or a second visitor who asks the same, joins it instead of queueing another.
+        It is done, or the owner's or the server's own: a visitor's unfinished job is nobody else's to cancel.
         """
         ...
 
