@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 import streamlit as st
 from starlette.middleware import Middleware
+from streamlit.runtime.pages_manager import PagesManager
 
-from attnscope.app.examples import example
 from attnscope.app.images import ImageServer
-from attnscope.app.inspections import arguments_of
+from attnscope.app.inspections import first
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
@@ -26,7 +26,9 @@ from attnscope.app.routes import jobs, maps, static
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.settings import Settings
-from attnscope.app.view import View
+
+# Streamlit would run every file of a folder named `pages` as a page of its own; ours are modules.
+PagesManager.uses_pages_directory = False
 
 PAGES = Path(__file__).resolve().with_name("main.py")
 IMAGES = ImageServer()
@@ -43,18 +45,12 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
         with provided(engine):
             if settings.prompt_at_start:
                 threading.Thread(
-                    target=warm_up, args=(engine, first_view()), name="warm up", daemon=True
+                    target=warm_up, args=(engine, first()), name="warm up", daemon=True
                 ).start()
             yield {"engine": engine}
     finally:
         await anyio.to_thread.run_sync(engine.stop)
         await anyio.to_thread.run_sync(IMAGES.close)
-
-
-def first_view() -> dict[str, Any]:
-    """Arguments of the job that the first page needs, exactly as that page will write them."""
-    view = View()
-    return arguments_of(view, (example(view.example).text,))
 
 
 PARTS: dict[str, Any] = {

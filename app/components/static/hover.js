@@ -64,10 +64,8 @@ export class Hover {
   #showPair(at, { query, key }, cell, what) {
     const { extent, sides, view } = what;
     const rows = [
-      ["query", label(extent.queryTokens[query] ?? ""), true],
-      ["", `position ${count(query)}`],
-      ["key", label(extent.keyTokens[key] ?? ""), true],
-      ["", `position ${count(key)}`],
+      [`query ${count(query)}`, label(extent.queryTokens[query] ?? ""), true],
+      [`key ${count(key)}`, label(extent.keyTokens[key] ?? ""), true],
     ];
     if (cell.hidden) {
       rows.push(["weight", "hidden by the mask"]);

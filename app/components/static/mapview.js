@@ -6,7 +6,7 @@ import { ExportMenu } from "./exports.js";
 import { Hover } from "./hover.js";
 import { Loader, request } from "./loader.js";
 import { Pane } from "./pane.js";
-import { drawLegend, extremes, shade, shadeDifference } from "./scales.js";
+import { drawLegend, shade, shadeDifference, survey } from "./scales.js";
 import { failure } from "./states.js";
 import { count, describeMap, label, number } from "./text.js";
 import { inside, regionOf } from "./view.js";
@@ -127,8 +127,7 @@ export class MapView {
       pane.title.textContent = names[index];
       pane.title.hidden = used.length < 2;
     });
-    const { layer, head } = this.store.view;
-    this.title.textContent = `Layer ${layer}, head ${head}`;
+    this.title.textContent = this.sides.map(({ title }) => title).join(" and ");
   }
 
   #fetch() {
@@ -147,7 +146,7 @@ export class MapView {
   }
 
   #took(index, tile) {
-    this.tiles[index] = { ...tile, of: this.sides[index] };
+    this.tiles[index] = { ...tile, ...survey(tile.values), of: this.sides[index] };
     this.#paint();
   }
 
@@ -158,8 +157,7 @@ export class MapView {
     if (!here.length) return;
     const dark = this.theme().dark;
     const region = this.#region();
-    const bounds = here.map(({ values }) => extremes(values));
-    const limits = [Math.min(...bounds.map(([low]) => low)), Math.max(...bounds.map(([, high]) => high))];
+    const limits = [Math.min(...here.map(({ low }) => low)), Math.max(...here.map(({ high }) => high))];
     tiles.forEach((tile, index) => {
       if (!tile) return;
       const { shares, legend } = shade(tile.values, { ...tile, ...pick(view), keys: this.extent.keys, limits });
@@ -193,7 +191,7 @@ export class MapView {
   }
 
   #describe(pane, tile, title) {
-    const at = tile.values.reduce((best, value, index) => (value > (tile.values[best] ?? -Infinity) ? index : best), -1);
+    const { at } = tile;
     const region = `queries ${count(tile.q0)} to ${count(tile.q1 - 1)}, keys ${count(tile.k0)} to ${count(tile.k1 - 1)}`;
     let pair = null;
     if (tile.exact && at >= 0) {

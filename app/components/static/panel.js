@@ -4,7 +4,7 @@ import { headsOf, rangeOf, rankOf, valueOf } from "./arrange.js";
 import { h, sharp } from "./dom.js";
 import { count, measure } from "./text.js";
 
-const STRIP = [46, 11];
+const STRIP = [40, 11];
 
 export class Panel {
   /** @param {{theme: () => object}} parts */
@@ -12,13 +12,15 @@ export class Panel {
     Object.assign(this, { store, theme });
     this.list = h("dl.as-diagnostics");
     this.facts = h("dl.as-facts");
+    this.ranks = h("span.as-note", { title: "Where this head stands among all heads; 1 is the highest value" });
     this.element = h("section.as-panel", { "aria-label": "This head" });
-    this.element.append(h("div.as-head", {}, h("h2", { text: "This head" })), this.list, this.facts);
+    this.element.append(h("div.as-head", {}, h("h2", { text: "This head" }), this.ranks), this.list, this.facts);
   }
 
   setCapture(summary, diagnostics) {
     this.summary = summary;
     this.heads = headsOf(summary);
+    this.ranks.textContent = `rank of ${count(this.heads.length)}`;
     this.diagnostics = diagnostics;
   }
 
