@@ -1,7 +1,8 @@
-"""The Inspect page's viewer: every head of a capture, drawn in the browser from numbers it fetches itself.
+"""The Inspect page's viewer: every head of a capture, drawn in the browser from numbers it fetches.
 
-Streamlit passes a capture's id and the view; the pictures, maps and rows travel over our own routes, so switching a
-head or zooming never reruns the script. What the visitor changes comes back as the view.
+Streamlit passes a capture's id and the view; the pictures, maps and rows travel over our own routes,
+so switching a head or zooming never waits for the script. What the visitor changes comes back as
+the view.
 """
 
 import functools
@@ -79,9 +80,10 @@ def inspector(
 
     Args:
         capture_id: What to show, or None for the page's empty state.
-        summary: The capture's summary, to bring the view into range; the browser reads its own over HTTP.
-        view: The view to open with: layer, head, sequence, reading, scale, pooling, region, pinned, direction,
-            merged, hide_special, sort, filter, compare. A later, different one moves the viewer there.
+        summary: The capture's summary, to bring the view into range; the browser reads its own.
+        view: The view to open with: layer, head, sequence, reading, scale, pooling, region, pinned,
+            direction, merged, hide_special, sort, filter, compare. A later, different one moves
+            the viewer there.
         key: The widget's key in the session.
         captures: Other captures to compare with, each `{"id": ..., "title": ...}`.
         on_change: Called before the script reruns because the visitor changed the view.
