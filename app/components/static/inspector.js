@@ -34,7 +34,7 @@ class Inspector {
   /** Takes what Python gives: another capture opens it, another view is shown. */
   receive({ data, setStateValue, setTriggerValue }) {
     const given = data ?? {};
-    this.report = (view) => setStateValue("view", view);
+    this.report = (view) => setStateValue("view", { ...view, turn: performance.timeOrigin + performance.now() });
     this.runAgain = () => setTriggerValue("run_again", given.capture_id ?? true);
     this.captures = given.captures ?? [];
     this.recolour();
