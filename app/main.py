@@ -7,6 +7,7 @@ import streamlit as st
 from attnscope.app.components.notice import guarded
 from attnscope.app.pages import inspect
 from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.routes.security import VISITOR
 from attnscope.app.settings import Settings
 from attnscope.app.state import Session
 
@@ -16,7 +17,8 @@ STYLE = Path(__file__).resolve().with_name("page.css")
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     kept = KeptPrompts(Settings.from_environment().data / "prompts")
-    session = Session(st.session_state, st.query_params, kept)
+    visitor = st.context.cookies.get(VISITOR, "")
+    session = Session(st.session_state, st.query_params, kept, visitor)
     guarded(lambda: inspect.page(session))()
 
 
@@ -33,4 +35,5 @@ def main() -> None:
     chosen.run()
 
 
-main()
+if __name__ == "__main__":
+    main()

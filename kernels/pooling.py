@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.scores import accumulation_dtype
-from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, Segment, segments
+from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, Segment, exponentials, rows_of, segments
 
 Reduce = Literal["mean", "max", "sum"]
 Reading = Literal["weight", "score", "value_weighted"]
@@ -194,10 +194,10 @@ class Pooler:
         layer, keys = self._layer, slice(segment.start, segment.end)
         x_HRC = layer.scores(q_index, keys)
         if self._reading != "score":
-            lse_HR = self._lse_HQ[:, q_index]
+            lse_HR = rows_of(self._lse_HQ, q_index)
             if block.real_rw is not None:
                 lse_HR = lse_HR.masked_fill(~block.real_rw.flatten().to(self._device), torch.inf)
-            x_HRC.sub_(lse_HR[..., None]).exp_()
+            exponentials(x_HRC.sub_(lse_HR[..., None]))
         if seen_RC is not None:
             x_HRC.masked_fill_(~seen_RC, self._fill)
         rows, width = block.queries_rw.shape

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attnscope.kernels.streaming import BLOCK_KEYS, Layer, segments
+from attnscope.kernels.streaming import BLOCK_KEYS, HIGHEST_LOG, LOWEST_LOG, Layer, segments
 
 ROW_BLOCK_PAIRS = 1 << 20
 """Pairs of one block of whole rows over all its heads: 4 MiB of float32."""
 HELD_SHARE = 0.95
-_MASKED = -1e30
+_NOTHING = 1e-30
 _ROUNDING = 1e-5
 
 
@@ -120,9 +120,10 @@ class Survey:
             seen_RC = part.seen(index, keys)
             visible_R += seen_RC.sum(-1)
             x_HRC = part.scores(queries, slice(segment.start, segment.end)).sub_(lse_HR[..., None])
-            weights_HRC = x_HRC.masked_fill_(~seen_RC, _MASKED).exp()
-            # Where the weight is 0 its log may be anything finite or −inf; the product must be 0.
-            log_HR += x_HRC.clamp_min_(_MASKED).mul_(weights_HRC).sum(-1)
+            # A weight of 1.6e-38 stands for 0: it adds nothing to any sum, nor does its log.
+            x_HRC.masked_fill_(~seen_RC, LOWEST_LOG).clamp_(LOWEST_LOG, HIGHEST_LOG)
+            weights_HRC = x_HRC.exp()
+            log_HR += x_HRC.mul_(weights_HRC).sum(-1)
             features_RFC = self._features(queries, keys)
             sums_RHF = sums_RHF + torch.bmm(
                 weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
@@ -133,14 +134,15 @@ class Survey:
             pieces = [torch.zeros(part.heads, rows, 1, device=lse_HR.device)]
         values = dict(zip(self.features, sums_RHF.permute(2, 1, 0), strict=True))
         mass_HR = values.pop("mass")
-        held = mass_HR > 0
+        held = mass_HR > _NOTHING
         safe_HR = mass_HR.where(held, 1.0)
         entropy_HR = torch.where(held, safe_HR.log() - log_HR / safe_HR, 0.0)
         weights_HRS = pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
         values["mean_distance"] = values["mean_distance"] / safe_HR
         values["entropy_nats"] = entropy_HR
         values["entropy_share"] = entropy_HR / visible_R.clamp_min(2).log()
-        values["keys_for_95"] = _keys_held(weights_HRS, mass_HR) / visible_R.clamp_min(1)
+        keys_HR = _keys_held(weights_HRS, mass_HR).minimum(visible_R)
+        values["keys_for_95"] = keys_HR / visible_R.clamp_min(1)
         values["sink_logit_share"] = (
             torch.zeros_like(lse_HR)
             if sinks_H is None

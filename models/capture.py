@@ -45,6 +45,7 @@ class AttentionShape:
         kv_heads: G, as attention sees them.
         head_dim: D.
         itemsize: Bytes of one number of q and k.
+        sink_bytes: Of the layer's sink logits; 0 without.
     """
 
     name: str
@@ -52,6 +53,7 @@ class AttentionShape:
     kv_heads: int
     head_dim: int
     itemsize: int
+    sink_bytes: int
 
     @property
     def bytes_per_token(self) -> int:
@@ -132,7 +134,7 @@ def plan(
     return CapturePlan(
         layers=chosen,
         bytes_per_layer=tuple(
-            batch * length * shapes[layer].bytes_per_token + 4 * shapes[layer].query_heads
+            batch * length * shapes[layer].bytes_per_token + shapes[layer].sink_bytes
             for layer in chosen
         ),
         shared_bytes=2 * batch * length if len(set(lengths)) > 1 else 0,
@@ -300,6 +302,7 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
                     kv_heads=call.k_BGKD.shape[1],
                     head_dim=call.q_BHQD.shape[3],
                     itemsize=call.q_BHQD.itemsize,
+                    sink_bytes=0 if call.sinks_H is None else call.sinks_H.nbytes,
                 )
             )
 

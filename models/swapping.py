@@ -235,10 +235,16 @@ def swapped(
         names={module: name for name, module in model.named_modules()},
         expected=attention_layers(model.config),
     )
-    hooks = [
-        model.register_forward_pre_hook(lambda *_: swap.begin()),
-        model.register_forward_hook(lambda *_: swap.end()),
-    ]
+
+    def begin(*_: object) -> None:
+        if _answering(model) is swap:
+            swap.begin()
+
+    def end(*_: object) -> None:
+        if _answering(model) is swap:
+            swap.end()
+
+    hooks = [model.register_forward_pre_hook(begin), model.register_forward_hook(end)]
     token = _OPEN.set((swap, *_OPEN.get()))
     try:
         for config in configs:
@@ -266,6 +272,11 @@ _OPEN: ContextVar[tuple[Swap, ...]] = ContextVar("attnscope_open_swaps", default
 """The swaps open in this thread or task, innermost first: a visitor never sees another's."""
 
 
+def _answering(module: nn.Module) -> Swap | None:
+    """The innermost swap open here of the model this module belongs to."""
+    return next((swap for swap in _OPEN.get() if module in swap.names), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     mask: Mask
@@ -283,7 +294,7 @@ def _attention_function(
     **options: object,
 ) -> tuple[Tensor, None]:
     """What transformers calls; returns `[B, Q, H, value_dim]` and no weights."""
-    swap = next((swap for swap in _OPEN.get() if module in swap.names), None)
+    swap = _answering(module)
     if swap is None:
         raise AttnscopeError(
             "This model's attention is swapped by another thread.",
@@ -327,7 +338,6 @@ def _run_one(
         has_sinks=asked.sinks_H is not None,
         has_padding=visible_keys_BK is not None,
     )
-    backend.check(call, tensors[0].device)
     output = backend.run(*tensors, call, sinks_H=asked.sinks_H, visible_keys_BK=visible_keys_BK)
     return output.out_BHQD, output.lse_BHQ
 

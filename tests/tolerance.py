@@ -49,7 +49,8 @@ def pytorch_attention(
     """PyTorch's own attention in the inputs' dtype, and the log-sum-exp in float32 (float64).
 
     `scaled_dot_product_attention` with an explicit mask; a sink is one more key of value 0. With
-    softcap, which it lacks, or when `dense` is asked: matmul, softmax, matmul.
+    softcap, which it lacks, or when `dense` is asked: matmul, softmax, matmul, with the scores
+    rounded to the dtype, the log-sum-exp's too.
     """
     group = call.group_size
     dtype = torch.float64 if q_BHQD.dtype == torch.float64 else torch.float32
@@ -73,8 +74,9 @@ def pytorch_attention(
         out = torch.nn.functional.scaled_dot_product_attention(
             q_BHQD, k_BHKD, v_BHKD, attn_mask=bias, scale=call.scale
         ).nan_to_num()
+    if dense:
+        return out, torch.logsumexp(biased.to(dtype), -1)
     single = (q_BHQD.to(dtype) * call.scale) @ k_BHKD.to(dtype).mT
     if call.softcap is not None:
         single = call.softcap * torch.tanh(single / call.softcap)
-    lse = torch.logsumexp(single + bias.to(dtype), -1)
-    return out, lse
+    return out, torch.logsumexp(single + bias.to(dtype), -1)

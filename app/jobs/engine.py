@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+SERVER = "server"
+"""Owner of what the server starts by itself."""
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -74,6 +76,13 @@ class Engine(Protocol):
         Raises:
             QueueFull: The owner already has as many jobs waiting or running as is allowed.
             InvalidCall: No such kind of job.
+        """
+        ...
+
+    def find(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """The newest job of this kind with exactly these arguments that the owner may share, or None.
+
+        It is done, or the owner's or the server's own: a visitor's unfinished job is nobody else's to cancel.
         """
         ...
 

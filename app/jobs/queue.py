@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import Event, JobStatus, State
+from attnscope.app.jobs.engine import SERVER, Event, JobStatus, State
 from attnscope.kernels.errors import JobMissing, QueueFull
 
 _SCHEMA = """
@@ -80,10 +80,27 @@ class JobQueue:
             job_id = secrets.token_hex(16)
             self._db.execute(
                 "INSERT INTO jobs (id, kind, arguments, owner, device, state, created) VALUES (?,?,?,?,?,'queued',?)",
-                (job_id, kind, json.dumps(arguments), owner, device, self._clock()),
+                (job_id, kind, _canonical(arguments), owner, device, self._clock()),
             )
             self.note(job_id, "Queued.")
             return job_id
+
+    def find(self, kind: str, arguments: dict[str, Any], *, owner: str, since: float = 0.0) -> str | None:
+        """The newest job with these arguments that is done, or under way for this owner or the server; else None.
+
+        Args:
+            kind: Of the job.
+            arguments: Exactly these.
+            owner: Who asks.
+            since: Unix time; older jobs do not count, for what a name stands for may have changed.
+        """
+        with self._lock:
+            row = self._db.execute(
+                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND created>=? AND (state='done'"
+                " OR owner IN (?,?) AND state IN ('queued','running')) ORDER BY number DESC LIMIT 1",
+                (kind, _canonical(arguments), since, owner, SERVER),
+            ).fetchone()
+        return None if row is None else row["id"]
 
     def claim(self, device: str) -> Claimed | None:
         """Mark the oldest waiting job of this device, or of any (`auto`), as running, and return it."""
@@ -248,3 +265,7 @@ class JobQueue:
 
     def _one(self, statement: str, *values: object) -> sqlite3.Row:
         return self._db.execute(statement, values).fetchone()
+
+
+def _canonical(arguments: dict[str, Any]) -> str:
+    return json.dumps(arguments, sort_keys=True)

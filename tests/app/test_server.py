@@ -269,7 +269,7 @@ def test_the_whole_application_serves_streamlit_and_our_routes(tmp_path, monkeyp
     page.write_text("import streamlit as st\nst.write('hello')\n")
     monkeypatch.setenv("ATTNSCOPE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ATTNSCOPE_PROMPT_AT_START", "no")
-    monkeypatch.setattr(server, "LocalEngine", partial(LocalEngine, **FAKES))
+    monkeypatch.setattr(server, "LocalEngine", partial(LocalEngine, tables=FAKES))
     app = st.App(page, **server.PARTS)
 
     with TestClient(app) as client:

@@ -1,0 +1,67 @@
+"""Flash attention by tiles in plain PyTorch, as a backend."""
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.backends.backend import (
+    Backend,
+    Cost,
+    Refusal,
+    attention_flops,
+    io_bytes,
+    lse_bytes,
+)
+from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.tiled import default_block, tiled
+
+
+class Tiled(Backend):
+    """Ours: every call on every device, no n×n matrix, no repeated keys, log-sum-exp included."""
+
+    name = "tiled"
+    title = "Tiled (plain PyTorch)"
+    source = "https://arxiv.org/abs/2112.05682"
+
+    def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:
+        """See `Backend.refuses`."""
+        if device.type == "mps" and call.dtype == "float64":
+            return Refusal(reason="Apple GPUs have no float64", remedy="Use float32.")
+        return None
+
+    def cost(self, call: AttentionCall) -> Cost:
+        """See `Backend.cost`; the workspace is that of a CPU's tile."""
+        block = default_block(call, torch.device("cpu"))
+        queries = min(block.queries, call.query_length)
+        keys = min(block.keys, call.key_length)
+        rows = call.group_size * queries
+        tile = max(rows * keys, min(block.scores, rows * keys * call.batch * call.kv_heads))
+        heads = max(tile // (rows * keys), 1)
+        wide = 8 if call.dtype == "float64" else 4
+        # q, the output, and its update; k and v of a tile are cast when they are 16 bits wide.
+        vectors = heads * rows * (2 * call.head_dim + 4 * call.value_dim)
+        cast = heads * keys * (2 * call.head_dim + call.value_dim)
+        mask = queries * keys * (wide + 2)
+        read, written = io_bytes(call)
+        return Cost(
+            flops=attention_flops(call, call.kept_pairs),
+            bytes_read=read,
+            bytes_written=written + lse_bytes(call),
+            workspace_bytes=(tile + vectors + cast) * wide + mask + lse_bytes(call),
+            formula=(
+                "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best "
+                "(k and v once per block of queries at worst); holds one tile of scores in "
+                "float32, its rows of q and output, its mask, and B·H·n_q·4 of log-sum-exp"
+            ),
+        )
+
+    def _attend(
+        self,
+        q_BHQD: Tensor,
+        k_BGKD: Tensor,
+        v_BGKD: Tensor,
+        call: AttentionCall,
+        *,
+        sinks_H: Tensor | None,
+        visible_keys_BK: Tensor | None,
+    ) -> AttentionOutput:
+        return tiled(q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)

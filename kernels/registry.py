@@ -1,0 +1,31 @@
+"""Every backend, in the order in which they are shown."""
+
+from attnscope.kernels.backends.backend import Backend
+from attnscope.kernels.backends.eager import Eager
+from attnscope.kernels.backends.flex import Flex
+from attnscope.kernels.backends.sdpa import SdpaCudnn, SdpaEfficient, SdpaFlash, SdpaMath
+from attnscope.kernels.backends.tiled import Tiled
+from attnscope.kernels.errors import UnknownBackend
+
+BACKENDS: tuple[Backend, ...] = (
+    Eager(),
+    SdpaMath(),
+    SdpaEfficient(),
+    SdpaFlash(),
+    SdpaCudnn(),
+    Flex(),
+    Tiled(),
+)
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        UnknownBackend: There is none; the message names those there are.
+    """
+    for candidate in BACKENDS:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(candidate.name for candidate in BACKENDS)
+    raise UnknownBackend(f"No backend {name!r}.", f"Use one of {names}.")
