@@ -31,10 +31,9 @@ export class Panel {
     this.#showFacts(head);
   }
 
-  /** The most telling diagnostics of the open head, in words. */
-  describe() {
+  /** The most telling diagnostics of a head, in words. */
+  describe({ layer, head }) {
     if (!this.diagnostics) return [];
-    const { layer, head } = this.store.view;
     const ranked = this.diagnostics.keys
       .map((key) => ({ ...key, rank: rankOf({ layer, head }, key.key, this.heads, this.diagnostics) }))
       .filter(({ rank }) => rank !== null)
