@@ -17,7 +17,7 @@ from attnscope.kernels.head import Head
 from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce, bin_edges
-from attnscope.kernels.streaming import Layer, segments
+from attnscope.kernels.streaming import Layer, exponentials, segments
 
 __all__ = [
     "Head",
@@ -83,7 +83,7 @@ def tile(head: Head, queries: slice, keys: slice, *, reading: Reading = "weight"
     at, across = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
     x_RC = head.layer.scores(at, across)[0]
     if reading != "score":
-        x_RC.sub_(head.lse_Q[at, None]).exp_()
+        exponentials(x_RC.sub_(head.lse_Q[at, None]))
     if _needs_mask(head, rows, columns):
         x_RC.masked_fill_(~_mask(head, rows, columns), torch.nan if reading == "score" else 0.0)
     if norm_K is not None:
@@ -154,7 +154,7 @@ def pooled(
     return _pooled(head, rows, columns, (reduce, reading), (queries, keys), (None, progress))
 
 
-def sampled(  # noqa: PLR0913 -- as pooled
+def sampled(
     head: Head,
     rows: int,
     columns: int,
@@ -250,7 +250,8 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
     )
     rows = _bins(range(layer.query_length), size)
     columns = _bins(range(layer.key_length), size)
-    pooler = _pooler(layer, lse_HQ, columns, reduce, "weight", None)
+    laid_out = layer.key_major() if queries_per_row is None else layer
+    pooler = _pooler(laid_out, lse_HQ, columns, reduce, "weight", None)
     cells = pooler.run(rows, queries_per_row=queries_per_row, progress=progress)
     return _finish(cells, rows, columns, reduce)
 

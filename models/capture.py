@@ -1,4 +1,4 @@
-"""Capturing a forward pass under any backend, within a byte budget that is stated before the run and kept.
+"""Capturing a forward pass under any backend, within a byte budget stated before and kept.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim, n tokens of the padded batch.
 """
@@ -45,6 +45,7 @@ class AttentionShape:
         kv_heads: G, as attention sees them.
         head_dim: D.
         itemsize: Bytes of one number of q and k.
+        sink_bytes: Of the layer's sink logits; 0 without.
     """
 
     name: str
@@ -52,10 +53,11 @@ class AttentionShape:
     kv_heads: int
     head_dim: int
     itemsize: int
+    sink_bytes: int
 
     @property
     def bytes_per_token(self) -> int:
-        """q and k in the model's dtype; log-sum-exp and value norms in float32."""
+        """Q and k in the model's dtype; log-sum-exp and value norms in float32."""
         q_and_k = (self.query_heads + self.kv_heads) * self.head_dim * self.itemsize
         return q_and_k + 4 * self.query_heads + 4 * self.kv_heads
 
@@ -102,8 +104,9 @@ class CapturePlan:
         fitting = self.fitting(byte_budget)
         advice = f"Capture at most {fitting} layers, or use" if fitting else "Use"
         raise CaptureTooLarge(
-            f"Capturing {len(self.layers)} layers of {self.batch} × {self.length} tokens holds "
-            f"{in_words(self.total_bytes)}, over the budget of {in_words(byte_budget)}; {fitting} layers fit.",
+            f"Capturing {len(self.layers)} layers of {self.batch} by {self.length} tokens holds "
+            f"{in_words(self.total_bytes)}, over the budget of {in_words(byte_budget)}; "
+            f"{fitting} layers fit.",
             f"{advice} a shorter prompt, or a larger budget.",
         )
 
@@ -113,7 +116,8 @@ def plan(
 ) -> CapturePlan:
     """What a capture of prompts of these lengths will hold.
 
-    The shapes are what the layers really use: one token is run once per model, and they are kept with it.
+    The shapes are what the layers really use: one token is run once per model, and they are kept
+    with it.
 
     Args:
         model: The model.
@@ -132,7 +136,7 @@ def plan(
     return CapturePlan(
         layers=chosen,
         bytes_per_layer=tuple(
-            batch * length * shapes[layer].bytes_per_token + 4 * shapes[layer].query_heads
+            batch * length * shapes[layer].bytes_per_token + shapes[layer].sink_bytes
             for layer in chosen
         ),
         shared_bytes=2 * batch * length if len(set(lengths)) > 1 else 0,
@@ -157,7 +161,7 @@ def capture(
     byte_budget: int | None = None,
     progress: Progress | None = None,
 ) -> Capture:
-    """Runs the model on prompts with its attention on a backend of ours, and keeps what every head saw.
+    """Runs the model on prompts, its attention on a backend of ours; keeps what every head saw.
 
     Args:
         model: The model; its lock is held during the run.
@@ -256,7 +260,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _forward(model: LoadedModel, batch: Batch) -> Tensor | None:
-    """The logits after the last token of each sequence, `[B, vocabulary]`, or None without a head for next tokens."""
+    """The logits after each sequence's last token, `[B, vocabulary]`; None without a head."""
     accepted = inspect.signature(model.model.forward).parameters
     ids, mask = batch.tensors(model.device)
     arguments: dict[str, object] = {"input_ids": ids, "attention_mask": mask}
@@ -300,6 +304,7 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
                     kv_heads=call.k_BGKD.shape[1],
                     head_dim=call.q_BHQD.shape[3],
                     itemsize=call.q_BHQD.itemsize,
+                    sink_bytes=0 if call.sinks_H is None else call.sinks_H.nbytes,
                 )
             )
 

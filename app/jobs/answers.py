@@ -15,7 +15,7 @@ from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
-from attnscope.app.jobs.worker import Ask
+from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import InvalidCall
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
 Arguments = dict[str, Any]
+
+
+def prepare() -> None:
+    """Import what the first answer needs, while nobody waits for it."""
+    from attnscope.kernels import maps
+    from attnscope.models import captured, heads
+
+    del maps, captured, heads
 
 
 def shelf(context: Context) -> CaptureShelf:
@@ -367,7 +375,16 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def backends(arguments: Arguments, context: Context) -> Answer:
+    """Every backend, and why this worker's device refuses it for the capture's calls (or an ordinary one)."""
+    from attnscope.app.jobs.backends_offered import offered
+
+    capture = _capture(arguments, context) if arguments.get("capture") else None
+    return {"backends": offered(capture, context)}
+
+
 ASKS = {
+    "backends": Ask(backends, at="worker"),
     "summary": Ask(summary),
     "map": Ask(attention_map),
     "exact_map": Ask(attention_map, lane="patient"),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+SERVER = "server"
+"""Owner of what the server starts by itself."""
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -74,6 +76,14 @@ class Engine(Protocol):
         Raises:
             QueueFull: The owner already has as many jobs waiting or running as is allowed.
             InvalidCall: No such kind of job.
+        """
+        ...
+
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """A job that waits or runs with exactly these arguments, this owner's or the server's own; None if there is none.
+
+        A reload of the page joins it instead of queueing another. A stranger's job is not joined, for it would be
+        cancelled under its owner.
         """
         ...
 

@@ -13,12 +13,12 @@ from time import monotonic
 from typing import IO, Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import Event, JobStatus
+from attnscope.app.jobs.engine import SERVER, Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
+from attnscope.app.jobs.tables import Ask, Tables, named
 from attnscope.app.jobs.wire import Message, unpacked_error
-from attnscope.app.jobs.worker import table
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelled, JobFailed
 
@@ -53,20 +53,14 @@ class LocalEngine:
 
     Args:
         settings: Data folder, devices, limits.
-        work: `module:NAME` of the table of job kinds; its module must be cheap to import.
-        asks: `module:NAME` of the table of questions.
+        tables: What the workers can do.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        work: str = "attnscope.app.jobs.work:WORK",
-        asks: str = "attnscope.app.jobs.answers:ASKS",
-    ) -> None:
+    def __init__(self, settings: Settings, tables: Tables | None = None) -> None:
+        self._tables = tables or Tables()
         self._settings = settings
-        self._tables = {"work": work, "asks": asks}
-        self._kinds = tuple(table(work))
+        self._kinds = tuple(named(self._tables.work))
+        self._known_asks: dict[str, Ask] = named(self._tables.asks)
         self._lock = threading.RLock()
         self._stopping = False
         self._cancelled: set[str] = set()
@@ -80,7 +74,7 @@ class LocalEngine:
             for device in settings.devices
         ]
         self._seats = workers + readers
-        self._answering = readers or workers
+        self._answering = {"worker": workers, "reader": readers or workers}
         number, self._slot_lock = _free_slot(settings)
         self._queue = JobQueue(
             settings.data / f"queue-{number}.sqlite", per_owner=settings.jobs_per_owner
@@ -126,6 +120,10 @@ class LocalEngine:
         job_id = self._queue.add(kind, arguments, owner=owner, device=device)
         self._dispatch()
         return job_id
+
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """See Engine."""
+        return self._queue.under_way(kind, arguments, owners=(owner, SERVER))
 
     def status(self, job_id: str) -> JobStatus:
         """See Engine."""
@@ -188,10 +186,13 @@ class LocalEngine:
     # Questions
 
     def _ask_once(self, method: str, arguments: dict[str, Any], deadline: float) -> dict[str, Any]:
+        known = self._known_asks.get(method)
+        if known is None:
+            raise InvalidCall(f"There is no question called {method!r}.")
         ask_id = f"ask-{next(self._ask_ids)}"
         future: Future[Message] = Future()
         with self._lock:
-            seats = [seat for seat in self._answering if seat.process]
+            seats = [seat for seat in self._answering[known.at] if seat.process]
             if not seats:
                 raise EngineUnavailable(
                     "The process that answers is being replaced.", "Try again in a few seconds."
@@ -223,9 +224,18 @@ class LocalEngine:
             if self._stopping:
                 return
             seat.is_ready = False
+            prepare = (
+                self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
+            )
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
-                {"settings": settings, "device": seat.device, **self._tables},
+                {
+                    "settings": settings,
+                    "device": seat.device,
+                    "work": self._tables.work,
+                    "asks": self._tables.asks,
+                    "prepare": prepare,
+                },
                 environment=self._environment(seat),
                 on_message=lambda process, message: self._heard(seat, message),
                 on_exit=lambda process, code: self._lost(seat, code),
@@ -242,7 +252,13 @@ class LocalEngine:
             threads = self._settings.reader_threads or min(cores, 4)
         # A reader must never take a share of a GPU's memory only by importing PyTorch.
         hidden = {} if seat.runs_jobs else {"CUDA_VISIBLE_DEVICES": ""}
-        return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **hidden}
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            # Threads that spin while they wait made maps twenty times slower on a machine at work on something else.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+            **hidden,
+        }
 
     def _heard(self, seat: _Seat, message: Message) -> None:
         said = message["say"]

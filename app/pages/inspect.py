@@ -25,7 +25,12 @@ _DRAFT_CHARACTERS = 20_000
 
 
 def page(session: Session) -> None:
-    """Draw the page for one run of the script."""
+    """Draw the page for one run of the script.
+
+    Raises:
+        EngineUnavailable: The page runs without the server that belongs to it.
+    """
+    engine()
     if session.follow_url():
         _fill_drafts(session)
     _settle(session)

@@ -65,9 +65,9 @@ export class Pane {
 
   /** The size of the drawing area in CSS pixels. */
   get area() {
-    const width = this.frame.clientWidth - MARGIN.left - MARGIN.right;
-    const height = this.frame.clientHeight - MARGIN.top - MARGIN.bottom;
-    return [Math.max(40, width), Math.max(40, height)];
+    this.measured ??= [this.frame.clientWidth, this.frame.clientHeight];
+    const [width, height] = this.measured;
+    return [Math.max(40, width - MARGIN.left - MARGIN.right), Math.max(40, height - MARGIN.top - MARGIN.bottom)];
   }
 
   /** How many cells a side are worth fetching: a device pixel each, 512 at most. */
@@ -220,7 +220,8 @@ export class Pane {
   }
 
   #resize() {
-    if (!this.plotted) return;
+    this.measured = null;
+    if (!this.plotted || !this.frame.clientWidth) return;
     const [width, height] = this.area;
     const size = `${width}×${height}`;
     if (size === this.size) return;
@@ -288,6 +289,7 @@ function place(element, position, low, high, pixels, box) {
   const size = Math.max(1, pixels / (high - low));
   element.hidden = missing || from + size <= 0 || from >= pixels;
   if (element.hidden) return;
+  element.classList.toggle("as-thin", size < 4);
   const start = Math.max(0, from);
   const all = box(start, Math.min(size - (start - from), pixels - start));
   for (const [name, value] of Object.entries(all)) element.style[name] = `${value}px`;

@@ -2,9 +2,9 @@
 
 import { headsOf, rangeOf, rankOf, valueOf } from "./arrange.js";
 import { h, sharp } from "./dom.js";
-import { count, measure } from "./text.js";
+import { count, inSentence, measure } from "./text.js";
 
-const STRIP = [46, 11];
+const STRIP = [40, 11];
 
 export class Panel {
   /** @param {{theme: () => object}} parts */
@@ -12,13 +12,15 @@ export class Panel {
     Object.assign(this, { store, theme });
     this.list = h("dl.as-diagnostics");
     this.facts = h("dl.as-facts");
+    this.ranks = h("span.as-note", { title: "Where this head stands among all heads; 1 is the highest value" });
     this.element = h("section.as-panel", { "aria-label": "This head" });
-    this.element.append(h("div.as-head", {}, h("h2", { text: "This head" })), this.list, this.facts);
+    this.element.append(h("div.as-head", {}, h("h2", { text: "This head" }), this.ranks), this.list, this.facts);
   }
 
   setCapture(summary, diagnostics) {
     this.summary = summary;
     this.heads = headsOf(summary);
+    this.ranks.textContent = `rank of ${count(this.heads.length)}`;
     this.diagnostics = diagnostics;
   }
 
@@ -29,17 +31,16 @@ export class Panel {
     this.#showFacts(head);
   }
 
-  /** The most telling diagnostics of the open head, in words. */
-  describe() {
+  /** The most telling diagnostics of a head, in words. */
+  describe({ layer, head }) {
     if (!this.diagnostics) return [];
-    const { layer, head } = this.store.view;
     const ranked = this.diagnostics.keys
       .map((key) => ({ ...key, rank: rankOf({ layer, head }, key.key, this.heads, this.diagnostics) }))
       .filter(({ rank }) => rank !== null)
       .sort((a, b) => a.rank - b.rank);
     return ranked
       .slice(0, 2)
-      .map(({ key, title, unit }) => `${title} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
+      .map(({ key, title, unit }) => `${inSentence(title)} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
   }
 
   #row({ key, title, unit, explanation, source }, head) {

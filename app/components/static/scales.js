@@ -63,15 +63,25 @@ export function plotlyScale(colours) {
   return Array.from({ length: 33 }, (_, i) => [i / 32, `rgb(${colours[Math.round((i * 255) / 32)].join(",")})`]);
 }
 
-/** The lowest and highest visible value. @returns {[number, number]} */
-export function extremes(values) {
+/** The lowest and highest visible value, and where the highest is (−1: none is visible). */
+export function survey(values) {
   let low = Infinity;
   let high = -Infinity;
-  for (const value of values) {
+  let at = -1;
+  for (let index = 0; index < values.length; index += 1) {
+    const value = values[index];
     if (value < low) low = value;
-    if (value > high) high = value;
+    if (value > high) {
+      high = value;
+      at = index;
+    }
   }
-  return low > high ? [0, 1] : [low, high];
+  return at < 0 ? { low: 0, high: 1, at } : { low, high, at };
+}
+
+function extremes(values) {
+  const { low, high } = survey(values);
+  return [low, high];
 }
 
 /** Each row divided by its largest visible value. */
@@ -98,14 +108,14 @@ function floorDecade(high, keys) {
  * @returns {{shares: Float32Array, legend: {kind: string, ticks: [number, string][], unit: string, low: number,
  *   high: number}}}
  */
-export function shade(values, { rows, cols, scale, reading, keys, limits = extremes(values) }) {
+export function shade(values, { rows, cols, scale, reading, keys, limits }) {
   const unit = UNITS[reading];
   if (scale === "row") {
     const top = reading === "score" ? softened(values, rows, cols) : byRow(values, rows, cols);
     const ticks = [[0, "0"], [0.5, "½"], [1, "row’s largest"]];
     return { shares: top, legend: { kind: "sequential", ticks, unit: "", low: 0, high: 1 } };
   }
-  const [least, most] = limits;
+  const [least, most] = limits ?? extremes(values);
   if (scale === "log") {
     const high = reading === "weight" ? 1 : most || 1;
     const low = floorDecade(high, keys);
@@ -137,10 +147,9 @@ function decades(low, high) {
   const ticks = [];
   const span = Math.log10(high / low);
   const step = Math.ceil(span / 4);
-  for (let power = Math.ceil(Math.log10(low) - 1e-9); 10 ** power <= high * 1.0001; power += step) {
-    ticks.push([(power - Math.log10(low)) / span, power === 0 ? "1" : `10${superscript(power)}`]);
+  for (let power = Math.floor(Math.log10(high) + 1e-9); power >= Math.log10(low) - 1e-9; power -= step) {
+    ticks.unshift([(power - Math.log10(low)) / span, power === 0 ? "1" : `10${superscript(power)}`]);
   }
-  if (ticks.at(-1)[0] < 0.9) ticks.push([1, number(high, 2)]);
   return ticks;
 }
 

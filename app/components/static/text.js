@@ -2,7 +2,7 @@
 
 const SPECIAL = /^(<\/?s>|<(unk|pad|bos|eos|mask|cls|sep)>|<\|[^<>|]+\|>|\[(CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]|<(start|end)_of_\w+>)$/i;
 const NAMED = new Map([
-  [0x061c, "ALM"], [0x200b, "ZWSP"], [0x200c, "ZWNJ"], [0x200d, "ZWJ"], [0x200e, "LRM"], [0x200f, "RLM"],
+  [0, "NUL"], [0x061c, "ALM"], [0x200b, "ZWSP"], [0x200c, "ZWNJ"], [0x200d, "ZWJ"], [0x200e, "LRM"], [0x200f, "RLM"],
   [0x202a, "LRE"], [0x202b, "RLE"], [0x202c, "PDF"], [0x202d, "LRO"], [0x202e, "RLO"], [0x2060, "WJ"],
   [0x2066, "LRI"], [0x2067, "RLI"], [0x2068, "FSI"], [0x2069, "PDI"], [0xfeff, "BOM"],
 ]);
@@ -12,7 +12,6 @@ const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202
 export function visible(token) {
   return token.replace(HIDDEN, (character) => {
     const code = character.codePointAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
     return `⟨${NAMED.get(code) ?? code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
   });
 }
@@ -49,6 +48,11 @@ export function weight(value) {
   if (Number.isNaN(value)) return "–";
   if (value !== 0 && Math.abs(value) < 0.0005) return value.toExponential(1);
   return value.toFixed(3);
+}
+
+/** A title inside a sentence. */
+export function inSentence(title) {
+  return title.charAt(0).toLowerCase() + title.slice(1);
 }
 
 /** Whole numbers with thin spaces between thousands. */

@@ -5,12 +5,14 @@ import { button, checkbox, h, segmented, select } from "./dom.js";
 import { Minimap } from "./minimap.js";
 import { HeadRows } from "./rows.js";
 import { count, isSpecial, label, running, weight } from "./text.js";
-import { lengths } from "./view.js";
+import { layerName, lengths } from "./view.js";
 import { largest, towards, unitAt, unitsOf } from "./words.js";
 
 const ALL_AT_ONCE = 1600;
 const WINDOW = 1200;
 const TOP = 7;
+const DIM = 0.12; // of the square root of the largest: fainter light is left out
+const FAINT = 0.08;
 const MERGE_NOTE =
   "Sub-words shown as words: what a word receives is the sum over its tokens as keys, what it pays is the mean over its tokens as queries";
 
@@ -142,17 +144,26 @@ export class Tokens {
     this.window = [start, end];
     const parts = this.units.slice(start, end).map((unit, place) => this.#tokenElement(unit, start + place));
     this.elements = parts;
+    this.lights = [];
     this.text.replaceChildren(
-      ...(start > 0 ? [this.earlier] : []), ...parts, ...(end < total ? [this.later] : []),
+      ...(start > 0 ? [this.earlier] : []), ...parts.flatMap((part, place) => this.#spaced(part, start + place)), ...(end < total ? [this.later] : []),
     );
     this.minimap.setWindow([this.units[start].from, this.units[end - 1].to], this.tokens.length);
   }
 
   #tokenElement({ from, to }, place) {
     const text = this.tokens.slice(from, to).join("");
-    const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: running(text) });
+    const shown = running(text).replace(/^ +(?=\S)/, "");
+    const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: shown });
     if (this.tokens.slice(from, to).every(isSpecial)) element.classList.add("as-special");
     return element;
+  }
+
+  /** A token's element after the space that precedes its text, so that an outline hugs the word. */
+  #spaced(element, place) {
+    const { from } = this.units[place];
+    const [space] = this.tokens[from].match(/^ +(?=\S)/) ?? [""];
+    return space ? [space, element] : [element];
   }
 
   /** What the model would say next. */
@@ -171,8 +182,9 @@ export class Tokens {
 
   #openHead() {
     const { view } = this.store;
-    const { layer, head, sequence } = view;
-    const [queries, keys] = lengths(this.summary, sequence, layer);
+    const { head, sequence } = view;
+    const [queries, keys] = lengths(this.summary, sequence, view.layer);
+    const layer = layerName(this.summary, view.layer);
     this.rows = new HeadRows({ capture: this.capture, layer, head, sequence, queries, keys, reading: readingOf(view) });
     this.opening?.abort();
     this.opening = new AbortController();
@@ -197,7 +209,8 @@ export class Tokens {
     const { from, to } = this.units[subject];
     const tokens = Array.from({ length: to - from }, (_, index) => from + index);
     const known = tokens.map((token) => this.rows.atOnce(token, direction));
-    if (known.every(Boolean)) return this.#shine(subject, known, true);
+    if (known.every(Boolean)) this.#shine(subject, known, true);
+    if (known.every((part) => part && !part.rounded)) return undefined;
     this.asking?.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;
@@ -222,10 +235,13 @@ export class Tokens {
     this.elements.forEach((element, index) => {
       const place = this.window[0] + index;
       const value = values[place];
-      const light = most > 0 && value > 0 && shown(place) ? Math.min(1, Math.sqrt(value / most)) : 0;
-      element.style.setProperty("--light", light < 0.06 ? "0" : light.toFixed(3));
-      element.classList.toggle("as-subject", place === subject);
+      const light = most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
+      const text = light < FAINT ? "0" : light.toFixed(2);
+      if (this.lights[index] !== text) element.style.setProperty("--light", text);
+      this.lights[index] = text;
     });
+    for (const element of this.text.querySelectorAll(".as-subject")) element.classList.remove("as-subject");
+    this.#elementOf(subject)?.classList.add("as-subject");
     this.#list({ subject, values, tops, direction, whole });
   }
 
@@ -266,11 +282,13 @@ export class Tokens {
       if (place < this.window[0] || place >= this.window[1]) this.#fillWindow(pinned);
     }
     const place = pinned === null ? -1 : unitAt(this.units, pinned);
-    this.elements.forEach((element, index) => {
-      const own = this.window[0] + index === place;
-      element.classList.toggle("as-pinned", own);
-      element.setAttribute("aria-selected", String(own));
-    });
+    for (const element of this.text.querySelectorAll(".as-pinned")) {
+      element.classList.remove("as-pinned");
+      element.removeAttribute("aria-selected");
+    }
+    const element = this.#elementOf(place);
+    element?.classList.add("as-pinned");
+    element?.setAttribute("aria-selected", "true");
     this.#markMap();
   }
 

@@ -1,0 +1,209 @@
+"""Capturing: what is held, within what budget, and how it is asked for."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from attnscope.kernels.errors import (
+    CaptureMissing,
+    CaptureTooLarge,
+    InvalidCall,
+    JobCancelled,
+    ModelNotSwappable,
+    UnknownBackend,
+    UnsupportedCall,
+)
+from attnscope.models.capture import Capture, capture, default_budget, plan
+from attnscope.models.loading import LoadedModel
+
+Family = Callable[[str], LoadedModel]
+PROMPT = "abcabcabc"
+
+
+def _held(captured: Capture) -> int:
+    """Bytes of every distinct memory a capture keeps alive."""
+    kept = {}
+    for layer in captured.layers:
+        tensors = (layer.q_BHQD, layer.k_BGKD, layer.lse_BHQ, layer.value_norm_BGK)
+        for tensor in (*tensors, layer.sinks_H, layer.visible_keys_BK):
+            if tensor is not None:
+                storage = tensor.untyped_storage()
+                kept[storage.data_ptr()] = storage.nbytes()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_oss", "deepseek_v3", "bert"])
+@pytest.mark.parametrize("backend", ["eager", "tiled"])
+def test_bytes_are_those_said_before_and_after(
+    tiny_family: Family, family: str, backend: str
+) -> None:
+    model = tiny_family(family)
+    captured = capture(model, PROMPT, backend=backend)
+    assert captured.nbytes == plan(model, [len(PROMPT)]).total_bytes
+    assert captured.nbytes == _held(captured)
+
+
+def test_bytes_with_padding_are_never_more_than_planned(tiny_family: Family) -> None:
+    model = tiny_family("gemma2")
+    captured = capture(model, [PROMPT, "ab"])
+    planned = plan(model, [len(PROMPT), 2])
+    assert captured.nbytes <= planned.total_bytes
+    assert captured.nbytes == _held(captured)
+
+
+def test_little_is_held_beside_q_k_and_log_sum_exp(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama"), PROMPT * 4, backend="tiled")
+    layers = captured.layers
+    least = sum(one.q_BHQD.nbytes + one.k_BGKD.nbytes + one.lse_BHQ.nbytes for one in layers)
+    assert captured.nbytes <= 1.1 * least
+
+
+def test_the_budget_is_kept_before_anything_runs(
+    tiny_family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_family("llama")
+    planned = plan(model, [len(PROMPT)])
+    monkeypatch.setattr(model.model, "forward", lambda *_a, **_k: pytest.fail("it ran"))
+    with pytest.raises(CaptureTooLarge, match="1 layers fit") as caught:
+        capture(model, PROMPT, byte_budget=planned.total_bytes - 1)
+    assert "over the budget" in caught.value.message
+    with pytest.raises(CaptureTooLarge, match="0 layers fit"):
+        capture(model, PROMPT, byte_budget=10)
+
+
+def test_a_budget_that_just_fits_is_enough(tiny_family: Family) -> None:
+    model = tiny_family("llama")
+    planned = plan(model, [len(PROMPT)], layers=[1])
+    captured = capture(model, PROMPT, layers=[1], byte_budget=planned.total_bytes)
+    assert [layer.layer for layer in captured.layers] == [1]
+    assert planned.fitting(planned.total_bytes) == 1
+
+
+def test_the_default_budget_is_half_of_what_is_left() -> None:
+    assert 0 < default_budget(torch.device("cpu")) < 1 << 50
+
+
+@pytest.mark.parametrize("layers", [[], [2], [-1], [0, 7]])
+def test_layers_that_do_not_exist(tiny_family: Family, layers: list[int]) -> None:
+    with pytest.raises(InvalidCall, match="layers 0 to 1"):
+        capture(tiny_family("llama"), PROMPT, layers=layers)
+
+
+def test_a_layer_that_was_not_captured(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama"), PROMPT, layers=[1])
+    with pytest.raises(CaptureMissing, match="Captured layers: 1"):
+        captured.tile(0, 0)
+
+
+@pytest.mark.parametrize(("head", "sequence"), [(4, 0), (-1, 0), (0, 1), (0, -1)])
+def test_heads_and_sequences_that_do_not_exist(
+    tiny_family: Family, head: int, sequence: int
+) -> None:
+    captured = capture(tiny_family("llama"), PROMPT)
+    with pytest.raises(InvalidCall, match="There is no"):
+        captured.tile(0, head, sequence=sequence)
+
+
+def test_a_backend_by_layer_is_said(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama"), PROMPT, backend={0: "tiled"})
+    assert [layer.backend for layer in captured.layers] == ["tiled", "eager"]
+
+
+def test_an_unknown_backend(tiny_family: Family) -> None:
+    with pytest.raises(UnknownBackend):
+        capture(tiny_family("llama"), PROMPT, backend="abacus")
+
+
+def test_a_refusal_is_the_backends_own(tiny_family: Family) -> None:
+    with pytest.raises(UnsupportedCall) as caught:
+        capture(tiny_family("gemma2"), PROMPT, backend="sdpa_flash")
+    assert caught.value.remedy
+
+
+def test_progress_counts_layers(tiny_family: Family) -> None:
+    model = tiny_family("llama")
+    plan(model, [1])
+    seen: list[tuple[float, str]] = []
+    capture(model, PROMPT, progress=lambda *step: seen.append(step))
+    assert seen == [(0.5, "layer 1 of 2"), (1.0, "layer 2 of 2")]
+
+
+def test_progress_cancels_and_leaves_the_model_whole(tiny_family: Family) -> None:
+    model = tiny_family("llama")
+    before = capture(model, PROMPT).tile(1, 0)
+
+    def cancel(share: float, step: str) -> None:
+        raise JobCancelled(f"{share} {step}")
+
+    with pytest.raises(JobCancelled):
+        capture(model, PROMPT, progress=cancel)
+    assert model.model.config._attn_implementation == "eager"
+    assert (capture(model, PROMPT).tile(1, 0) == before).all()
+
+
+def test_a_capture_describes_itself(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama"), ["ab c", "defgh"], backend="tiled")
+    assert captured.tokens[0] == ("a", "b", " ", "c")
+    assert captured.words[0] == (0, 0, 1, 1)
+    assert captured.texts == ("ab c", "defgh")
+    assert captured.spans == ((1, 5), (0, 5))
+    assert (captured.backend, captured.device, captured.dtype) == ("tiled", "cpu", "float32")
+    assert captured.seconds > 0
+    assert captured.created.endswith("+00:00")
+
+
+def test_ids_serve_as_a_prompt(tiny_family: Family) -> None:
+    model = tiny_family("llama")
+    ids = model.tokenizer(PROMPT)["input_ids"]
+    by_text, by_ids = capture(model, PROMPT), capture(model, input_ids=torch.tensor(ids))
+    assert (by_text.tile(1, 2) == by_ids.tile(1, 2)).all()
+    assert by_ids.texts == (PROMPT,)
+
+
+def test_holes_in_an_attention_mask_stay_hidden(tiny_family: Family) -> None:
+    model = tiny_family("llama")
+    ids = model.tokenizer("abcdefgh")["input_ids"]
+    mask = [0, 1, 1, 0, 1, 1, 1, 0]
+    captured = capture(model, input_ids=[ids], attention_mask=[mask])
+    assert captured.spans == ((1, 7),)
+    weights = captured.tile(0, 0)
+    assert weights.shape == (6, 6)
+    assert (weights[:, 2] == 0).all()
+    assert weights.sum(-1) == pytest.approx(1, abs=1e-5)
+
+
+def test_rows_columns_and_pools_agree_with_the_tile(tiny_family: Family) -> None:
+    captured = capture(tiny_family("gemma2"), [PROMPT, "abcabcabcab"], backend="tiled")
+    tile = captured.tile(0, 1, sequence=0)
+    assert captured.row(0, 1, 4, sequence=0) == pytest.approx(tile[4])
+    assert captured.column(0, 1, 2, sequence=0) == pytest.approx(tile[:, 2])
+    pooled = captured.pooled(0, 1, 3, 1, reduce="sum", sequence=0)
+    assert pooled[:, 0] == pytest.approx(tile.reshape(3, 3, -1).sum((1, 2)), rel=1e-5)
+    part = captured.tile(0, 1, slice(2, 5), slice(0, 3), sequence=0)
+    assert part == pytest.approx(tile[2:5, :3])
+
+
+def test_a_pattern_by_sequence_follows_the_padding(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama4_text"), ["abcdefgh", "abcde"])
+    assert len(captured.layers[0].patterns) == 2
+    alone = capture(tiny_family("llama4_text"), "abcde")
+    assert captured.tile(0, 0, sequence=1) == pytest.approx(alone.tile(0, 0), abs=1e-5)
+
+
+def test_values_norms_are_kept(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama"), PROMPT)
+    head = captured.head(1, 3)
+    assert head.value_norm_K is not None
+    weighted = captured.tile(1, 3, reading="value_weighted")
+    expected = captured.tile(1, 3) * head.value_norm_K.numpy()
+    assert weighted == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_that_cannot_be_swapped_is_refused_by_plan(
+    tiny_family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_family("qwen2")
+    monkeypatch.setattr(model.model.config, "layer_types", ["full_attention"] * 3, raising=False)
+    with pytest.raises(ModelNotSwappable, match="only 2 of its 3"):
+        plan(model, [4])

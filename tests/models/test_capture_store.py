@@ -1,0 +1,98 @@
+"""A capture on disk and back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnscope.kernels.errors import CaptureMissing, InvalidCall
+from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.models import capture_store
+from attnscope.models.capture import Capture, capture
+from attnscope.models.loading import LoadedModel
+
+Family = Callable[[str], LoadedModel]
+PROMPTS = ["abcabcabc", "hello"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2", "gpt_oss", "bert", "modernbert"])
+def test_a_round_trip_is_equal(tiny_family: Family, family: str, tmp_path: Path) -> None:
+    made = capture(tiny_family(family), PROMPTS, backend="tiled")
+    read = Capture.load(made.save(tmp_path / "one"))
+    facts = ("tokens", "token_ids", "words", "texts", "spans", "title", "next_tokens", "created")
+    for fact in facts:
+        assert getattr(read, fact) == getattr(made, fact)
+    for ours, theirs in zip(made.layers, read.layers, strict=True):
+        for name in ("layer", "name", "backend", "patterns", "query_offset", "scale", "softcap"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        for name in ("q_BHQD", "k_BGKD", "lse_BHQ", "value_norm_BGK", "sinks_H", "visible_keys_BK"):
+            one, other = getattr(ours, name), getattr(theirs, name)
+            assert (one is None and other is None) or torch.equal(one, other)
+        assert (made.tile(ours.layer, 1, sequence=1) == read.tile(ours.layer, 1, sequence=1)).all()
+
+
+def test_half_precision_survives(tiny_family: Family, tmp_path: Path) -> None:
+    model = tiny_family("llama")
+    model.model.to(torch.bfloat16)
+    model.memo.clear()
+    try:
+        made = capture(model, PROMPTS)
+    finally:
+        model.model.to(torch.float32)
+        model.memo.clear()
+    read = Capture.load(made.save(tmp_path))
+    assert read.layers[0].q_BHQD.dtype == torch.bfloat16
+    assert torch.equal(read.layers[0].q_BHQD, made.layers[0].q_BHQD)
+
+
+def test_saving_again_replaces(tiny_family: Family, tmp_path: Path) -> None:
+    capture(tiny_family("gpt2"), "first").save(tmp_path)
+    capture(tiny_family("gpt2"), "second").save(tmp_path)
+    assert Capture.load(tmp_path).texts == ("second",)
+
+
+def test_a_rule_of_its_own_cannot_be_saved(tiny_family: Family, tmp_path: Path) -> None:
+    made = capture(tiny_family("llama4_text"), "abcdefgh")
+    with pytest.raises(InvalidCall, match="function of the model"):
+        made.save(tmp_path)
+    with pytest.raises(CaptureMissing):
+        Capture.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        pattern("full"),
+        pattern("causal"),
+        pattern("sliding_window", window=7),
+        pattern("local", window=6),
+        pattern("local", window=6, causal=True),
+        pattern("sinks_window", window=3, sinks=2),
+    ],
+)
+def test_patterns_round_trip_through_json(one: Pattern) -> None:
+    described = json.loads(json.dumps(capture_store.pattern_to_json(one)))
+    assert capture_store.pattern_from_json(described) == one
+
+
+@pytest.mark.parametrize("damage", ["missing", "json", "tensors", "version", "layer"])
+def test_damaged_captures_say_so(tiny_family: Family, tmp_path: Path, damage: str) -> None:
+    capture(tiny_family("gpt2"), "abc").save(tmp_path)
+    facts, tensors = tmp_path / "capture.json", tmp_path / "capture.safetensors"
+    if damage == "missing":
+        facts.unlink()
+    elif damage == "json":
+        facts.write_text("{")
+    elif damage == "tensors":
+        tensors.write_bytes(b"abc")
+    elif damage == "version":
+        facts.write_text(json.dumps(json.loads(facts.read_text()) | {"schema": 99}))
+    else:
+        described = json.loads(facts.read_text())
+        described["layers"][0]["layer"] = 55
+        facts.write_text(json.dumps(described))
+    with pytest.raises(CaptureMissing):
+        Capture.load(tmp_path)
