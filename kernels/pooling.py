@@ -205,8 +205,12 @@ class Pooler:
             lse_HR = rows_of(self._lse_HQ, q_index)
             if block.real_rw is not None:
                 lse_HR = lse_HR.masked_fill(~block.real_rw.flatten().to(self._device), torch.inf)
-            exponentials(x_HRC.sub_(lse_HR[..., None]))
-        if seen_RC is not None:
+            x_HRC.sub_(lse_HR[..., None])
+            if seen_RC is not None:
+                # To add over all heads takes a fifth of the time of filling where hidden.
+                x_HRC.add_(torch.where(seen_RC, 0.0, -torch.inf))
+            exponentials(x_HRC)
+        elif seen_RC is not None:
             x_HRC.masked_fill_(~seen_RC, self._fill)
         rows, width = block.queries_rw.shape
         x_HrwC = x_HRC.view(layer.heads, rows, width, -1)

@@ -17,8 +17,8 @@ BLOCK_PAIRS = 1 << 18
 """Pairs of one block over all its heads: 1 MiB of float32, which the second-level cache holds."""
 BLOCK_KEYS = 1024
 """Keys of one block, where there are as many."""
-LOWEST_LOG, HIGHEST_LOG = -87.0, 88.0
-"""The logs whose exponentials are normal float32 numbers."""
+LOWEST_LOG, HIGHEST_LOG = -80.0, 88.0
+"""The logs whose exponentials are normal float32 numbers, and so are these times 1/1000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +112,10 @@ class Layer:
 
 
 def exponentials(logs: Tensor) -> Tensor:
-    """`exp` in place, from 1.6e-38 upwards: what lies below is given as that.
+    """`exp` in place, from 1.8e-35 upwards: what lies below is given as that.
 
-    Vector libraries take some hundred times longer for a result that underflows, and a peaky head
-    has many; as a weight, 1.6e-38 is nothing.
+    A processor takes some hundred times longer for a result that underflows, and a peaky head has
+    many; as a weight, 1.8e-35 is nothing.
     """
     return logs.clamp_(LOWEST_LOG, HIGHEST_LOG).exp_()
 
