@@ -224,9 +224,7 @@ class LocalEngine:
             if self._stopping:
                 return
             seat.is_ready = False
-            prepare = (
-                self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
-            )
+            prepare = self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
                 {

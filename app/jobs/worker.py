@@ -29,6 +29,7 @@ from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobCancelled
 
 log = logging.getLogger("attnscope.worker")
 
+
 class Worker:
     """Serves one connection until it closes."""
 
