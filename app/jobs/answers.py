@@ -15,13 +15,11 @@ from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
-from attnscope.app.jobs.worker import Ask
+from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import InvalidCall
 
 if TYPE_CHECKING:
     from attnscope.kernels.head import Head
-    from attnscope.kernels.backends.backend import Backend
-    from attnscope.kernels.call import AttentionCall
     from attnscope.models.captured import Capture, LayerCapture, LayerView
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
@@ -35,9 +33,9 @@ Arguments = dict[str, Any]
 def prepare() -> None:
     """Import what the first answer needs, while nobody waits for it."""
     from attnscope.kernels import maps
-    from attnscope.models import captured
+    from attnscope.models import captured, heads
 
-    del maps, captured
+    del maps, captured, heads
 
 
 def shelf(context: Context) -> CaptureShelf:
@@ -378,62 +376,16 @@ def _is_plain(value: object) -> bool:
 
 
 def backends(arguments: Arguments, context: Context) -> Answer:
-    """Every backend, and why it would refuse a layer of this capture on the device it was made on.
-
-    Without a capture: every backend, none refused.
-    """
-    from attnscope.kernels.registry import BACKENDS
+    """Every backend, and why this worker's device refuses it for the capture's calls (or an ordinary one)."""
+    from attnscope.app.jobs.backends_offered import offered
 
     capture = _capture(arguments, context) if arguments.get("capture") else None
-    return {
-        "backends": [
-            {
-                "name": backend.name,
-                "title": backend.title,
-                "exact": backend.exact,
-                "refusal": _refusal(backend, capture) if capture else "",
-            }
-            for backend in BACKENDS
-        ]
-    }
-
-
-def _refusal(backend: "Backend", capture: "Capture") -> str:
-    import torch
-
-    for layer in capture.layers:
-        refusal = backend.refuses(_call(layer), torch.device(capture.device))
-        if refusal is not None:
-            return f"{refusal.reason} {refusal.remedy}".strip()
-    return ""
-
-
-def _call(layer: "LayerCapture") -> "AttentionCall":
-    """The call that a captured layer made; a capture keeps no values, so their width is the queries'."""
-    from attnscope.kernels.call import AttentionCall
-
-    batch, heads, queries, width = layer.q_BHQD.shape
-    return AttentionCall(
-        batch=batch,
-        query_heads=heads,
-        kv_heads=layer.k_BGKD.shape[1],
-        query_length=queries,
-        key_length=layer.k_BGKD.shape[2],
-        head_dim=width,
-        value_dim=width,
-        dtype=cast("Any", str(layer.q_BHQD.dtype).removeprefix("torch.")),
-        scale=layer.scale,
-        pattern=layer.pattern,
-        query_offset=layer.query_offset,
-        softcap=layer.softcap,
-        has_sinks=layer.sinks_H is not None,
-        has_padding=layer.visible_keys_BK is not None,
-    )
+    return {"backends": offered(capture, context)}
 
 
 ASKS = {
+    "backends": Ask(backends, at="worker"),
     "summary": Ask(summary),
-    "backends": Ask(backends),
     "map": Ask(attention_map),
     "exact_map": Ask(attention_map, lane="patient"),
     "row": Ask(row),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+SERVER = "server"
+"""Owner of what the server starts by itself."""
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -77,10 +79,11 @@ class Engine(Protocol):
         """
         ...
 
-    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
-        """The id of a job that waits or runs with exactly these arguments, or None.
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """A job that waits or runs with exactly these arguments, this owner's or the server's own; None if there is none.
 
-        A reload of the page, or a second visitor who asks the same, joins it instead of queueing another.
+        A reload of the page joins it instead of queueing another. A stranger's job is not joined, for it would be
+        cancelled under its owner.
         """
         ...
 

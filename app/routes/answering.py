@@ -21,6 +21,7 @@ _STATUS: tuple[tuple[type[errors.AttnscopeError], int], ...] = (
     (errors.CaptureMissing, 410),
     (errors.JobMissing, 404),
     (errors.EngineUnavailable, 503),
+    (errors.ImagesUnavailable, 503),
     (errors.QueueFull, 429),
     (errors.InvalidCall, 400),
     (errors.UnsupportedCall, 400),

@@ -32,7 +32,7 @@ export function valueOf(diagnostics, key, { layer, head }) {
 export function passes(head, filter, diagnostics) {
   if (!filter) return true;
   const value = valueOf(diagnostics, filter.key, head);
-  return filter.op === "at_most" ? value <= filter.value : value >= filter.value;
+  return filter.op === "<=" ? value <= filter.value : value >= filter.value;
 }
 
 /** Heads from the highest value (or lowest) on; those without one come last. */

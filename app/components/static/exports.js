@@ -1,6 +1,7 @@
 /** The export menu: links that make a file of what is shown, with the view's own parameters. */
 
 import { h } from "./dom.js";
+import { layerName } from "./view.js";
 
 const PICTURES = [["html", "HTML"], ["png", "PNG"], ["svg", "SVG"], ["pdf", "PDF"]];
 const DATA = [["csv", "CSV"], ["parquet", "Parquet"], ["json", "JSON"]];
@@ -34,7 +35,8 @@ export class ExportMenu {
     document.removeEventListener("pointerdown", this.outside);
   }
 
-  setCapture(capture) {
+  setCapture(capture, summary) {
+    this.summary = summary;
     this.capture = capture;
     this.element.open = false;
   }
@@ -43,7 +45,7 @@ export class ExportMenu {
     if (!this.element.open || !this.capture) return;
     const { view } = this.store;
     const shared = {
-      layer: view.layer, head: view.head, sequence: view.sequence, reading: view.reading, scale: view.scale,
+      layer: layerName(this.summary, view.layer), head: view.head, sequence: view.sequence, reading: view.reading, scale: view.scale,
       reduce: view.pooling, ...(view.region ?? {}), pinned: view.pinned, direction: view.direction,
       merged: view.merged ? 1 : null, theme: this.theme().dark ? "dark" : "light",
     };

@@ -3,6 +3,7 @@
 import { debounce } from "./dom.js";
 import { isAbort } from "./capture.js";
 import { count, label, number } from "./text.js";
+import { layerName } from "./view.js";
 
 const READING = { weight: "weight", value_weighted: "weight × |v|", score: "score before softmax" };
 const ASK_AFTER = 30;
@@ -91,7 +92,8 @@ export class Hover {
   /** One exact number, or null while it is being asked for. */
   #exact(side, tile, { query, key }, { reading, view }, missing) {
     if (tile.encoding === "f32" && reading === view.reading) return cellAt(tile, { query, key })?.value ?? null;
-    const { layer, head, sequence, capture } = side;
+    const { head, sequence, capture } = side;
+    const layer = layerName(side.summary, side.layer);
     const strip = { layer, head, sequence, q0: query, q1: query + 1, k0: tile.k0, k1: tile.k1 };
     const asked = { ...strip, rows: 1, cols: tile.k1 - tile.k0, reduce: "max", reading, encoding: "f32", effort: "first" };
     const known = capture.recall("map", asked);

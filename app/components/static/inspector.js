@@ -11,6 +11,7 @@ import { Store } from "./store.js";
 import { followTheme, readTheme } from "./theme.js";
 import { Tip } from "./tip.js";
 import { Tokens } from "./tokens.js";
+import { layerName } from "./view.js";
 
 const COLOURS_ONLY = new Set(["scale"]);
 const MAP_KEYS = ["layer", "head", "sequence", "reading", "pooling", "region", "compare"];
@@ -33,7 +34,7 @@ class Inspector {
   /** Takes what Python gives: another capture opens it, another view is shown. */
   receive({ data, setStateValue, setTriggerValue }) {
     const given = data ?? {};
-    this.report = (view) => setStateValue("view", view);
+    this.report = (view) => setStateValue("view", { ...view, turn: performance.timeOrigin + performance.now() });
     this.runAgain = () => setTriggerValue("run_again", given.capture_id ?? true);
     this.captures = given.captures ?? [];
     this.recolour();
@@ -98,7 +99,7 @@ class Inspector {
     const map = new MapView({
       ...shared,
       openCapture: (other) => this.#openOther(other),
-      facts: () => panel.describe(),
+      facts: (side) => (side.capture === capture ? panel.describe(side) : []),
       onpoint: (point) => this.parts?.tokens.point(point),
       runAgain: () => this.runAgain(),
     });
@@ -163,7 +164,7 @@ class Inspector {
   #announceHead(panel) {
     panel.update();
     const { layer, head } = this.store.view;
-    this.announce([`Layer ${layer}, head ${head}`, ...panel.describe()].join(", "));
+    this.announce([`Layer ${layerName(this.summary, layer)}, head ${head}`, ...panel.describe({ layer, head })].join(", "));
   }
 
   #comparing() {

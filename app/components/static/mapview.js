@@ -9,7 +9,7 @@ import { Pane } from "./pane.js";
 import { drawLegend, shade, shadeDifference, survey } from "./scales.js";
 import { failure } from "./states.js";
 import { count, describeMap, label, number } from "./text.js";
-import { inside, regionOf } from "./view.js";
+import { inside, layerName, regionOf } from "./view.js";
 
 const FETCH_AFTER = 60;
 const READINGS = [["weight", "weights"], ["value_weighted", "weights × |value|"], ["score", "scores before softmax"]];
@@ -26,7 +26,7 @@ const POOLS = [
 export class MapView {
   /**
    * @param {{store: object, tip: object, theme: () => object, openCapture: (id: string) => Promise<object>,
-   *   onpoint: (point: object | null) => void, facts: () => string[], runAgain: () => void}} parts
+   *   onpoint: (point: object | null) => void, facts: (side: object) => string[], runAgain: () => void}} parts
    */
   constructor(parts) {
     Object.assign(this, parts);
@@ -64,7 +64,7 @@ export class MapView {
     this.capture = capture;
     this.summary = summary;
     this.compare.build(summary, captures.filter(({ id }) => id !== capture.id));
-    this.exports.setCapture(capture);
+    this.exports.setCapture(capture, summary);
     this.tiles = [];
     this.key = "";
   }
@@ -137,10 +137,9 @@ export class MapView {
     this.trouble.replaceChildren();
     const floats = this.sides.length > 1;
     this.sides.forEach((side, index) => {
-      const parameters = request(region, this.panes[0].resolution, { ...view, ...side, floats });
-      const { capture } = side;
-      delete parameters.capture;
-      this.loaders[index].load(capture, parameters);
+      const layer = layerName(side.summary, side.layer);
+      const parameters = request(region, this.panes[0].resolution, { ...view, ...side, layer, floats });
+      this.loaders[index].load(side.capture, parameters);
     });
     if (this.sides.length === 1) this.loaders[1].stop();
   }
@@ -163,7 +162,7 @@ export class MapView {
       const { shares, legend } = shade(tile.values, { ...tile, ...pick(view), keys: this.extent.keys, limits });
       this.panes[index].draw({ ...tile, shares }, { region, kind: "sequential", dark });
       drawLegend(this.legend, legend, dark);
-      this.#describe(this.panes[index], tile, this.sides[index].title);
+      this.#describe(this.panes[index], tile);
     });
     if (here.length === 2 && sameTile(...tiles)) this.#paintDifference(tiles, { region, dark });
     this.about.textContent = this.#words(tiles[0] ?? tiles[1]);
@@ -190,15 +189,15 @@ export class MapView {
     return `“${label(this.extent.queryTokens[query])}” (${count(query)}) to “${label(this.extent.keyTokens[key])}” (${count(key)})`;
   }
 
-  #describe(pane, tile, title) {
-    const { at } = tile;
+  #describe(pane, tile) {
+    const { at, of: side } = tile;
     const region = `queries ${count(tile.q0)} to ${count(tile.q1 - 1)}, keys ${count(tile.k0)} to ${count(tile.k1 - 1)}`;
     let pair = null;
     if (tile.exact && at >= 0) {
       const query = label(this.extent.queryTokens[tile.q0 + Math.floor(at / tile.cols)]);
       pair = { query, key: label(this.extent.keyTokens[tile.k0 + (at % tile.cols)]), value: tile.values[at] };
     }
-    pane.frame.setAttribute("aria-label", describeMap({ title, facts: this.facts(), pair, region }));
+    pane.frame.setAttribute("aria-label", describeMap({ title: side.title, facts: this.facts(side), pair, region }));
   }
 
   /** What a cell of the picture is. */

@@ -4,12 +4,16 @@ import { CAPTION, arrange, headsOf, neighbour, placeAt, rangeOf, valueOf } from 
 import { decode } from "./capture.js";
 import { button, h, segmented, select, sharp } from "./dom.js";
 import { palette, shade } from "./scales.js";
-import { measure } from "./text.js";
+import { inSentence, measure } from "./text.js";
+import { layerName } from "./view.js";
 
 const BYTES = 900_000;
 
 /** How fine each head's picture is, so that all of them stay under a megabyte. */
 export const pictureSize = (heads) => Math.max(16, Math.min(48, Math.floor(Math.sqrt(BYTES / heads))));
+
+/** As many digits as a link keeps. */
+const digits = (value) => Number(value.toPrecision(5));
 
 export class Overview {
   /** @param {{store: object, tip: object, theme: () => object, announce: (text: string) => void}} parts */
@@ -88,14 +92,14 @@ export class Overview {
     this.which = which;
     this.side = segmented({
       label: "Which side of the threshold",
-      options: [["at_least", "≥", "at least"], ["at_most", "≤", "at most"]],
-      value: filter?.op ?? "at_least",
+      options: [[">=", "≥", "at least"], ["<=", "≤", "at most"]],
+      value: filter?.op ?? ">=",
       onchange: (op) => this.store.change({ filter: { ...this.store.view.filter, op } }),
     });
     this.slider = h("input.as-slider", {
       type: "range",
       "aria-label": "threshold",
-      oninput: () => this.store.change({ filter: { ...this.store.view.filter, value: Number(this.slider.value) } }),
+      oninput: () => this.store.change({ filter: { ...this.store.view.filter, value: digits(Number(this.slider.value)) } }),
     });
     this.amount = h("output.as-amount");
     this.filterRow.replaceChildren(which.element, this.side.element, this.slider, this.amount);
@@ -104,8 +108,8 @@ export class Overview {
   #startFilter(key) {
     if (!key) return this.store.change({ filter: null });
     const [low, high] = rangeOf(key, this.heads, this.diagnostics);
-    const op = this.store.view.filter?.op ?? "at_least";
-    return this.store.change({ filter: { key, op, value: (low + high) / 2 } });
+    const op = this.store.view.filter?.op ?? ">=";
+    return this.store.change({ filter: { key, op, value: digits((low + high) / 2) } });
   }
 
   #showControls() {
@@ -147,7 +151,7 @@ export class Overview {
       context.drawImage(this.sprite, head.head * size, head.layer * size, size, size, x, y, cell, cell);
       if (captions) {
         context.fillStyle = theme.muted;
-        context.fillText(`${head.layer}.${head.head}`, x + cell / 2, y + cell + CAPTION - 3);
+        context.fillText(`${layerName(this.summary, head.layer)}.${head.head}`, x + cell / 2, y + cell + CAPTION - 3);
       }
     }
     context.globalAlpha = 1;
@@ -175,7 +179,7 @@ export class Overview {
     const groups = new Map();
     for (const { head, x, y } of places) {
       if (head.layer === 0 && head.head % everyColumn === 0) context.fillText(head.head, x + cell / 2, top - 4);
-      if (head.head === 0 && head.layer % everyRow === 0) context.fillText(head.layer, 8, y + cell / 2 + 3.5);
+      if (head.head === 0 && head.layer % everyRow === 0) context.fillText(layerName(this.summary, head.layer), 8, y + cell / 2 + 3.5);
       if (head.layer > 0) continue;
       const known = groups.get(head.kv) ?? [x, x];
       groups.set(head.kv, [known[0], x + cell]);
@@ -239,13 +243,13 @@ export class Overview {
     const order = sort ? `sorted by ${this.#title(sort.key)}` : "layer ↓ head →";
     const kept = filter ? `, ${shown} of ${this.heads.length} heads pass` : "";
     this.note.textContent = `${order}${kept}; click or arrow keys open a head, shift-click compares`;
-    const text = `${layers} layers of ${most} heads, each a small attention map; outlined: layer ${layer}, head ${head}`;
+    const text = `${layers} layers of ${most} heads, each a small attention map; outlined: layer ${layerName(this.summary, layer)}, head ${head}`;
     this.canvas.setAttribute("aria-label", `${text}${kept}`);
     this.frame.setAttribute("aria-label", "All heads. Arrow keys open a head.");
   }
 
   #title(key) {
-    return this.diagnostics?.keys.find((each) => each.key === key)?.title ?? key;
+    return inSentence(this.diagnostics?.keys.find((each) => each.key === key)?.title ?? key);
   }
 
   #at(event) {
@@ -261,7 +265,7 @@ export class Overview {
     const rows = (this.diagnostics?.keys ?? []).map(({ key, title, unit }) => [
       title, measure(valueOf(this.diagnostics, key, place.head), unit),
     ]);
-    return this.tip.show(event, `Layer ${layer}, head ${head} · kv ${kv}`, rows);
+    return this.tip.show(event, `Layer ${layerName(this.summary, layer)}, head ${head} · kv ${kv}`, rows);
   }
 
   #click(event) {

@@ -2,7 +2,7 @@
 
 import { headsOf, rangeOf, rankOf, valueOf } from "./arrange.js";
 import { h, sharp } from "./dom.js";
-import { count, measure } from "./text.js";
+import { count, inSentence, measure } from "./text.js";
 
 const STRIP = [40, 11];
 
@@ -31,17 +31,16 @@ export class Panel {
     this.#showFacts(head);
   }
 
-  /** The most telling diagnostics of the open head, in words. */
-  describe() {
+  /** The most telling diagnostics of a head, in words. */
+  describe({ layer, head }) {
     if (!this.diagnostics) return [];
-    const { layer, head } = this.store.view;
     const ranked = this.diagnostics.keys
       .map((key) => ({ ...key, rank: rankOf({ layer, head }, key.key, this.heads, this.diagnostics) }))
       .filter(({ rank }) => rank !== null)
       .sort((a, b) => a.rank - b.rank);
     return ranked
       .slice(0, 2)
-      .map(({ key, title, unit }) => `${title} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
+      .map(({ key, title, unit }) => `${inSentence(title)} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
   }
 
   #row({ key, title, unit, explanation, source }, head) {

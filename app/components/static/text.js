@@ -50,6 +50,11 @@ export function weight(value) {
   return value.toFixed(3);
 }
 
+/** A title inside a sentence. */
+export function inSentence(title) {
+  return title.charAt(0).toLowerCase() + title.slice(1);
+}
+
 /** Whole numbers with thin spaces between thousands. */
 export function count(value) {
   return String(value).replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");

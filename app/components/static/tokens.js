@@ -5,13 +5,14 @@ import { button, checkbox, h, segmented, select } from "./dom.js";
 import { Minimap } from "./minimap.js";
 import { HeadRows } from "./rows.js";
 import { count, isSpecial, label, running, weight } from "./text.js";
-import { lengths } from "./view.js";
+import { layerName, lengths } from "./view.js";
 import { largest, towards, unitAt, unitsOf } from "./words.js";
 
 const ALL_AT_ONCE = 1600;
 const WINDOW = 1200;
 const TOP = 7;
 const DIM = 0.12; // of the square root of the largest: fainter light is left out
+const FAINT = 0.08;
 const MERGE_NOTE =
   "Sub-words shown as words: what a word receives is the sum over its tokens as keys, what it pays is the mean over its tokens as queries";
 
@@ -181,8 +182,9 @@ export class Tokens {
 
   #openHead() {
     const { view } = this.store;
-    const { layer, head, sequence } = view;
-    const [queries, keys] = lengths(this.summary, sequence, layer);
+    const { head, sequence } = view;
+    const [queries, keys] = lengths(this.summary, sequence, view.layer);
+    const layer = layerName(this.summary, view.layer);
     this.rows = new HeadRows({ capture: this.capture, layer, head, sequence, queries, keys, reading: readingOf(view) });
     this.opening?.abort();
     this.opening = new AbortController();
@@ -234,7 +236,7 @@ export class Tokens {
       const place = this.window[0] + index;
       const value = values[place];
       const light = most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
-      const text = Math.max(0, light).toFixed(2);
+      const text = light < FAINT ? "0" : light.toFixed(2);
       if (this.lights[index] !== text) element.style.setProperty("--light", text);
       this.lights[index] = text;
     });

@@ -282,7 +282,8 @@ def test_workers_die_with_a_server_that_is_killed(tmp_path):
     script = f"""
         import sys, time
         from pathlib import Path
-        from attnscope.app.jobs.local import LocalEngine, Tables
+        from attnscope.app.jobs.local import LocalEngine
+        from attnscope.app.jobs.tables import Tables
         from attnscope.app.settings import Settings
         engine = LocalEngine(Settings(data=Path({str(tmp_path)!r})), {FAKES!r})
         engine.start()
