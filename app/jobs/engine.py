@@ -81,7 +81,7 @@ class Engine(Protocol):
         ...
 
     def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
-        """A job that waits or runs with exactly these arguments, this owner's or the server's own; None if there is none.
+        """A job under way with exactly these arguments, this owner's or the server's own; None if there is none.
 
         A reload of the page joins it instead of queueing another. A stranger's job is not joined, for it would be
         cancelled under its owner.
