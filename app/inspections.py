@@ -8,7 +8,6 @@ from attnscope.app.examples import example
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.view import View, fitted
-from attnscope.kernels.errors import CaptureMissing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,21 +80,8 @@ def start(engine: Engine, arguments: dict[str, Any], *, owner: str) -> str:
         QueueFull: The owner has too many jobs waiting.
         EngineUnavailable: There is no worker.
     """
-    known = engine.find("inspect", arguments, owner=owner)
-    if known is not None and _holds(engine, known):
-        return known
-    return engine.submit("inspect", arguments, owner=owner)
-
-
-def _holds(engine: Engine, job_id: str) -> bool:
-    """Whether a job will leave, or has left, a capture that is still there."""
-    if not engine.status(job_id).is_over:
-        return True
-    try:
-        engine.ask("summary", {"capture": engine.result(job_id)["capture_id"]})
-    except CaptureMissing:
-        return False
-    return True
+    known = engine.under_way("inspect", arguments, owner=owner)
+    return known or engine.submit("inspect", arguments, owner=owner)
 
 
 def finished(engine: Engine, watched: Watched) -> Shown:

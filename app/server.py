@@ -25,6 +25,7 @@ from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.security import SecurityHeaders
+from attnscope.app.routes.visitor import VisitorCookie
 from attnscope.app.settings import Settings
 
 # Streamlit would run every file of a folder named `pages` as a page of its own; ours are modules.
@@ -55,7 +56,7 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
 
 PARTS: dict[str, Any] = {
     "routes": [*jobs.ROUTES, *maps.ROUTES, *Exports(IMAGES).routes, *static.ROUTES],
-    "middleware": [Middleware(SecurityHeaders)],
+    "middleware": [Middleware(SecurityHeaders), Middleware(VisitorCookie)],
     "lifespan": lifespan,
 }
 

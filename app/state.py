@@ -76,7 +76,6 @@ class Session:
         state: `st.session_state`.
         query: `st.query_params`.
         kept: Where prompts too long for a link are kept.
-        visitor: The browser's own unguessable name, which a reload keeps; empty where there is none.
     """
 
     def __init__(
@@ -84,9 +83,7 @@ class Session:
         state: MutableMapping[Any, Any],
         query: MutableMapping[str, str],
         kept: KeptPrompts,
-        visitor: str = "",
     ) -> None:
-        self._visitor = visitor
         self._state = state
         self._query = query
         self.kept = kept
@@ -98,8 +95,8 @@ class Session:
 
     @property
     def owner(self) -> str:
-        """An unguessable name for the queue: the browser's, so that a reload finds its own jobs again."""
-        return self._visitor or self._state.setdefault(Key.OWNER, secrets.token_hex(8))
+        """An unguessable name of this session, for the queue."""
+        return self._state.setdefault(Key.OWNER, secrets.token_hex(8))
 
     @property
     def shown(self) -> Shown | None:

@@ -10,7 +10,7 @@ from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, exponentials, segments
 
 
-def log_sum_exp(  # noqa: PLR0913 -- everything that makes a softmax's denominator
+def log_sum_exp(
     q_BHQD: Tensor,
     k_BGKD: Tensor,
     *,

@@ -154,7 +154,7 @@ def pooled(
     return _pooled(head, rows, columns, (reduce, reading), (queries, keys), (None, progress))
 
 
-def sampled(  # noqa: PLR0913 -- as pooled
+def sampled(
     head: Head,
     rows: int,
     columns: int,
@@ -250,7 +250,8 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
     )
     rows = _bins(range(layer.query_length), size)
     columns = _bins(range(layer.key_length), size)
-    pooler = _pooler(layer, lse_HQ, columns, reduce, "weight", None)
+    laid_out = layer.key_major() if queries_per_row is None else layer
+    pooler = _pooler(laid_out, lse_HQ, columns, reduce, "weight", None)
     cells = pooler.run(rows, queries_per_row=queries_per_row, progress=progress)
     return _finish(cells, rows, columns, reduce)
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.scores import accumulation_dtype
-from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, Segment, exponentials, rows_of, segments
+from attnscope.kernels.streaming import (
+    BLOCK_KEYS,
+    BLOCK_PAIRS,
+    Layer,
+    Segment,
+    exponentials,
+    rows_of,
+    segments,
+)
 
 Reduce = Literal["mean", "max", "sum"]
 Reading = Literal["weight", "score", "value_weighted"]
@@ -202,10 +210,7 @@ class Pooler:
             x_HRC.masked_fill_(~seen_RC, self._fill)
         rows, width = block.queries_rw.shape
         x_HrwC = x_HRC.view(layer.heads, rows, width, -1)
-        if width == 1:
-            pooled_HrC = x_HrwC[:, :, 0]
-        else:
-            pooled_HrC = x_HrwC.amax(2) if self._maximum else x_HrwC.sum(2)
+        pooled_HrC = x_HrwC.amax(2) if self._maximum else x_HrwC.sum(2)
         if self._norm_HK is not None:
             pooled_HrC *= self._norm_HK[:, None, keys]
         if layer.visible_keys_K is not None:
@@ -230,11 +235,9 @@ class Pooler:
     ) -> Tensor:
         """Visible pairs of the segment by cell, int64 `[r, columns touched]`."""
         if seen_RC is None:
-            if self._shown_before is None:
-                keys_N = bounds.diff()
-            else:
-                keys_N = self._shown_before[bounds + segment.start].diff()
-            return _read(block)[:, None] * keys_N
+            before = self._shown_before
+            shown = bounds if before is None else before[bounds + segment.start]
+            return _read(block)[:, None] * shown.diff()
         rows, width = block.queries_rw.shape
         seen_rC = seen_RC.view(rows, width, -1).sum(1, dtype=torch.float32)
         if self._layer.visible_keys_K is not None:

@@ -4,14 +4,14 @@ H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of o
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.pattern import Pattern, Spans
-from attnscope.kernels.scores import scores, visible
+from attnscope.kernels.scores import accumulation_dtype, scores, visible
 
 BLOCK_PAIRS = 1 << 18
 """Pairs of one block over all its heads: 1 MiB of float32, which the second-level cache holds."""
@@ -70,6 +70,14 @@ class Layer:
     def key_length(self) -> int:
         """K."""
         return self.k_GKD.shape[1]
+
+    def key_major(self) -> "Layer":
+        """The same layer with one copy of the keys, laid out for products with few queries each.
+
+        With several heads of 64 dimensions the products take half the time.
+        """
+        dtype = accumulation_dtype(self.k_GKD.dtype)
+        return replace(self, k_GKD=self.k_GKD.to(dtype).mT.contiguous().mT)
 
     def scores(self, queries: slice | Tensor, keys: slice) -> Tensor:
         """Scores of a block of pairs, before any mask: float32 (float64 for float64) `[H, R, C]`.

@@ -1,10 +1,11 @@
 """One pass over the heads of a layer that takes every diagnostic of every query.
 
-H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of one block, S keys that
-a block of queries visits, F features of a pair.
+H query heads, Q, K positions; R queries and C keys of one block, S keys that a block of queries
+visits, F features of a pair.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -64,18 +65,11 @@ class Survey:
         layer = self._layer
         size = layer.heads // layer.k_GKD.shape[0]
         some = slice(groups.start * size, groups.stop * size)
-        part = Layer(
-            q_HQD=layer.q_HQD[some],
-            k_GKD=layer.k_GKD[groups],
-            pattern=layer.pattern,
-            query_offset=layer.query_offset,
-            scale=layer.scale,
-            softcap=layer.softcap,
-            visible_keys_K=layer.visible_keys_K,
-        )
+        part = replace(layer, q_HQD=layer.q_HQD[some], k_GKD=layer.k_GKD[groups]).key_major()
         lse_HQ = self._lse_HQ[some]
         sinks_H = None if self._sinks_H is None else self._sinks_H[some]
-        step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // (part.heads * layer.key_length)))
+        pairs_a_row = max(part.heads * layer.key_length, len(self.features) * BLOCK_KEYS)
+        step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // pairs_a_row))
         sums, counts = {}, {}
         for start in range(0, layer.query_length, step):
             queries = slice(start, min(start + step, layer.query_length))
@@ -119,9 +113,12 @@ class Survey:
             keys = range(segment.start, segment.end)
             seen_RC = part.seen(index, keys)
             visible_R += seen_RC.sum(-1)
-            x_HRC = part.scores(queries, slice(segment.start, segment.end)).sub_(lse_HR[..., None])
+            hidden_RC = torch.zeros_like(seen_RC, dtype=lse_HR.dtype).masked_fill_(
+                ~seen_RC, -torch.inf
+            )
+            x_HRC = part.scores(queries, slice(segment.start, segment.end))
             # A weight of 1.6e-38 stands for 0: it adds nothing to any sum, nor does its log.
-            x_HRC.masked_fill_(~seen_RC, LOWEST_LOG).clamp_(LOWEST_LOG, HIGHEST_LOG)
+            x_HRC.sub_(lse_HR[..., None]).add_(hidden_RC).clamp_(LOWEST_LOG, HIGHEST_LOG)
             weights_HRC = x_HRC.exp()
             log_HR += x_HRC.mul_(weights_HRC).sum(-1)
             features_RFC = self._features(queries, keys)
@@ -194,8 +191,11 @@ def _keys_held(weights_HRS: Tensor, mass_HR: Tensor) -> Tensor:
     """The fewest keys that hold 95 % of each row's mass: `[H, R]`; sorts the weights in place."""
     tail_HR = mass_HR * ((1 - HELD_SHARE) * (1 + _ROUNDING))
     ascending_HRS = _sorted(weights_HRS)
-    left_out_HR = (ascending_HRS.cumsum_(-1) <= tail_HR[..., None]).sum(-1)
-    return weights_HRS.shape[-1] - left_out_HR
+    # Cumulated weights are in order, so the row is not counted but searched.
+    left_out_HR1 = torch.searchsorted(
+        ascending_HRS.cumsum_(-1), tail_HR.contiguous()[..., None], right=True
+    )
+    return weights_HRS.shape[-1] - left_out_HR1[..., 0]
 
 
 def _sorted(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a forward pass showed, held as q, k and log-sum-exp: every map of every head follows exactly.
+"""What a forward pass showed, held as q, k and log-sum-exp: every map follows exactly.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
@@ -132,7 +132,7 @@ class LayerCapture:
 
     @property
     def lse_BHQ(self) -> Tensor:
-        """float32 `[B, H, Q]`, natural, sink included; streamed at the first use if not given by the backend."""
+        """float32 `[B, H, Q]`, natural, sink included; streamed at first use if not given."""
         return self.log_sum_exp.of(self)
 
     @property
@@ -183,7 +183,8 @@ class Capture:
         device: Where it ran.
         dtype: In which dtype.
         seconds: What the forward pass took, recording included.
-        next_tokens: The five likeliest next tokens of each sequence with their probabilities; None for encoders.
+        next_tokens: The five likeliest next tokens of each sequence with their probabilities; None
+            for encoders.
         created: UTC, ISO 8601.
     """
 
@@ -258,7 +259,7 @@ class Capture:
         *,
         reading: maps.Reading = "weight",
     ) -> np.ndarray:
-        """Exact weights (or scores) of any rectangle, float32 `[rows, columns]`; see `maps.tile`."""
+        """Exact weights or scores of any rectangle, float32 `[rows, columns]`: `maps.tile`."""
         return (
             maps.tile(self.head(layer, head, sequence), queries, keys, reading=reading)
             .cpu()

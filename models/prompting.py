@@ -36,7 +36,7 @@ class Batch:
 
     @property
     def length(self) -> int:
-        """n."""
+        """Tokens of the padded batch, n."""
         return len(self.rows[0])
 
     @property

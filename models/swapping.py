@@ -1,8 +1,9 @@
 """Running a Hugging Face model's attention on a backend of ours, live, per model or per layer.
 
-One function and one mask function are registered in transformers under one neutral name. While `swapped` is open, the
-model's configurations carry that name; every attention call then arrives here, is put in our terms (an AttentionCall
-with a pattern instead of a mask), and is run by the backend chosen for its layer.
+One function and one mask function are registered in transformers under one neutral name. While
+`swapped` is open, the model's configurations carry that name; every attention call then arrives
+here, is put in our terms (an AttentionCall with a pattern instead of a mask), and is run by the
+backend chosen for its layer.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
@@ -25,10 +26,17 @@ from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import AttnscopeError, InvalidCall, ModelNotSwappable, UnsupportedCall
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.models.masks import Mask, MaskRule, absent_mask, dense_mask, mask_function
+from attnscope.models.masks import (
+    CHOOSE_ANOTHER,
+    Mask,
+    MaskRule,
+    absent_mask,
+    dense_mask,
+    mask_function,
+)
 
 NAME = "attnscope"
-"""The name in transformers. Neither `flash` nor a slash may be part of it: transformers reads both as something else."""
+"""The name in transformers; one with `flash` or a slash in it would be read as something else."""
 
 Backends = str | Mapping[int, str]
 
@@ -74,7 +82,8 @@ class LayerCall:
         k_BGKD: After rotary embedding, kv heads not repeated.
         v_BGKD: Values, `[B, G, K, value_dim]`.
         out_BHQD: The backend's output, `[B, H, Q, value_dim]`.
-        lse_BHQ: Natural log-sum-exp with the sink included, float32, or None when the backend gives none.
+        lse_BHQ: Natural log-sum-exp with the sink included, float32, or None when the backend gives
+            none.
         mask: Patterns, query offset and padding.
         scale: Multiplies q·k.
         softcap: See `AttentionCall.softcap`.
@@ -139,10 +148,10 @@ class Swap:
             return
         reached = "none" if self.calls == 0 else f"only {self.calls}"
         raise ModelNotSwappable(
-            f"{self.architecture} computes attention outside transformers' attention interface: {reached} of its "
-            f"{self.expected} attention layers could be reached, so its backend cannot be chosen and its heads "
-            "cannot be read.",
-            "Choose a model that uses the interface: GPT-2, Llama, Qwen, Mistral, Gemma, Phi, BERT and most others do.",
+            f"{self.architecture} computes attention outside transformers' attention interface "
+            f"({reached} of its {self.expected} attention layers could be reached): "
+            "its backend cannot be chosen, nor its heads read.",
+            CHOOSE_ANOTHER,
         )
 
     def attend(
@@ -164,7 +173,8 @@ class Swap:
             `[B, H, Q, value_dim]`.
 
         Raises:
-            UnsupportedCall: The model asks for something a backend does not compute, or the backend refuses.
+            UnsupportedCall: The model asks for something a backend does not compute, or the backend
+                refuses.
         """
         _refuse_unknown(options, self.architecture, masked=mask is not None)
         q_BHQD, k_BGKD, v_BGKD = tensors
@@ -220,8 +230,10 @@ def swapped(
 
     Raises:
         UnknownBackend: No backend of that name.
-        ModelNotSwappable: A forward pass ended with fewer calls here than the model has attention layers.
-        UnsupportedCall: A backend refuses a call, or the model asks for something no backend computes.
+        ModelNotSwappable: A forward pass ended with fewer calls here than the model has attention
+            layers.
+        UnsupportedCall: A backend refuses a call, or the model asks for something no backend
+            computes.
     """
     names = {backend} if isinstance(backend, str) else set(backend.values())
     for name in names:
@@ -248,7 +260,7 @@ def swapped(
     token = _OPEN.set((swap, *_OPEN.get()))
     try:
         for config in configs:
-            # Not `set_attn_implementation`: transformers 5.17 skips sub-models there, without a word.
+            # `set_attn_implementation` of transformers 5.17 skips sub-models without a word.
             config._attn_implementation_internal = NAME
         yield swap
     finally:
@@ -260,7 +272,7 @@ def swapped(
 
 
 def attention_layers(config: PreTrainedConfig) -> int:
-    """How many attention calls one forward pass makes, by the configuration; linear and convolution layers make none."""
+    """How many attention calls one forward pass makes; linear and convolution layers make none."""
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None)
     if kinds:
@@ -353,8 +365,8 @@ def _mask_of(
     if isinstance(mask, MaskRule):
         if tuple(mask.shape[2:]) != (query_length, key_length):
             raise UnsupportedCall(
-                f"{architecture} made its mask for {mask.shape[2]} queries and {mask.shape[3]} keys, and attends "
-                f"with {query_length} and {key_length}.",
+                f"{architecture} made its mask for {mask.shape[2]} queries and {mask.shape[3]} "
+                f"keys, and attends with {query_length} and {key_length}.",
                 "Choose another model.",
             )
         return mask.mask

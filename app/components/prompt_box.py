@@ -35,46 +35,46 @@ def prompt_box(
         on_upload: Called when a file is given or taken away.
         on_choose: Called when prompts of the file are to be inspected.
     """
-    with st.container(key="prompt_row", horizontal=True, gap="small"):
+    with st.container(key="prompt_row", horizontal=True, vertical_alignment="center", gap="small"):
         with st.form("prompt_form", border=False):
             _typed(limit, has_template=has_template, on_run=on_run)
-        with st.container(key="prompt_sources", width=150, gap=None):
-            st.selectbox(
-                "Examples",
-                [entry.title for entry in examples],
-                index=None,
-                key=Key.EXAMPLE,
-                placeholder="Examples",
-                label_visibility="collapsed",
-                on_change=on_example,
-            )
-            with st.popover("Upload", key="upload_popover", width="stretch"):
-                _upload(offered, on_upload=on_upload, on_choose=on_choose)
+        st.selectbox(
+            "Examples",
+            [entry.title for entry in examples],
+            index=None,
+            key=Key.EXAMPLE,
+            placeholder="Examples",
+            label_visibility="collapsed",
+            on_change=on_example,
+            width=160,
+        )
+        with st.popover("Upload", key="upload_popover", help="Prompts from a file"):
+            _upload(offered, on_upload=on_upload, on_choose=on_choose)
 
 
 def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None]) -> None:
-    with st.container(key="prompt_typed", horizontal=True, gap="small"):
+    with st.container(
+        key="prompt_typed", horizontal=True, vertical_alignment="center", gap="small"
+    ):
+        most = f", up to {count(limit)} tokens" if limit is not None else ""
         st.text_area(
             "Prompt",
             key=Key.DRAFT,
             height=HEIGHT,
             label_visibility="collapsed",
-            placeholder="Type a prompt and press Run (Ctrl+Enter)",
+            placeholder=f"Type a prompt{most}; Ctrl+Enter runs it",
         )
-        with st.container(key="prompt_run", width=110, gap=None):
-            st.form_submit_button(
-                "Run",
-                type="primary",
-                width="stretch",
-                on_click=on_run,
-                help="Run the prompt and look at every head; Ctrl+Enter does the same.",
+        if has_template:
+            st.checkbox(
+                "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
             )
-            if has_template:
-                st.checkbox(
-                    "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
-                )
-            elif limit is not None:
-                st.html(f'<p class="pg-limit">up to {count(limit)} tokens</p>')
+        st.form_submit_button(
+            "Run",
+            type="primary",
+            on_click=on_run,
+            width=96,
+            help="Run the prompt and look at every head; Ctrl+Enter does the same.",
+        )
 
 
 def _upload(

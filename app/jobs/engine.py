@@ -79,10 +79,11 @@ class Engine(Protocol):
         """
         ...
 
-    def find(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
-        """The newest job of this kind with exactly these arguments that the owner may share, or None.
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """A job that waits or runs with exactly these arguments, this owner's or the server's own; None if there is none.
 
-        It is done, or the owner's or the server's own: a visitor's unfinished job is nobody else's to cancel.
+        A reload of the page joins it instead of queueing another. A stranger's job is not joined, for it would be
+        cancelled under its owner.
         """
         ...
 

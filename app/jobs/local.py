@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from time import monotonic, time
+from time import monotonic
 from typing import IO, Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import Event, JobStatus
+from attnscope.app.jobs.engine import SERVER, Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
@@ -63,7 +63,6 @@ class LocalEngine:
         self._known_asks: dict[str, Ask] = named(self._tables.asks)
         self._lock = threading.RLock()
         self._stopping = False
-        self._since = time()
         self._cancelled: set[str] = set()
         self._ask_ids = itertools.count(1)
         readers = [
@@ -91,7 +90,6 @@ class LocalEngine:
     def start(self) -> None:
         """Start the workers; jobs that a former server left running are marked failed, queued ones go on."""
         self._queue.recover("The server was restarted while the job ran.", "Run it again.")
-        self._since = time()
         for seat in self._seats:
             self._fill(seat)
 
@@ -123,9 +121,9 @@ class LocalEngine:
         self._dispatch()
         return job_id
 
-    def find(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
         """See Engine."""
-        return self._queue.find(kind, arguments, owner=owner, since=self._since)
+        return self._queue.under_way(kind, arguments, owners=(owner, SERVER))
 
     def status(self, job_id: str) -> JobStatus:
         """See Engine."""

@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import SERVER, Event, JobStatus, State
+from attnscope.app.jobs.engine import Event, JobStatus, State
 from attnscope.kernels.errors import JobMissing, QueueFull
 
 _SCHEMA = """
@@ -85,20 +85,15 @@ class JobQueue:
             self.note(job_id, "Queued.")
             return job_id
 
-    def find(self, kind: str, arguments: dict[str, Any], *, owner: str, since: float = 0.0) -> str | None:
-        """The newest job with these arguments that is done, or under way for this owner or the server; else None.
-
-        Args:
-            kind: Of the job.
-            arguments: Exactly these.
-            owner: Who asks.
-            since: Unix time; older jobs do not count, for what a name stands for may have changed.
-        """
+    def under_way(
+        self, kind: str, arguments: dict[str, Any], *, owners: tuple[str, str]
+    ) -> str | None:
+        """The job of either owner that waits or runs with exactly these arguments, or None."""
         with self._lock:
             row = self._db.execute(
-                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND created>=? AND (state='done'"
-                " OR owner IN (?,?) AND state IN ('queued','running')) ORDER BY number DESC LIMIT 1",
-                (kind, _canonical(arguments), since, owner, SERVER),
+                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND owner IN (?,?)"
+                " AND state IN ('queued','running') ORDER BY number LIMIT 1",
+                (kind, _canonical(arguments), *owners),
             ).fetchone()
         return None if row is None else row["id"]
 

@@ -1,8 +1,6 @@
 """Headers that every response carries, and paths that are closed."""
 
-import secrets
-
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,10 +34,6 @@ HEADERS = {
 CLOSED = ("/_stcore/metrics",)  # Streamlit answers it to anybody
 
 
-VISITOR = "attnscope_visitor"
-"""The cookie that names a browser in the queue: unguessable, for this session of the browser, for this host only."""
-
-
 class SecurityHeaders:
     """ASGI middleware around the whole application."""
 
@@ -52,16 +46,11 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
 
-        is_new = f"{VISITOR}=" not in Headers(scope=scope).get("cookie", "")
-        token = secrets.token_urlsafe(16)
-
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if is_new:
-                    headers.append("Set-Cookie", f"{VISITOR}={token}; Path=/; HttpOnly; SameSite=Lax")
             await send(message)
 
         if scope["path"].rstrip("/") in CLOSED:

@@ -17,6 +17,9 @@ class FakeEngine:
     def submit(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str:
         return "a" * 32
 
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        return None
+
     def status(self, job_id: str) -> JobStatus:
         if job_id != "a" * 32:
             raise JobMissing("No such job.")

@@ -279,6 +279,10 @@ def test_the_whole_application_serves_streamlit_and_our_routes(tmp_path, monkeyp
         assert client.get("/attnscope/health").json()["status"] in {"starting", "ok"}
         assert client.get("/_stcore/metrics").status_code == 404
         assert client.get("/_stcore/health").status_code == 200
+        cookie = page_response.headers["set-cookie"]
+        assert cookie.startswith("attnscope_visitor=")
+        assert "HttpOnly; SameSite=Lax" in cookie
+        assert "set-cookie" not in client.get("/").headers
         packed = client.get("/attnscope/static/plotly.min.js", headers={"Accept-Encoding": "gzip"})
         assert packed.headers["content-encoding"] == "gzip"
     with pytest.raises(EngineUnavailable):

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -41,7 +42,9 @@ def pool_by_hand(truth, rows, columns, reduce, reading, queries, keys, read=None
             if len(pairs):
                 scaled = (row_edges[m + 1] - row_edges[m]) / len(chosen)
                 values[m, n] = {
-                    "mean": pairs.mean(), "max": pairs.max(), "sum": pairs.sum() * scaled
+                    "mean": pairs.mean(),
+                    "max": pairs.max(),
+                    "sum": pairs.sum() * scaled,
                 }[reduce]
     return values, share
 
@@ -63,9 +66,7 @@ def test_any_rectangle_row_and_column_is_cut_from_the_whole(case, reading):
     length, width = exact.shape
     queries, keys = slice(length // 3, length // 3 + 5), slice(width // 2, width)
     assert near(maps.tile(truth.head, queries, keys, reading=reading), exact[queries, keys])
-    assert torch.equal(
-        maps.mask_tile(truth.head, queries, keys), truth.seen_QK[queries, keys]
-    )
+    assert torch.equal(maps.mask_tile(truth.head, queries, keys), truth.seen_QK[queries, keys])
     assert near(maps.row(truth.head, length // 2, reading=reading), exact[length // 2])
     assert near(maps.column(truth.head, width // 2, reading=reading), exact[:, width // 2])
 
@@ -149,7 +150,7 @@ def test_a_row_of_sums_totals_its_queries_less_their_sinks(case):
         if truth.head.sink is not None:
             on_keys *= 1 - (truth.head.sink - truth.head.lse_Q.double()).exp()
         edges = given.row_edges.tolist()
-        exact = torch.stack([on_keys[a:b].sum() for a, b in zip(edges, edges[1:], strict=False)])
+        exact = torch.stack([on_keys[a:b].sum() for a, b in pairwise(edges)])
         assert near(given.values.nansum(-1), exact)
 
 
@@ -185,12 +186,10 @@ def test_a_sampled_map_reads_evenly_spaced_queries(case, reduce, queries_per_row
         edges = spaced(0, length, 5)
         read = [
             [a + (2 * t + 1) * (b - a) // (2 * queries_per_row) for t in range(queries_per_row)]
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in pairwise(edges)
         ]
         given = maps.sampled(truth.head, 5, 6, reduce=reduce, queries_per_row=queries_per_row)
-        values, share = pool_by_hand(
-            truth, 5, 6, reduce, "weight", (0, length), (0, width), read
-        )
+        values, share = pool_by_hand(truth, 5, 6, reduce, "weight", (0, length), (0, width), read)
         assert given.sampled_rows == 5 * queries_per_row
         assert near(given.values, values)
         assert torch.equal(given.visible_share, share)

@@ -20,6 +20,14 @@ PROMPTS = ("The quick brown fox", "jumps over 3", "a lazy dog, x2")
 TOLERANCE = 1e-5
 QUICK = [one.name for one in registry.BACKENDS if one.name != "flex"]
 
+NEVER_ON_A_CPU = {"sdpa_efficient", "sdpa_cudnn"}
+REFUSED = {
+    ("gemma2", "sdpa_math"),  # softcap
+    ("gemma2", "sdpa_flash"),
+    ("gpt_oss", "sdpa_math"),  # sinks without a log-sum-exp
+    ("deepseek_v3", "sdpa_flash"),  # values narrower than keys
+}
+
 Family = Callable[[str], LoadedModel]
 
 
@@ -78,14 +86,13 @@ def test_flex_attention(tiny_family: Family, family: str) -> None:
 def _check_backend(model: LoadedModel, backend: str) -> None:
     ids = _ids(model)[0]
     weights, logits = _eager(model, ids)
-    try:
-        captured = capture(model, input_ids=ids, backend=backend)
-        with torch.no_grad(), swapped(model.model, backend):
-            ours = model.model(input_ids=torch.tensor([ids])).logits[0]
-    except UnsupportedCall as refusal:
-        assert refusal.remedy
-        assert backend not in ("eager", "tiled")
+    if (model.title, backend) in REFUSED or backend in NEVER_ON_A_CPU:
+        with pytest.raises(UnsupportedCall):
+            capture(model, input_ids=ids, backend=backend)
         return
+    captured = capture(model, input_ids=ids, backend=backend)
+    with torch.no_grad(), swapped(model.model, backend):
+        ours = model.model(input_ids=torch.tensor([ids])).logits[0]
     assert {layer.backend for layer in captured.layers} == {backend}
     _check_weights(captured, 0, weights)
     assert (ours - logits).abs().max() <= 1e-4 * logits.abs().max()
@@ -126,4 +133,4 @@ def test_masks_are_recognised(tiny_family: Family, family: str) -> None:
 def test_the_weights_are_far_from_uniform(tiny_family: Family) -> None:
     """A wrong map would not pass the proof by being flat."""
     weights = _eager(tiny_family("llama"), _ids(tiny_family("llama"))[0])[0]
-    assert weights[0][..., -1, :].amax(-1).mean() > 2 / len(PROMPTS[0])
+    assert weights[0][..., -1, :].amax(-1).mean() > 4 / len(PROMPTS[0])

@@ -163,9 +163,7 @@ def test_long_rules_are_recognised_by_probing(name: str) -> None:
 
 
 def test_a_long_packed_text_is_not_mistaken_for_causal() -> None:
-    packed = masking_utils.packed_sequence_mask_function(
-        torch.tensor([[0] * 700 + [1] * 800] * 2)
-    )
+    packed = masking_utils.packed_sequence_mask_function(torch.tensor([[0] * 700 + [1] * 800] * 2))
     rule = masking_utils.and_masks(masking_utils.causal_mask_function, packed)
     assert isinstance(_rule(rule, 1500, 1500).mask.patterns[0], Predicate)
 

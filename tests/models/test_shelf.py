@@ -15,7 +15,9 @@ class Loader:
     def __init__(self) -> None:
         self.loaded: list[str] = []
 
-    def __call__(self, source: str, *, memory_limit: int | None, **_others: object) -> SimpleNamespace:
+    def __call__(
+        self, source: str, *, memory_limit: int | None, **_others: object
+    ) -> SimpleNamespace:
         if source == "missing":
             raise ModelNotFound("There is no such model.")
         if memory_limit is not None and memory_limit < 40:
@@ -90,7 +92,9 @@ def test_two_visitors_at_once_wait_for_one_load(loader: Loader) -> None:
     def slow(source: str, **others: object) -> SimpleNamespace:
         entered.set()
         release.wait(5)
-        return loader(source, memory_limit=None, **{k: v for k, v in others.items() if k != "memory_limit"})
+        return loader(
+            source, memory_limit=None, **{k: v for k, v in others.items() if k != "memory_limit"}
+        )
 
     shelf = ModelShelf(None, slow)
     got: list[object] = []

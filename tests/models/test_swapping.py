@@ -186,7 +186,13 @@ def test_models_that_cannot_be_swapped_say_so(family: str) -> None:
 
 def test_a_position_bias_is_refused_by_name() -> None:
     config = hf.T5Config(
-        d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=96, decoder_start_token_id=0
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        vocab_size=96,
+        decoder_start_token_id=0,
     )
     model = hf.T5ForConditionalGeneration(config).eval()
     with (
