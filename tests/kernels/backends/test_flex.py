@@ -1,5 +1,6 @@
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
-LONG = {"queries": 300, "keys": 420, "query_heads": 2, "kv_heads": 1}
+LONG: dict[str, Any] = {"queries": 300, "keys": 420, "query_heads": 2, "kv_heads": 1}
 
 
 @pytest.mark.slow
