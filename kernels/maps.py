@@ -12,11 +12,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from attnscope.kernels.bins import bin_edges
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.head import Head
 from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce, bin_edges
+from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce
 from attnscope.kernels.scores import scores
 from attnscope.kernels.streaming import Layer, exponentials, segments
 
@@ -310,18 +311,18 @@ def _pooler(
 
 def _finish(cells: Cells, row_edges: Tensor, column_edges: Tensor, reduce: Reduce) -> Pooled:
     values = cells.values_HMN
-    visible_MN = cells.visible_MN.to(values.device)
+    visible_MN = cells.visible_MN.to(values)
     heights_M = row_edges.diff()
     if reduce == "mean":
         values = values / visible_MN
     elif reduce == "sum":
         values = values * (heights_M / cells.read_M)[:, None].to(values)
     values = values.masked_fill(visible_MN == 0, torch.nan).float()
-    share_MN = cells.visible_MN / (cells.read_M[:, None] * column_edges.diff())
+    share_MN = visible_MN / (cells.read_M[:, None] * column_edges.diff()).to(values)
     read, there = int(cells.read_M.sum()), int(heights_M.sum())
     return Pooled(
         values=values,
-        visible_share=share_MN.float().to(values.device),
+        visible_share=share_MN.float(),
         row_edges=row_edges,
         column_edges=column_edges,
         sampled_rows=None if read == there else read,

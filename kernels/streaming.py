@@ -134,6 +134,11 @@ class Segment:
     end: int
     masked: bool
 
+    def pieces(self, limit: int) -> Iterator["Segment"]:
+        """The segment in parts of at most `limit` keys."""
+        for at in range(self.start, self.end, limit):
+            yield Segment(start=at, end=min(at + limit, self.end), masked=self.masked)
+
 
 def segments(
     layer: Layer,
@@ -160,12 +165,7 @@ def segments(
     start, end = first_query + layer.query_offset, last_query + 1 + layer.query_offset
     spans = _clip(layer.pattern.key_spans(start, end, layer.key_length), keys)
     full = _clip(layer.pattern.full_key_spans(start, end, layer.key_length), keys) if apart else []
-    return [
-        Segment(start=at, end=min(at + limit, piece.end), masked=piece.masked)
-        for span in spans
-        for piece in _cut(span, full)
-        for at in range(piece.start, piece.end, limit)
-    ]
+    return [piece for span in spans for part in _cut(span, full) for piece in part.pieces(limit)]
 
 
 def _clip(spans: Spans, keys: range) -> list[tuple[int, int]]:
