@@ -67,7 +67,11 @@ def test_kinds_are_told_from_the_configuration(
 
 @pytest.mark.parametrize("model_type", ["t5", "vit", "", "whisper"])
 def test_what_is_no_decoder_or_encoder_of_text(model_type: str) -> None:
-    config = {"model_type": model_type, "image_size": 8, "is_encoder_decoder": model_type == "t5"}
+    config = {
+        "model_type": model_type,
+        "image_size": 8,
+        "is_encoder_decoder": model_type in {"t5", "whisper"},
+    }
     with pytest.raises(ModelUnsupported):
         judge_config(config, "tiny")
 
