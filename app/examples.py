@@ -26,9 +26,23 @@ class Example:
     about: str
 
 
+def examples() -> tuple[Example, ...]:
+    """Read the shipped prompts, the one of a first visit first.
+
+    Raises:
+        PromptRefused: The file that ships with the dashboard is missing.
+    """
+    try:
+        return _read(PATH)
+    except OSError as error:
+        raise PromptRefused(
+            f"The shipped prompts are missing: {PATH} cannot be read.",
+            "Install the dashboard again, with its assets.",
+        ) from error
+
+
 @cache
-def examples(path: Path = PATH) -> tuple[Example, ...]:
-    """Read the shipped prompts, the one of a first visit first."""
+def _read(path: Path) -> tuple[Example, ...]:
     entries = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
         Example(title=entry["title"], text=entry["text"], about=entry["about"]) for entry in entries

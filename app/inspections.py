@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnscope.app.examples import example
-from attnscope.app.jobs.engine import Engine, JobStatus
+from attnscope.app.jobs.engine import Engine
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.view import View, fitted
-from attnscope.kernels.errors import CaptureMissing, JobMissing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +68,20 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def start(engine: Engine, arguments: dict[str, Any], *, owner: str) -> str:
-    """Return a job that makes, or made, the capture asked for.
+def first() -> dict[str, Any]:
+    """Write the arguments of the job that a first visit needs."""
+    return arguments_of(View(), (example("").text,))
 
-    The same prompts under the same model and backend are inspected once, whoever asks.
+
+def start(engine: Engine, arguments: dict[str, Any], *, owner: str) -> str:
+    """Join the job that makes this capture, or submit it; one still held is found again at once.
 
     Raises:
         QueueFull: The owner has too many jobs waiting.
         EngineUnavailable: There is no worker.
     """
-    known = engine.find("inspect", arguments)
-    if known is not None and _is_usable(engine, known):
-        return known
-    return engine.submit("inspect", arguments, owner=owner)
+    known = engine.under_way("inspect", arguments, owner=owner)
+    return known or engine.submit("inspect", arguments, owner=owner)
 
 
 def finished(engine: Engine, watched: Watched) -> Shown:
@@ -111,14 +111,3 @@ def inside(view: View, shown: Shown) -> View:
         sequences=len(shown.summary["sequences"]),
         lengths=(tokens, tokens),
     )
-
-
-def _is_usable(engine: Engine, job_id: str) -> bool:
-    """Whether a job is under way, or done and its capture still held."""
-    try:
-        status: JobStatus = engine.status(job_id)
-        if status.state == "done":
-            engine.ask("summary", {"capture": engine.result(job_id)["capture_id"]})
-    except (CaptureMissing, JobMissing):
-        return False
-    return status.state in ("queued", "running", "done")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, segments
+from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, exponentials, segments
 
 
-def log_sum_exp(  # noqa: PLR0913 -- everything that makes a softmax's denominator
+def log_sum_exp(
     q_BHQD: Tensor,
     k_BGKD: Tensor,
     *,
@@ -88,5 +88,7 @@ def _block_log_sum_exp(layer: Layer, start: int, end: int, block: int) -> Tensor
 def _row_log_sum_exp(scores_HRC: Tensor) -> Tensor:
     # In place: torch.logsumexp would hold two more arrays of the block's size.
     largest_HR = scores_HRC.amax(-1)
-    shift_HR = largest_HR.masked_fill(largest_HR == -torch.inf, 0.0)
-    return scores_HRC.sub_(shift_HR[..., None]).exp_().sum(-1).log_().add_(shift_HR)
+    blind_HR = largest_HR == -torch.inf
+    shift_HR = largest_HR.masked_fill(blind_HR, 0.0)
+    sum_HR = exponentials(scores_HRC.sub_(shift_HR[..., None])).sum(-1)
+    return sum_HR.log_().add_(shift_HR).masked_fill_(blind_HR, -torch.inf)

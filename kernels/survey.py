@@ -1,20 +1,22 @@
 """One pass over the heads of a layer that takes every diagnostic of every query.
 
-H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of one block, S keys that
-a block of queries visits, F features of a pair.
+H query heads, Q, K positions; R queries and C keys of one block, S keys that a block of queries
+visits, F features of a pair.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from attnscope.kernels.streaming import BLOCK_KEYS, Layer, segments
+from attnscope.kernels.streaming import BLOCK_KEYS, HIGHEST_LOG, LOWEST_LOG, Layer, segments
 
 ROW_BLOCK_PAIRS = 1 << 20
 """Pairs of one block of whole rows over all its heads: 4 MiB of float32."""
 HELD_SHARE = 0.95
-_MASKED = -1e30
+_NOTHING = 1e-30
+_NO_TOKEN, _NO_QUERY = -(1 << 62), -(1 << 62) - 1
 _ROUNDING = 1e-5
 
 
@@ -47,7 +49,7 @@ class Survey:
             # A hidden token equals nothing: not even another hidden one.
             unique_K = -1 - torch.arange(length, device=device)
             self._tokens_K = torch.where(shown_K, token_ids_K.to(device).long(), unique_K)
-            self._tokens_Q = _taken(self._tokens_K, self._at_Q, beyond=-length - 1)
+            self._tokens_Q = _taken(self._tokens_K, self._at_Q, beyond=_NO_QUERY)
             self._repeated_Q = _taken(_occurred_before(self._tokens_K), self._at_Q, beyond=False)
 
     @property
@@ -64,18 +66,11 @@ class Survey:
         layer = self._layer
         size = layer.heads // layer.k_GKD.shape[0]
         some = slice(groups.start * size, groups.stop * size)
-        part = Layer(
-            q_HQD=layer.q_HQD[some],
-            k_GKD=layer.k_GKD[groups],
-            pattern=layer.pattern,
-            query_offset=layer.query_offset,
-            scale=layer.scale,
-            softcap=layer.softcap,
-            visible_keys_K=layer.visible_keys_K,
-        )
+        part = replace(layer, q_HQD=layer.q_HQD[some], k_GKD=layer.k_GKD[groups]).key_major()
         lse_HQ = self._lse_HQ[some]
         sinks_H = None if self._sinks_H is None else self._sinks_H[some]
-        step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // (part.heads * layer.key_length)))
+        pairs_a_row = max(part.heads * layer.key_length, len(self.features) * BLOCK_KEYS)
+        step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // pairs_a_row))
         sums, counts = {}, {}
         for start in range(0, layer.query_length, step):
             queries = slice(start, min(start + step, layer.query_length))
@@ -119,10 +114,14 @@ class Survey:
             keys = range(segment.start, segment.end)
             seen_RC = part.seen(index, keys)
             visible_R += seen_RC.sum(-1)
-            x_HRC = part.scores(queries, slice(segment.start, segment.end)).sub_(lse_HR[..., None])
-            weights_HRC = x_HRC.masked_fill_(~seen_RC, _MASKED).exp()
-            # Where the weight is 0 its log may be anything finite or −inf; the product must be 0.
-            log_HR += x_HRC.clamp_min_(_MASKED).mul_(weights_HRC).sum(-1)
+            hidden_RC = torch.zeros_like(seen_RC, dtype=lse_HR.dtype).masked_fill_(
+                ~seen_RC, -torch.inf
+            )
+            x_HRC = part.scores(queries, slice(segment.start, segment.end))
+            # A weight of 1.8e-35 stands for 0: it adds nothing to any sum, nor does its log.
+            x_HRC.sub_(lse_HR[..., None]).add_(hidden_RC).clamp_(LOWEST_LOG, HIGHEST_LOG)
+            weights_HRC = x_HRC.exp()
+            log_HR += x_HRC.mul_(weights_HRC).sum(-1)
             features_RFC = self._features(queries, keys)
             sums_RHF = sums_RHF + torch.bmm(
                 weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
@@ -133,14 +132,15 @@ class Survey:
             pieces = [torch.zeros(part.heads, rows, 1, device=lse_HR.device)]
         values = dict(zip(self.features, sums_RHF.permute(2, 1, 0), strict=True))
         mass_HR = values.pop("mass")
-        held = mass_HR > 0
+        held = mass_HR > _NOTHING
         safe_HR = mass_HR.where(held, 1.0)
         entropy_HR = torch.where(held, safe_HR.log() - log_HR / safe_HR, 0.0)
         weights_HRS = pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
         values["mean_distance"] = values["mean_distance"] / safe_HR
         values["entropy_nats"] = entropy_HR
         values["entropy_share"] = entropy_HR / visible_R.clamp_min(2).log()
-        values["keys_for_95"] = _keys_held(weights_HRS, mass_HR) / visible_R.clamp_min(1)
+        keys_HR = _keys_held(weights_HRS, mass_HR).minimum(visible_R)
+        values["keys_for_95"] = keys_HR / visible_R.clamp_min(1)
         values["sink_logit_share"] = (
             torch.zeros_like(lse_HR)
             if sinks_H is None
@@ -150,28 +150,41 @@ class Survey:
 
     def _features(self, queries: slice, keys: range) -> Tensor:
         """What a pair is worth to each diagnostic that is a sum: float32 `[R, F, C]`."""
-        at_R = self._at_Q[queries, None]
-        key_C = torch.arange(keys.start, keys.stop, device=at_R.device)
-        ahead_RC = at_R - key_C
-        distance_RC = ahead_RC.abs()
-        features = [
-            torch.ones_like(distance_RC),
-            distance_RC,
-            self._sink_K[keys.start : keys.stop].expand_as(distance_RC),
-            ahead_RC == 1,
-        ]
+        at_R1 = self._at_Q[queries, None]
+        shape = (len(at_R1), len(self.features), len(keys))
+        worth_RFC = torch.zeros(shape, dtype=torch.float32, device=at_R1.device)
+        worth = dict(zip(self.features, worth_RFC.unbind(1), strict=True))
+        key_C = torch.arange(keys.start, keys.stop, device=at_R1.device)
+        worth["mass"].fill_(1.0)
+        torch.sub(at_R1.float(), key_C.float(), out=worth["mean_distance"]).abs_()
+        worth["sink_mass"].copy_(self._sink_K[keys.start : keys.stop].expand(shape[0], shape[2]))
         if self._tokens_K is not None:
-            token_R = self._tokens_Q[queries, None]
-            previous_C = self._tokens_K[(key_C - 1).clamp_min(0)]
-            features.append((self._tokens_K[key_C] == token_R) & (ahead_RC > 0))
-            features.append((previous_C == token_R) & (ahead_RC >= 0) & (key_C > 0))
-        features += [distance_RC < window for window in self._windows]
-        stacked = torch.empty(
-            (len(at_R), len(features), len(key_C)), dtype=torch.float32, device=at_R.device
-        )
-        for at, feature in enumerate(features):
-            stacked[:, at] = feature
-        return stacked
+            # A key follows an earlier occurrence exactly if the key before it is one.
+            same = self._same_before(queries, range(keys.start - 1, keys.stop))
+            worth["duplicate_token"].copy_(same[:, 1:])
+            worth["induction"].copy_(same[:, :-1])
+        near = self._near(queries, keys, 2)
+        worth["previous_token"][:, near] = at_R1 - key_C[near] == 1
+        for window in self._windows:
+            near = self._near(queries, keys, window)
+            worth[f"window_mass_{window}"][:, near] = (at_R1 - key_C[near]).abs() < window
+        return worth_RFC
+
+    def _near(self, queries: slice, keys: range, reach: int) -> slice:
+        """The keys less than `reach` from some query of the block: indices into `keys`."""
+        first = queries.start + self._layer.query_offset - reach + 1 - keys.start
+        last = queries.stop + self._layer.query_offset + reach - 1 - keys.start
+        return slice(min(max(first, 0), len(keys)), min(max(last, 0), len(keys)))
+
+    def _same_before(self, queries: slice, keys: range) -> Tensor:
+        """Whether a key is an earlier occurrence of the query's token: bool `[R, C]`; no at −1."""
+        key_C = torch.arange(keys.start, keys.stop, device=self._at_Q.device)
+        token_C = _taken(self._tokens_K, key_C, beyond=_NO_TOKEN)
+        same_RC = token_C == self._tokens_Q[queries, None]
+        first_at = queries.start + self._layer.query_offset
+        later = slice(min(max(first_at - keys.start, 0), len(keys)), None)
+        same_RC[:, later] &= key_C[later] < self._at_Q[queries, None]
+        return same_RC
 
 
 def _taken(values_K: Tensor, at_Q: Tensor, *, beyond: bool | int) -> Tensor:
@@ -192,8 +205,11 @@ def _keys_held(weights_HRS: Tensor, mass_HR: Tensor) -> Tensor:
     """The fewest keys that hold 95 % of each row's mass: `[H, R]`; sorts the weights in place."""
     tail_HR = mass_HR * ((1 - HELD_SHARE) * (1 + _ROUNDING))
     ascending_HRS = _sorted(weights_HRS)
-    left_out_HR = (ascending_HRS.cumsum_(-1) <= tail_HR[..., None]).sum(-1)
-    return weights_HRS.shape[-1] - left_out_HR
+    # Cumulated weights are in order, so the row is not counted but searched.
+    left_out_HR1 = torch.searchsorted(
+        ascending_HRS.cumsum_(-1), tail_HR.contiguous()[..., None], right=True
+    )
+    return weights_HRS.shape[-1] - left_out_HR1[..., 0]
 
 
 def _sorted(values: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class LargestTensor(TorchDispatchMode):
         super().__init__()
         self.elements = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Runs the operation and looks at its results' storages."""
         given = function(*args, **(kwargs or {}))
         for result in given if isinstance(given, (tuple, list)) else (given,):

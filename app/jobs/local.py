@@ -13,23 +13,40 @@ from time import monotonic
 from typing import IO, Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import Event, JobStatus
+from attnscope.app.jobs.engine import SERVER, Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
+from attnscope.app.jobs.tables import Ask, Tables, named
 from attnscope.app.jobs.wire import Message, unpacked_error
-from attnscope.app.jobs.worker import table
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelled, JobFailed
 
 log = logging.getLogger("attnscope.engine")
 
 _PATIENCE_S = 0.7  # how long a job may take to obey a cancellation before its worker is killed
+_LOOK_EVERY_S = 0.2
 _MOST_ENGINES = 16
 
 
 class _WorkerGoneError(Exception):
     """The process died with the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """How long somebody waits for an answer: until a moment, or until they leave."""
+
+    deadline: float
+    abandoned: threading.Event | None
+
+    def result(self, future: "Future[Message]") -> Message:
+        while (left := self.deadline - monotonic()) > 0:
+            with suppress(FutureTimeout):
+                return future.result(left if self.abandoned is None else min(left, _LOOK_EVERY_S))
+            if self.abandoned is not None and self.abandoned.is_set():
+                raise JobCancelled("Nobody waits for this answer any more.")
+        raise EngineUnavailable("No answer came in time.", "The server is busy; try again.")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -53,20 +70,14 @@ class LocalEngine:
 
     Args:
         settings: Data folder, devices, limits.
-        work: `module:NAME` of the table of job kinds; its module must be cheap to import.
-        asks: `module:NAME` of the table of questions.
+        tables: What the workers can do.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        work: str = "attnscope.app.jobs.work:WORK",
-        asks: str = "attnscope.app.jobs.answers:ASKS",
-    ) -> None:
+    def __init__(self, settings: Settings, tables: Tables | None = None) -> None:
+        self._tables = tables or Tables()
         self._settings = settings
-        self._tables = {"work": work, "asks": asks}
-        self._kinds = tuple(table(work))
+        self._kinds = tuple(named(self._tables.work))
+        self._known_asks: dict[str, Ask] = named(self._tables.asks)
         self._lock = threading.RLock()
         self._stopping = False
         self._cancelled: set[str] = set()
@@ -80,7 +91,7 @@ class LocalEngine:
             for device in settings.devices
         ]
         self._seats = workers + readers
-        self._answering = readers or workers
+        self._answering = {"worker": workers, "reader": readers or workers}
         number, self._slot_lock = _free_slot(settings)
         self._queue = JobQueue(
             settings.data / f"queue-{number}.sqlite", per_owner=settings.jobs_per_owner
@@ -127,6 +138,10 @@ class LocalEngine:
         self._dispatch()
         return job_id
 
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """See Engine."""
+        return self._queue.under_way(kind, arguments, owners=(owner, SERVER))
+
     def status(self, job_id: str) -> JobStatus:
         """See Engine."""
         return self._queue.status(job_id)
@@ -160,13 +175,18 @@ class LocalEngine:
             insist.start()
 
     def ask(
-        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: threading.Event | None = None,
     ) -> dict[str, Any]:
         """See Engine."""
-        deadline = monotonic() + (timeout_s or self._settings.ask_timeout_s)
+        wait = _Wait(monotonic() + (timeout_s or self._settings.ask_timeout_s), abandoned)
         for _attempt in range(2):
             with suppress(_WorkerGoneError):
-                return self._ask_once(method, arguments, deadline)
+                return self._ask_once(method, arguments, wait)
         raise EngineUnavailable(
             "The process that answers was lost twice in a row.", "Try again in a few seconds."
         )
@@ -187,11 +207,14 @@ class LocalEngine:
 
     # Questions
 
-    def _ask_once(self, method: str, arguments: dict[str, Any], deadline: float) -> dict[str, Any]:
+    def _ask_once(self, method: str, arguments: dict[str, Any], wait: "_Wait") -> dict[str, Any]:
+        known = self._known_asks.get(method)
+        if known is None:
+            raise InvalidCall(f"There is no question called {method!r}.")
         ask_id = f"ask-{next(self._ask_ids)}"
         future: Future[Message] = Future()
         with self._lock:
-            seats = [seat for seat in self._answering if seat.process]
+            seats = [seat for seat in self._answering[known.at] if seat.process]
             if not seats:
                 raise EngineUnavailable(
                     "The process that answers is being replaced.", "Try again in a few seconds."
@@ -202,12 +225,10 @@ class LocalEngine:
         assert process is not None
         process.send({"do": "ask", "id": ask_id, "method": method, "arguments": arguments})
         try:
-            message = future.result(max(deadline - monotonic(), 0.001))
-        except FutureTimeout:
+            message = wait.result(future)
+        except (JobCancelled, EngineUnavailable):
             process.send({"do": "forget", "id": ask_id})
-            raise EngineUnavailable(
-                "No answer came in time.", "The server is busy; try again."
-            ) from None
+            raise
         finally:
             with self._lock:
                 seat.asks.pop(ask_id, None)
@@ -223,9 +244,16 @@ class LocalEngine:
             if self._stopping:
                 return
             seat.is_ready = False
+            prepare = self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
-                {"settings": settings, "device": seat.device, **self._tables},
+                {
+                    "settings": settings,
+                    "device": seat.device,
+                    "work": self._tables.work,
+                    "asks": self._tables.asks,
+                    "prepare": prepare,
+                },
                 environment=self._environment(seat),
                 on_message=lambda process, message: self._heard(seat, message),
                 on_exit=lambda process, code: self._lost(seat, code),
@@ -242,7 +270,13 @@ class LocalEngine:
             threads = self._settings.reader_threads or min(cores, 4)
         # A reader must never take a share of a GPU's memory only by importing PyTorch.
         hidden = {} if seat.runs_jobs else {"CUDA_VISIBLE_DEVICES": ""}
-        return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **hidden}
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            # Threads that spin while they wait made maps twenty times slower on a machine at work on something else.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+            **hidden,
+        }
 
     def _heard(self, seat: _Seat, message: Message) -> None:
         said = message["say"]

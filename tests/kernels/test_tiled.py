@@ -31,8 +31,13 @@ class LargestTensor(TorchDispatchMode):
 @every_case()
 @pytest.mark.parametrize(
     ("dtype", "block"),
-    [("float32", None), ("float32", SMALL), ("bfloat16", SMALL), ("float16", SMALL)]
-    + [("float64", SMALL)],
+    [
+        ("float32", None),
+        ("float32", SMALL),
+        ("bfloat16", SMALL),
+        ("float16", SMALL),
+        ("float64", SMALL),
+    ],
     ids=lambda value: value or "default block" if not isinstance(value, Block) else "small block",
 )
 def test_equals_the_reference(case: Case, block: Block | None, dtype) -> None:

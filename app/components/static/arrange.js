@@ -32,7 +32,7 @@ export function valueOf(diagnostics, key, { layer, head }) {
 export function passes(head, filter, diagnostics) {
   if (!filter) return true;
   const value = valueOf(diagnostics, filter.key, head);
-  return filter.op === "at_most" ? value <= filter.value : value >= filter.value;
+  return filter.op === "<=" ? value <= filter.value : value >= filter.value;
 }
 
 /** Heads from the highest value (or lowest) on; those without one come last. */
@@ -78,11 +78,24 @@ export function arrange({ heads, width, view, diagnostics }) {
   }));
   const layers = 1 + Math.max(...heads.map(({ layer }) => layer));
   const right = Math.max(...places.map(({ x }) => x)) + cell;
-  return { cell, places, width: right + 2, height: top + layers * (cell + GAP) + 1, captions: false, columns, left, top };
+  return {
+    cell,
+    places,
+    width: right + 2,
+    height: top + layers * (cell + GAP) + 1,
+    captions: false,
+    columns,
+    left,
+    top,
+  };
 }
 
 function inOrder({ heads, width, view, diagnostics }) {
-  const shown = sorted(heads.filter((head) => passes(head, view.filter, diagnostics)), view.sort, diagnostics);
+  const shown = sorted(
+    heads.filter((head) => passes(head, view.filter, diagnostics)),
+    view.sort,
+    diagnostics,
+  );
   const most = 1 + Math.max(...heads.map(({ head }) => head));
   const cell = Math.max(32, Math.min(48, Math.floor(width / most) - GAP));
   const columns = Math.max(1, Math.floor((width - 2) / (cell + GAP)));

@@ -49,7 +49,8 @@ export function decode(buffer, header) {
   const { lo, hi } = header;
   for (let code = 0; code < 255; code += 1) {
     const share = code / 254;
-    table[code] = header.scale === "log" ? lo * (hi / lo) ** share : lo + (hi - lo) * share;
+    if (header.scale === "log") table[code] = lo > 0 ? lo * (hi / lo) ** share : 0;
+    else table[code] = lo + (hi - lo) * share;
   }
   table[255] = NaN;
   const codes = new Uint8Array(buffer);

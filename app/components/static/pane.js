@@ -65,9 +65,9 @@ export class Pane {
 
   /** The size of the drawing area in CSS pixels. */
   get area() {
-    const width = this.frame.clientWidth - MARGIN.left - MARGIN.right;
-    const height = this.frame.clientHeight - MARGIN.top - MARGIN.bottom;
-    return [Math.max(40, width), Math.max(40, height)];
+    this.measured ??= [this.frame.clientWidth, this.frame.clientHeight];
+    const [width, height] = this.measured;
+    return [Math.max(40, width - MARGIN.left - MARGIN.right), Math.max(40, height - MARGIN.top - MARGIN.bottom)];
   }
 
   /** How many cells a side are worth fetching: a device pixel each, 512 at most. */
@@ -94,7 +94,9 @@ export class Pane {
     this.drawn = tile;
     const dx = (tile.k1 - tile.k0) / tile.cols;
     const dy = (tile.q1 - tile.q0) / tile.rows;
-    const z = Array.from({ length: tile.rows }, (_, row) => tile.shares.subarray(row * tile.cols, (row + 1) * tile.cols));
+    const z = Array.from({ length: tile.rows }, (_, row) =>
+      tile.shares.subarray(row * tile.cols, (row + 1) * tile.cols),
+    );
     const trace = {
       type: "heatmap",
       z,
@@ -144,10 +146,16 @@ export class Pane {
     const [width, height] = this.area;
     const { x, y } = this.range;
     place(this.rowMark, at.query, y[1], y[0], height, (from, size) => ({
-      left: MARGIN.left, top: MARGIN.top + from, width, height: size,
+      left: MARGIN.left,
+      top: MARGIN.top + from,
+      width,
+      height: size,
     }));
     place(this.columnMark, at.key, x[0], x[1], width, (from, size) => ({
-      left: MARGIN.left + from, top: MARGIN.top, width: size, height,
+      left: MARGIN.left + from,
+      top: MARGIN.top,
+      width: size,
+      height,
     }));
   }
 
@@ -220,7 +228,8 @@ export class Pane {
   }
 
   #resize() {
-    if (!this.plotted) return;
+    this.measured = null;
+    if (!this.plotted || !this.frame.clientWidth) return;
     const [width, height] = this.area;
     const size = `${width}×${height}`;
     if (size === this.size) return;
@@ -288,6 +297,7 @@ function place(element, position, low, high, pixels, box) {
   const size = Math.max(1, pixels / (high - low));
   element.hidden = missing || from + size <= 0 || from >= pixels;
   if (element.hidden) return;
+  element.classList.toggle("as-thin", size < 4);
   const start = Math.max(0, from);
   const all = box(start, Math.min(size - (start - from), pixels - start));
   for (const [name, value] of Object.entries(all)) element.style[name] = `${value}px`;

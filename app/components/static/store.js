@@ -4,7 +4,7 @@ import { debounce } from "./dom.js";
 import { canonical, checked } from "./view.js";
 
 const REPORT_AFTER = 400;
-const REMEMBERED = 24;
+const ECHO_WITHIN = 10_000;
 
 export class Store {
   /** @param {{summary: object, wanted: object | null, onchange: (view: object, changed: Set<string>) => void}} parts */
@@ -12,7 +12,9 @@ export class Store {
     this.summary = summary;
     this.onchange = onchange;
     this.view = checked(wanted, summary);
-    this.known = [canonical(this.view), canonical(wanted)];
+    this.received = wanted ?? {};
+    this.reported = canonical(this.view);
+    this.awaited = [];
     this.reportSoon = debounce(() => this.#report(), REPORT_AFTER);
   }
 
@@ -21,13 +23,19 @@ export class Store {
     if (this.#apply({ ...this.view, ...patch })) this.reportSoon();
   }
 
-  /** A view from Python: taken unless it is only the echo of one that was reported. */
+  /**
+   * A view from Python. Only what Python itself changed since it last gave one counts, and not what merely comes back
+   * after a report: the visitor may have moved on meanwhile.
+   */
   receive(wanted) {
-    const text = canonical(wanted);
-    if (!wanted || this.known.includes(text)) return;
-    this.#remember(text);
-    this.#apply(wanted);
-    this.#remember(canonical(this.view));
+    if (!wanted) return;
+    const differs = (key) => canonical(wanted[key]) !== canonical(this.received[key]);
+    const changed = Object.keys(wanted).filter(differs);
+    this.received = wanted;
+    if (!changed.length || this.#isEcho(wanted, changed)) return;
+    this.awaited = [];
+    this.#apply({ ...this.view, ...Object.fromEntries(changed.map((key) => [key, wanted[key]])) });
+    this.reported = canonical(this.view);
   }
 
   /** Where changes are reported to; the newest mount's. */
@@ -37,6 +45,15 @@ export class Store {
 
   close() {
     this.reportSoon.cancel();
+  }
+
+  #isEcho(wanted, keys) {
+    const now = performance.now();
+    this.awaited = this.awaited.filter(({ at }) => now - at < ECHO_WITHIN);
+    const same = ({ view }) => keys.every((key) => canonical(view[key]) === canonical(wanted[key]));
+    const place = this.awaited.findLastIndex(same);
+    this.awaited.splice(0, place + 1);
+    return place >= 0;
   }
 
   #apply(wanted) {
@@ -49,13 +66,9 @@ export class Store {
 
   #report() {
     const text = canonical(this.view);
-    if (text === this.known.at(-1)) return;
-    this.#remember(text);
+    if (text === this.reported) return;
+    this.reported = text;
+    this.awaited.push({ view: this.view, at: performance.now() });
     this.report?.(this.view);
-  }
-
-  #remember(text) {
-    this.known.push(text);
-    if (this.known.length > REMEMBERED) this.known.shift();
   }
 }

@@ -4,24 +4,31 @@ import { isAbort } from "./capture.js";
 import { button, checkbox, h, segmented, select } from "./dom.js";
 import { Minimap } from "./minimap.js";
 import { HeadRows } from "./rows.js";
-import { count, isSpecial, label, running, weight } from "./text.js";
-import { lengths } from "./view.js";
+import { count, isSpecial, label, running } from "./text.js";
+import { TopList } from "./toplist.js";
+import { layerName, lengths } from "./view.js";
 import { largest, towards, unitAt, unitsOf } from "./words.js";
 
 const ALL_AT_ONCE = 1600;
 const WINDOW = 1200;
 const TOP = 7;
+const DIM = 0.12; // of the square root of the largest: fainter light is left out
+const FAINT = 0.08;
 const MERGE_NOTE =
-  "Sub-words shown as words: what a word receives is the sum over its tokens as keys, what it pays is the mean over its tokens as queries";
+  "Sub-words shown as words: what a word receives is the sum over its tokens as keys," +
+  " what it pays is the mean over its tokens as queries";
 
 let instances = 0;
 
 export class Tokens {
-  /** @param {{store: object, theme: () => object, onpoint: (at: object) => void, failed: (error: Error) => void}} parts */
+  /**
+   * @param {{store: object, theme: () => object, announce: (text: string) => void,
+   *   onpoint: (at: object) => void}} parts
+   */
   constructor({ store, theme, onpoint, announce }) {
     Object.assign(this, { store, onpoint, announce });
     this.name = `as-token-${(instances += 1)}`;
-    this.text = h("div.as-text", {
+    this.text = h("div.as-text.as-tokens", {
       role: "listbox",
       tabindex: "0",
       "aria-label": "Tokens of the prompt",
@@ -30,8 +37,7 @@ export class Tokens {
       onpointerleave: () => this.#leave(),
       onclick: (event) => this.#click(event),
     });
-    this.top = h("ol.as-top");
-    this.asked = h("p.as-note");
+    this.top = new TopList();
     this.minimap = new Minimap({ theme, onpick: (token) => this.#moveWindow(token) });
     this.tools = h("div.as-bar");
     this.title = h("h2", { text: "Tokens" });
@@ -41,7 +47,7 @@ export class Tokens {
     this.element = h("section.as-strip", { "aria-label": "Tokens" });
     this.element.append(
       h("div.as-head", {}, this.title, this.next, this.tools),
-      h("div.as-strip-body", {}, h("div.as-text-frame", {}, this.minimap.element, this.text), h("div.as-top-frame", {}, this.asked, this.top)),
+      h("div.as-strip-body", {}, h("div.as-text-frame", {}, this.minimap.element, this.text), this.top.element),
     );
   }
 
@@ -126,7 +132,6 @@ export class Tokens {
     const { view } = this.store;
     const { tokens, words } = this.summary.sequences[view.sequence];
     this.tokens = tokens;
-    this.special_ = tokens.length <= ALL_AT_ONCE ? tokens.map(isSpecial) : null;
     this.units = unitsOf(tokens.length, words, view.merged);
     this.#fillWindow(view.pinned ?? tokens.length - 1);
     this.#showNext();
@@ -142,23 +147,36 @@ export class Tokens {
     this.window = [start, end];
     const parts = this.units.slice(start, end).map((unit, place) => this.#tokenElement(unit, start + place));
     this.elements = parts;
+    this.lights = [];
     this.text.replaceChildren(
-      ...(start > 0 ? [this.earlier] : []), ...parts, ...(end < total ? [this.later] : []),
+      ...(start > 0 ? [this.earlier] : []),
+      ...parts.flatMap((part, place) => this.#spaced(part, start + place)),
+      ...(end < total ? [this.later] : []),
     );
     this.minimap.setWindow([this.units[start].from, this.units[end - 1].to], this.tokens.length);
   }
 
   #tokenElement({ from, to }, place) {
     const text = this.tokens.slice(from, to).join("");
-    const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: running(text) });
+    const shown = running(text).replace(/^ +(?=\S)/, "");
+    const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: shown });
     if (this.tokens.slice(from, to).every(isSpecial)) element.classList.add("as-special");
     return element;
+  }
+
+  /** A token's element after the space that precedes its text, so that an outline hugs the word. */
+  #spaced(element, place) {
+    const { from } = this.units[place];
+    const [space] = this.tokens[from].match(/^ +(?=\S)/) ?? [""];
+    return space ? [space, element] : [element];
   }
 
   /** What the model would say next. */
   #showNext() {
     const next = this.summary.sequences[this.store.view.sequence].next_tokens ?? [];
-    const parts = next.slice(0, 5).flatMap(([token, share]) => [", ", h("bdi", { text: label(token) }), ` ${share.toFixed(2)}`]);
+    const parts = next
+      .slice(0, 5)
+      .flatMap(([token, share]) => [", ", h("bdi", { text: label(token) }), ` ${share.toFixed(2)}`]);
     this.next.replaceChildren(...(parts.length ? ["next: ", ...parts.slice(1)] : []));
   }
 
@@ -171,15 +189,22 @@ export class Tokens {
 
   #openHead() {
     const { view } = this.store;
-    const { layer, head, sequence } = view;
-    const [queries, keys] = lengths(this.summary, sequence, layer);
+    const { head, sequence } = view;
+    const [queries, keys] = lengths(this.summary, sequence, view.layer);
+    const layer = layerName(this.summary, view.layer);
     this.rows = new HeadRows({ capture: this.capture, layer, head, sequence, queries, keys, reading: readingOf(view) });
     this.opening?.abort();
     this.opening = new AbortController();
     const { rows } = this;
     const { signal } = this.opening;
-    rows.prefetch(signal).then(() => this.#light(), () => null);
-    this.minimap.setHead({ capture: this.capture, layer, head, sequence, queries, keys }, this.tokens.length > ALL_AT_ONCE);
+    rows.prefetch(signal).then(
+      () => this.#light(),
+      () => null,
+    );
+    this.minimap.setHead(
+      { capture: this.capture, layer, head, sequence, queries, keys },
+      this.tokens.length > ALL_AT_ONCE,
+    );
   }
 
   /** The unit the light is about: under the pointer, under the cursor, pinned, or the last. */
@@ -197,7 +222,8 @@ export class Tokens {
     const { from, to } = this.units[subject];
     const tokens = Array.from({ length: to - from }, (_, index) => from + index);
     const known = tokens.map((token) => this.rows.atOnce(token, direction));
-    if (known.every(Boolean)) return this.#shine(subject, known, true);
+    if (known.every(Boolean)) this.#shine(subject, known, true);
+    if (known.every((part) => part && !part.rounded)) return undefined;
     this.asking?.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;
@@ -208,7 +234,7 @@ export class Tokens {
       const parts = await Promise.all(tokens.map((token) => rows.get(token, direction, { window, all, signal })));
       if (!signal.aborted && rows === this.rows) this.#shine(subject, parts, parts[0].start === 0);
     } catch (error) {
-      if (!isAbort(error)) this.asked.textContent = error.message;
+      if (!isAbort(error)) this.top.fail(error.message);
     }
     return undefined;
   }
@@ -222,27 +248,24 @@ export class Tokens {
     this.elements.forEach((element, index) => {
       const place = this.window[0] + index;
       const value = values[place];
-      const light = most > 0 && value > 0 && shown(place) ? Math.min(1, Math.sqrt(value / most)) : 0;
-      element.style.setProperty("--light", light < 0.06 ? "0" : light.toFixed(3));
-      element.classList.toggle("as-subject", place === subject);
+      const light =
+        most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
+      const text = light < FAINT ? "0" : light.toFixed(2);
+      if (this.lights[index] !== text) element.style.setProperty("--light", text);
+      this.lights[index] = text;
     });
+    for (const element of this.text.querySelectorAll(".as-subject")) element.classList.remove("as-subject");
+    this.#elementOf(subject)?.classList.add("as-subject");
     this.#list({ subject, values, tops, direction, whole });
   }
 
   #list({ subject, values, tops, direction, whole }) {
-    const name = this.#name(subject);
-    const words = direction === "pays" ? "attends to" : "is attended to by";
-    const where = whole ? "" : " (in the text shown)";
-    this.asked.replaceChildren(h("bdi.as-token", { text: name }), ` ${count(this.units[subject].from)} ${words}${where}`);
-    const most = tops.length ? values[tops[0]] : 1;
-    this.top.replaceChildren(
-      ...tops.map((place) => {
-        const row = h("li", {}, h("bdi.as-token", { text: this.#name(place) }), h("i", { text: count(this.units[place].from) }), h("b", { text: weight(values[place]) }));
-        row.style.setProperty("--share", String(values[place] / most));
-        return row;
-      }),
-    );
-    this.lastTop = tops.slice(0, 3).map((place) => `${this.#name(place)} ${weight(values[place])}`).join(", ");
+    const entry = (place) => ({
+      name: this.#name(place),
+      position: this.units[place].from,
+      value: values[place],
+    });
+    this.top.show(entry(subject), tops.map(entry), { direction, whole });
   }
 
   #name(place) {
@@ -266,18 +289,21 @@ export class Tokens {
       if (place < this.window[0] || place >= this.window[1]) this.#fillWindow(pinned);
     }
     const place = pinned === null ? -1 : unitAt(this.units, pinned);
-    this.elements.forEach((element, index) => {
-      const own = this.window[0] + index === place;
-      element.classList.toggle("as-pinned", own);
-      element.setAttribute("aria-selected", String(own));
-    });
+    for (const element of this.text.querySelectorAll(".as-pinned")) {
+      element.classList.remove("as-pinned");
+      element.removeAttribute("aria-selected");
+    }
+    const element = this.#elementOf(place);
+    element?.classList.add("as-pinned");
+    element?.setAttribute("aria-selected", "true");
     this.#markMap();
   }
 
   #markMap() {
     const { from } = this.units[this.#subject];
     const chosen = this.hovered ?? this.cursor ?? this.store.view.pinned;
-    const at = chosen === null || chosen === undefined ? {} : { [this.store.view.direction === "pays" ? "query" : "key"]: from };
+    const at =
+      chosen === null || chosen === undefined ? {} : { [this.store.view.direction === "pays" ? "query" : "key"]: from };
     this.onpoint(at);
   }
 
@@ -306,7 +332,7 @@ export class Tokens {
     const again = pinned !== null && unitAt(this.units, pinned) === place;
     this.cursor = null;
     this.store.change({ pinned: again ? null : from });
-    this.announce(again ? "Unpinned" : `Pinned ${this.#name(place)}, position ${from}: ${this.lastTop ?? ""}`);
+    this.announce(again ? "Unpinned" : `Pinned ${this.#name(place)}, position ${from}: ${this.top.words ?? ""}`);
   }
 
   #key(event) {
@@ -314,7 +340,14 @@ export class Tokens {
       event.preventDefault();
       return this.#pin(this.#subject);
     }
-    const next = { ArrowLeft: (p) => p - 1, ArrowRight: (p) => p + 1, ArrowUp: (p) => this.#line(p, -1), ArrowDown: (p) => this.#line(p, 1), Home: () => 0, End: () => this.units.length - 1 }[event.key];
+    const next = {
+      ArrowLeft: (p) => p - 1,
+      ArrowRight: (p) => p + 1,
+      ArrowUp: (p) => this.#line(p, -1),
+      ArrowDown: (p) => this.#line(p, 1),
+      Home: () => 0,
+      End: () => this.units.length - 1,
+    }[event.key];
     if (!next) return undefined;
     event.preventDefault();
     const place = Math.min(Math.max(0, next(this.#subject)), this.units.length - 1);
@@ -346,7 +379,9 @@ export class Tokens {
       if (!element) return best ?? place;
       if (element.offsetTop === own.offsetTop) continue;
       if (best !== null && element.offsetTop !== this.#elementOf(best).offsetTop) return best;
-      const nearer = best === null || Math.abs(element.offsetLeft - own.offsetLeft) < Math.abs(this.#elementOf(best).offsetLeft - own.offsetLeft);
+      const nearer =
+        best === null ||
+        Math.abs(element.offsetLeft - own.offsetLeft) < Math.abs(this.#elementOf(best).offsetLeft - own.offsetLeft);
       if (nearer) best = at;
     }
   }

@@ -41,6 +41,11 @@ const CHOICES = {
 const whole = (value, low, high) =>
   Number.isInteger(value) ? Math.min(Math.max(value, low), Math.max(low, high)) : null;
 
+/** The model's own number of the layer at a place of the capture, which may hold only some. */
+export function layerName(summary, place) {
+  return summary.layers[place]?.index ?? place;
+}
+
 /** The lengths [queries, keys] of a sequence of a capture. */
 export function lengths(summary, sequence, layer = 0) {
   const tokens = summary.sequences[sequence].tokens.length;
@@ -107,6 +112,8 @@ function comparable(compare, summary) {
 /** One text for one view, whatever the order of its keys. */
 export function canonical(value) {
   if (value === null || typeof value !== "object") return JSON.stringify(value ?? null);
-  const body = Object.keys(value).sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
+  const body = Object.keys(value)
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
   return `{${body.join(",")}}`;
 }

@@ -1,6 +1,5 @@
 """Engines over fake work; whatever a test starts is gone when it ends."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +8,15 @@ import pytest
 
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.jobs.local import LocalEngine
+from attnscope.app.jobs.tables import Tables
 from attnscope.app.settings import Settings
 
-FAKES = {"work": "tests.app.jobs.fakes:WORK", "asks": "tests.app.jobs.fakes:ASKS"}
+FAKES = Tables(
+    work="tests.app.jobs.fakes:WORK",
+    asks="tests.app.jobs.fakes:ASKS",
+    prepare_worker="",
+    prepare_reader="",
+)
 
 
 def processes_of(engine: LocalEngine) -> list[int]:
@@ -41,8 +46,7 @@ def over(engine: LocalEngine, job_id: str, timeout_s: float = 8) -> JobStatus:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[LocalEngine]:
-    with LocalEngine(Settings(data=tmp_path, jobs_per_owner=5), **FAKES) as engine:
+    with LocalEngine(Settings(data=tmp_path, jobs_per_owner=5), FAKES) as engine:
         yield engine
         pids = processes_of(engine)
     assert not [pid for pid in pids if is_alive(pid)]
-    assert os.listdir(tmp_path)

@@ -27,7 +27,7 @@ def test_the_least_used_goes_first_and_the_limit_holds():
     memo = Memo(8_000)
     for name in "abc":
         memo.get(name, lambda: {"body": b"x" * 1000})
-    memo.get("a", lambda: {})
+    memo.get("a", dict)
     memo.get("d", lambda: {"body": b"x" * 1000})
 
     made = []

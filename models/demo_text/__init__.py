@@ -1,0 +1,1 @@
+"""The texts that the demo model learns: written by rules, with names invented each time."""
