@@ -80,7 +80,7 @@ def start(engine: Engine, arguments: dict[str, Any], *, owner: str) -> str:
         QueueFull: The owner has too many jobs waiting.
         EngineUnavailable: There is no worker.
     """
-    known = engine.under_way("inspect", arguments)
+    known = engine.under_way("inspect", arguments, owner=owner)
     return known or engine.submit("inspect", arguments, owner=owner)
 
 

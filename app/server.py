@@ -16,19 +16,23 @@ import streamlit as st
 from starlette.middleware import Middleware
 from streamlit.runtime.pages_manager import PagesManager
 
+from attnscope.app.images import ImageServer
 from attnscope.app.inspections import first
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
+from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.security import SecurityHeaders
+from attnscope.app.routes.visitor import VisitorCookie
 from attnscope.app.settings import Settings
 
 # Streamlit would run every file of a folder named `pages` as a page of its own; ours are modules.
 PagesManager.uses_pages_directory = False
 
 PAGES = Path(__file__).resolve().with_name("main.py")
+IMAGES = ImageServer()
 log = logging.getLogger("attnscope.server")
 
 
@@ -47,11 +51,12 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
             yield {"engine": engine}
     finally:
         await anyio.to_thread.run_sync(engine.stop)
+        await anyio.to_thread.run_sync(IMAGES.close)
 
 
 PARTS: dict[str, Any] = {
-    "routes": [*jobs.ROUTES, *maps.ROUTES, *static.ROUTES],
-    "middleware": [Middleware(SecurityHeaders)],
+    "routes": [*jobs.ROUTES, *maps.ROUTES, *Exports(IMAGES).routes, *static.ROUTES],
+    "middleware": [Middleware(SecurityHeaders), Middleware(VisitorCookie)],
     "lifespan": lifespan,
 }
 

@@ -2,8 +2,8 @@
 
     python benchmarks/tiles.py --data /tmp/attnscope-tiles
 
-Makes a capture with structure (a sink, a local band, a few far keys, noise), saves it, starts the real server on it, and asks as
-the viewer does: the whole map first, then zooms. Writes one line a measurement to
+Makes a capture with structure (a sink, a local band, a few far keys, noise), saves it, starts the real server on it,
+and asks as the viewer does: the whole map first, then zooms. Writes one line a measurement to
 `benchmarks/results/<date>_<device>_tiles.jsonl`.
 """
 
@@ -35,14 +35,16 @@ HEADS, DIM = 2, 64
 
 
 def structured(length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """q `[1, H, n, D]` and k `[1, 1, n, D]` whose maps have a sink, a band and far links."""
+    """Q `[1, H, n, D]` and k `[1, 1, n, D]` whose maps have a sink, a band and far links."""
     torch.manual_seed(0)
     angles = torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(0, DIM, 4) / DIM)
     turn = torch.cat([angles.cos(), angles.sin()], dim=-1)
     k = torch.cat([turn * 2.0, torch.randn(length, DIM // 2)], dim=-1)
     k[0] *= 3.0
     q = torch.stack([torch.cat([turn * s, torch.randn(length, DIM // 2)], -1) for s in (3.0, 1.0)])
-    q[:, ::1000, DIM // 2 :] = k[torch.randint(length, (length // 1000 + 1,))[: len(q[0, ::1000])], DIM // 2 :] * 4
+    q[:, ::1000, DIM // 2 :] = (
+        k[torch.randint(length, (length // 1000 + 1,))[: len(q[0, ::1000])], DIM // 2 :] * 4
+    )
     return q[None].contiguous(), k[None, None].contiguous()
 
 
@@ -109,7 +111,9 @@ def server(data: Path) -> Iterator[str]:
         "ATTNSCOPE_PORT": str(port),
         "ATTNSCOPE_PROMPT_AT_START": "no",
     }
-    process = subprocess.Popen([sys.executable, "-m", "attnscope.app.server"], env=environment, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "attnscope.app.server"], env=environment, cwd=ROOT
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         _until_ready(address)
@@ -160,7 +164,9 @@ def timed(ask: Callable[[int], str], times: int) -> dict[str, object]:
     }
 
 
-def measurements(address: str, capture_id: str, length: int, times: int) -> Iterator[dict[str, object]]:
+def measurements(
+    address: str, capture_id: str, length: int, times: int
+) -> Iterator[dict[str, object]]:
     """What a visitor does, one record each."""
     random.seed(0)
     base = f"{address}/attnscope/captures/{capture_id}"
@@ -169,7 +175,14 @@ def measurements(address: str, capture_id: str, length: int, times: int) -> Iter
         def url(number: int) -> str:
             query = random.randrange(side, length - side + 1) if side < length else 0
             key = max(0, min(query, length - side) - random.choice((0, side // 2, side * 3)))
-            given = {"q0": query, "q1": query + side, "k0": key, "k1": key + side, "head": number % 2, **options}
+            given = {
+                "q0": query,
+                "q1": query + side,
+                "k0": key,
+                "k1": key + side,
+                "head": number % 2,
+                **options,
+            }
             return f"{base}/map?" + "&".join(f"{name}={value}" for name, value in given.items())
 
         return url
@@ -195,10 +208,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--length", type=int, default=131_072)
     parser.add_argument("--times", type=int, default=60)
-    parser.add_argument("--data", type=Path, required=True, help="where the capture is kept for the next run")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="where the capture is kept for the next run"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     given = parser.parse_args()
-    shelf = CaptureShelf(given.data / "captures", Capture.load, memory_bytes=2**40, disk_bytes=2**40)
+    shelf = CaptureShelf(
+        given.data / "captures", Capture.load, memory_bytes=2**40, disk_bytes=2**40
+    )
     capture_id = shelf.id_of(["tiles", given.length])
     if not shelf.holds(capture_id):
         print("making the capture ...")

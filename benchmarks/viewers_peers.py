@@ -9,8 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import chromium
 from playwright.sync_api import Error, Page, Route
+
+from tests.browser import chromium
 
 VIEWERS = ("bertviz_head_view", "bertviz_model_view", "circuitsvis_heads", "inspectus_attention")
 SCRIPTS = ("requirejs@2.3.6", "d3@5.7.0", "jquery@2.2.4")

@@ -1,4 +1,4 @@
-"""Capturing a forward pass under any backend, within a byte budget that is stated before the run and kept.
+"""Capturing a forward pass under any backend, within a byte budget stated before and kept.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim, n tokens of the padded batch.
 """
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
-from attnscope.models.captured import Capture, LayerCapture, LayerView, LogSumExp
+from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
+from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
 from attnscope.models.memory import available_bytes, in_words
 from attnscope.models.prompting import Batch, batch_of
@@ -57,7 +58,7 @@ class AttentionShape:
 
     @property
     def bytes_per_token(self) -> int:
-        """q and k in the model's dtype; log-sum-exp and value norms in float32."""
+        """Q and k in the model's dtype; log-sum-exp and value norms in float32."""
         q_and_k = (self.query_heads + self.kv_heads) * self.head_dim * self.itemsize
         return q_and_k + 4 * self.query_heads + 4 * self.kv_heads
 
@@ -104,8 +105,9 @@ class CapturePlan:
         fitting = self.fitting(byte_budget)
         advice = f"Capture at most {fitting} layers, or use" if fitting else "Use"
         raise CaptureTooLarge(
-            f"Capturing {len(self.layers)} layers of {self.batch} × {self.length} tokens holds "
-            f"{in_words(self.total_bytes)}, over the budget of {in_words(byte_budget)}; {fitting} layers fit.",
+            f"Capturing {len(self.layers)} layers of {self.batch} by {self.length} tokens holds "
+            f"{in_words(self.total_bytes)}, over the budget of {in_words(byte_budget)}; "
+            f"{fitting} layers fit.",
             f"{advice} a shorter prompt, or a larger budget.",
         )
 
@@ -115,7 +117,8 @@ def plan(
 ) -> CapturePlan:
     """What a capture of prompts of these lengths will hold.
 
-    The shapes are what the layers really use: one token is run once per model, and they are kept with it.
+    The shapes are what the layers really use: one token is run once per model, and they are kept
+    with it.
 
     Args:
         model: The model.
@@ -159,7 +162,7 @@ def capture(
     byte_budget: int | None = None,
     progress: Progress | None = None,
 ) -> Capture:
-    """Runs the model on prompts with its attention on a backend of ours, and keeps what every head saw.
+    """Runs the model on prompts, its attention on a backend of ours; keeps what every head saw.
 
     Args:
         model: The model; its lock is held during the run.
@@ -258,7 +261,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _forward(model: LoadedModel, batch: Batch) -> Tensor | None:
-    """The logits after the last token of each sequence, `[B, vocabulary]`, or None without a head for next tokens."""
+    """The logits after each sequence's last token, `[B, vocabulary]`; None without a head."""
     accepted = inspect.signature(model.model.forward).parameters
     ids, mask = batch.tensors(model.device)
     arguments: dict[str, object] = {"input_ids": ids, "attention_mask": mask}

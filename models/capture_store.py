@@ -1,4 +1,4 @@
-"""A capture on disk: `capture.safetensors`, read through a memory map, and `capture.json` beside it."""
+"""A capture on disk: `capture.safetensors`, memory-mapped when read, and `capture.json`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -58,14 +58,15 @@ def read(folder: Path, schema: int) -> tuple["StoredTensors", dict[str, object]]
         ) from error
     if facts.get("schema") != schema:
         raise CaptureMissing(
-            f"The capture in {folder} is of version {facts.get('schema')}, and this program reads {schema}.",
+            f"The capture in {folder} is of version {facts.get('schema')}; "
+            f"this program reads {schema}.",
             "Run the prompt again.",
         )
     return tensors, facts
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of a file by name; each is a view of the memory-mapped file, read from disk when it is touched.
+    """The tensors of a memory-mapped file by name; each is read from disk when it is touched.
 
     Args:
         file: A safetensors file.
@@ -96,7 +97,8 @@ def pattern_to_json(one: Pattern) -> dict[str, object]:
     inner, causal = (one.first, True) if isinstance(one, Composed) else (one, False)
     if inner.key not in FAMILIES:
         raise InvalidCall(
-            f"A capture whose mask is {one.title!r} cannot be saved: that rule is a function of the model.",
+            f"A capture whose mask is {one.title!r} cannot be saved: "
+            "that rule is a function of the model.",
             "Export the maps or the diagnostics instead.",
         )
     return {"key": inner.key, "causal": causal, "parameters": dict(inner.parameters)}

@@ -1,4 +1,4 @@
-"""A folder with a model in it, judged before anything of it is loaded: what it is, what is unsafe, how large it is."""
+"""A folder with a model in it, judged before anything is loaded: kind, dangers, size."""
 
 import json
 import struct
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import (
+    CONFIG_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -22,7 +24,14 @@ Kind = Literal["decoder", "encoder"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npz")
 """Weights in formats that can run code when read, or that are not read here."""
 
-_NOT_TEXT = {"image_size", "patch_size", "num_mel_bins", "num_frames", "vision_config", "audio_config"}
+_NOT_TEXT = {
+    "image_size",
+    "patch_size",
+    "num_mel_bins",
+    "num_frames",
+    "vision_config",
+    "audio_config",
+}
 _LONGEST_HEADER = 100 << 20
 _BYTES = {
     "F64": 8,
@@ -143,8 +152,9 @@ def check_weight_files(files: Iterable[str], name: str) -> None:
     pickled = sorted(file for file in names if file.endswith(PICKLES))
     if pickled:
         raise ModelUnsafe(
-            f"{name} holds its weights only as {', '.join(pickled[:3])}: a format that can run code when it is read.",
-            "Convert it to safetensors (model.save_pretrained(folder)), or choose a model that has them.",
+            f"{name} holds its weights only as {', '.join(pickled[:3])}: "
+            "a format that can run code when it is read.",
+            "Convert it to safetensors (model.save_pretrained(folder)), or choose another model.",
         )
     raise ModelNotFound(
         f"{name} holds no weights.", "Give a model with *.safetensors files beside its config.json."
@@ -162,11 +172,13 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
     if model_type not in CONFIG_MAPPING_NAMES:
         if config.get("auto_map"):
             raise ModelUnsafe(
-                f"{name} brings Python code of its own for its architecture ({model_type or 'unnamed'}); such code is never run.",
+                f"{name} brings Python code of its own for its architecture "
+                f"({model_type or 'unnamed'}); such code is never run.",
                 "Choose a model whose architecture transformers ships.",
             )
         raise ModelUnsupported(
-            f"{name} is a {model_type or 'nameless'} model, which the installed transformers does not know.",
+            f"{name} is a {model_type or 'nameless'} model, "
+            "which the installed transformers does not know.",
             "Update transformers, or choose another model.",
         )
     architectures = config.get("architectures")
@@ -196,7 +208,7 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
 
 
 def _header(file: Path, name: str) -> dict[str, dict]:
-    """The tensors of a safetensors file, from its header alone (its first 8 bytes are the header's length)."""
+    """The tensors of a safetensors file, from its header; the first 8 bytes are its length."""
     damaged = ModelUnsupported(
         f"{file.name} of {name} is not a readable safetensors file.", "Download it again."
     )

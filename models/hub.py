@@ -1,4 +1,4 @@
-"""Models from the Hugging Face Hub: judged by their listing before a byte of weights is fetched, errors in our words."""
+"""Models of the Hugging Face Hub: judged by their listing before any weights are fetched."""
 
 import io
 import re
@@ -49,12 +49,17 @@ _WANTED = (
 )
 _UNWANTED = ("*/*", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.py")
 _TIMEOUT_S = 15.0
-_CONNECTION_ERRORS = (HfHubHTTPError.__mro__[1], ConnectionError, TimeoutError)
-"""The HTTP library's base error comes first; which library that is depends on the version of huggingface_hub."""
+_CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    HfHubHTTPError.__mro__[1],
+    OfflineModeIsEnabled,
+    ConnectionError,
+    TimeoutError,
+)
+"""First the HTTP library's base error: which library depends on huggingface_hub's version."""
 
 
 def check_id(repository: str, revision: str | None) -> None:
-    """Refuses what cannot be a repository id or a revision, before anything touches disk or network.
+    """Refuses what cannot be an id or a revision, before anything touches disk or network.
 
     Raises:
         ModelNotFound: Says what an id looks like.
@@ -65,7 +70,7 @@ def check_id(repository: str, revision: str | None) -> None:
         shown = repository if len(repository) <= 60 else f"{repository[:57]}..."
         raise ModelNotFound(
             f"{shown!r} is neither a model of the hub nor an existing folder.",
-            "Write a hub id such as openai-community/gpt2, or a folder's path starting with / or ./",
+            "Write a hub id such as openai-community/gpt2, or a folder's path from / or ./",
         ) from error
     if revision is not None and not _REVISION.fullmatch(revision):
         raise ModelNotFound(
@@ -87,7 +92,8 @@ def download(
         repository: A checked id.
         revision: Branch, tag or commit; the default branch when None.
         progress: Called as bytes arrive.
-        room: Called with the number of parameters and their stored dtype before the download; raises ModelTooLarge.
+        room: Called with the number of parameters and their stored dtype before the download;
+            raises ModelTooLarge.
 
     Returns:
         The folder and the commit.
@@ -105,7 +111,7 @@ def download(
             info = huggingface_hub.HfApi().model_info(
                 repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
             )
-        except (OfflineModeIsEnabled, *_CONNECTION_ERRORS) as error:
+        except _CONNECTION_ERRORS as error:
             if isinstance(error, HfHubHTTPError) and not _is_server_trouble(error):
                 raise
             return _cached(repository, revision)
@@ -147,7 +153,8 @@ def _check_disk(repository: str, size: int) -> None:
     free = shutil.disk_usage(existing).free
     if size > free:
         raise ModelTooLarge(
-            f"{repository} is a download of {in_words(size)}, and the disk of the model cache has {in_words(free)} left.",
+            f"{repository} is a download of {in_words(size)}, "
+            f"and the disk of the model cache has {in_words(free)} left.",
             "Free some space, or set HF_HOME to a folder on a larger disk.",
         )
 
@@ -158,7 +165,7 @@ def _is_server_trouble(error: HfHubHTTPError) -> bool:
 
 @contextmanager
 def _in_our_words(repository: str, revision: str | None) -> Iterator[None]:
-    """Every error of the hub's client as one of ours; the order matters, as its errors inherit from each other."""
+    """Errors of the hub's client as ours; the order matters, as they inherit from each other."""
     try:
         yield
     except ModelError:
@@ -166,7 +173,8 @@ def _in_our_words(repository: str, revision: str | None) -> Iterator[None]:
     except GatedRepoError as error:
         raise ModelAccessDenied(
             f"{repository} is gated: its owner asks you to accept a licence first.",
-            f"Accept it on https://huggingface.co/{repository}, then set HF_TOKEN to a token of that account.",
+            f"Accept it on https://huggingface.co/{repository}, "
+            "then set HF_TOKEN to a token of that account.",
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelNotFound(
@@ -193,7 +201,7 @@ def _in_our_words(repository: str, revision: str | None) -> Iterator[None]:
         raise ModelUnreachable(
             f"The hub answered {status} for {repository}.", "Try again in a while."
         ) from error
-    except (OfflineModeIsEnabled, *_CONNECTION_ERRORS) as error:
+    except _CONNECTION_ERRORS as error:
         raise ModelUnreachable(
             f"The download of {repository} was cut off ({type(error).__name__}).",
             "Check the connection and try again: what has arrived is kept.",

@@ -1,4 +1,4 @@
-"""Opening a model: the demo, a local folder, or a model of the Hugging Face Hub; safetensors only, no code of its own."""
+"""Opening a model: the demo, a local folder, a hub id; safetensors only, no foreign code."""
 
 import threading
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _LONGEST_SOURCE = 500
 _DOWNLOAD_SHARE = 0.6
 _WORKING_SPACE = 1.2
-"""Memory asked for, as a multiple of the weights: activations and the loader's own buffers need some."""
+"""Memory asked for over that of the weights: activations and the loader's buffers need some."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,7 +54,8 @@ class LoadedModel:
         dtype: Of its weights.
         nbytes: Of its weights and buffers.
         parameters: How many, shared ones once.
-        max_length: The longest prompt in tokens its positions allow, or None when nothing limits it.
+        max_length: The longest prompt in tokens its positions allow, or None when nothing limits
+            it.
         has_head: Whether it predicts tokens.
         note: What a visitor should know about how it was loaded, or an empty string.
         lock: Held by whoever runs or swaps the model.
@@ -146,7 +147,8 @@ def load(
     """Opens a model.
 
     Args:
-        source: "demo", an existing folder written as an absolute path or starting with `./`, or a hub id.
+        source: "demo", an existing folder written as an absolute path or starting with `./`, or a
+            hub id.
         revision: Branch, tag or commit of a hub model.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
         dtype: "auto" (as stored on CUDA, float32 on a CPU), "float32", "bfloat16", "float16".
@@ -188,11 +190,11 @@ class _Wanted:
 def _locate(
     source: str, revision: str | None, report: Progress, wanted: _Wanted
 ) -> tuple[Path, str | None]:
-    """The folder that holds the model, and its commit; nothing but an explicit path touches the disk."""
+    """The model's folder and its commit; only an explicit path touches the disk."""
     if not source.strip() or "\0" in source or len(source) > _LONGEST_SOURCE:
         raise ModelNotFound(
             "That is not a model's name." if source.strip() else "No model was named.",
-            "Write demo, a hub id such as openai-community/gpt2, or a folder's path starting with / or ./",
+            "Write demo, a hub id such as openai-community/gpt2, or a folder's path from / or ./",
         )
     if source == DEMO:
         if not (DEMO_FOLDER / "config.json").is_file():
@@ -230,8 +232,8 @@ def _check_room(source: str, parameters: int, stored: torch.dtype, wanted: _Want
         return
     smaller = parameters * 2 * _WORKING_SPACE <= limit and dtype.itemsize > 2
     raise ModelTooLarge(
-        f"{source} needs {in_words(needed)} as {str(dtype).removeprefix('torch.')} on {wanted.device}, "
-        f"and {in_words(limit)} can be had.",
+        f"{source} needs {in_words(needed)} as {str(dtype).removeprefix('torch.')} "
+        f"on {wanted.device}, and {in_words(limit)} can be had.",
         "Load it as bfloat16, which halves that."
         if smaller
         else "Close other models, or choose a smaller one.",
@@ -290,7 +292,7 @@ def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     ) as error:
         if "trust_remote_code" in str(error):
             raise ModelUnsafe(
-                f"{source} brings Python code of its own for its tokenizer; such code is never run.",
+                f"{source} brings Python code for its tokenizer; such code is never run.",
                 "Choose a model whose tokenizer transformers ships.",
             ) from error
         raise ModelUnsupported(
@@ -320,7 +322,7 @@ def _dtype(name: str) -> torch.dtype | None:
 
 
 def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The least of what positions and tokenizer allow; tokenizers say 10³⁰ when they do not know."""
+    """The least of what positions and tokenizer allow; a tokenizer's 10³⁰ means unknown."""
     text = model.config.get_text_config()
     said = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions")]
     said.append(tokenizer.model_max_length)

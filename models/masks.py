@@ -1,8 +1,9 @@
 """From transformers' mask rules to patterns: what a model hides, without an n × n mask.
 
-transformers describes a mask as a function of indices and hands it to the mask function that is registered beside
-an attention function. Its own functions evaluate it for every pair. Ours keeps the rule, recognises the family it
-belongs to by probing it, and lets every backend build what it needs.
+transformers describes a mask as a function of indices and hands it to the mask function that is
+registered beside an attention function. Its own functions evaluate it for every pair. Ours keeps
+the rule, recognises the family it belongs to by probing it, and lets every backend build what it
+needs.
 
 B batch, H query heads, Q and K positions, P probed pairs.
 """
@@ -26,6 +27,11 @@ from attnscope.kernels.patterns.sliding_window import SlidingWindow
 IndexRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """transformers' form of a mask: (batch, head, query, key) indices that broadcast -> bool."""
 
+CHOOSE_ANOTHER = (
+    "Choose a model that uses the interface: "
+    "GPT-2, Llama, Qwen, Mistral, Gemma, Phi, BERT and most others do."
+)
+
 _EXHAUSTIVE_PAIRS = 1 << 16
 _PROBED_LINES = 12
 
@@ -35,7 +41,8 @@ class Mask:
     """What one attention call hides.
 
     Attributes:
-        patterns: One pattern for all sequences, or one per sequence where the rule depends on the sequence.
+        patterns: One pattern for all sequences, or one per sequence where the rule depends on the
+            sequence.
         query_offset: Absolute position of the first query; the first key is at 0.
         visible_keys_BK: bool, False where a key is padding; None when nothing is padded.
     """
@@ -50,10 +57,11 @@ class Mask:
 
 
 class MaskRule:
-    """What our mask function gives the model instead of a tensor; the model hands it on to our attention function.
+    """What our mask function gives the model, and the model hands on to our attention function.
 
-    It answers the few questions that models ask of a mask in passing (its rank, its device, a crop of its last
-    dimension). A model that computes with it does its own attention: that raises `ModelNotSwappable`.
+    It answers the few questions that models ask of a mask in passing (its rank, its device, a crop
+    of its last dimension). A model that computes with it does its own attention: that raises
+    `ModelNotSwappable`.
     """
 
     __slots__ = ("architecture", "device", "mask", "shape")
@@ -86,12 +94,14 @@ class MaskRule:
         return self
 
     def __getitem__(self, index: object) -> "MaskRule":
-        """A crop of the keys, `[:, :, :, :length]`, as models do with a mask longer than the keys."""
+        """A crop of the keys, `[:, :, :, :length]`, as models do with a mask too long."""
         parts = index if isinstance(index, tuple) else (index,)
         *others, last = parts
         whole = all(part in (slice(None), Ellipsis) for part in others)
-        crop = isinstance(last, slice) and last.start in (None, 0) and last.step in (None, 1)
-        if not (whole and crop and (len(parts) == self.ndim or Ellipsis in others)):
+        complete = len(parts) == self.ndim or Ellipsis in others
+        if not (whole and complete and isinstance(last, slice)):
+            raise self._touched("indexing")
+        if last.start not in (None, 0) or last.step not in (None, 1):
             raise self._touched("indexing")
         keys = len(range(*last.indices(self.shape[-1])))
         seen = self.mask.visible_keys_BK
@@ -120,8 +130,8 @@ class MaskRule:
     def _touched(self, operation: str) -> ModelNotSwappable:
         return ModelNotSwappable(
             f"{self.architecture} computes attention outside transformers' attention interface "
-            f"({operation} on its mask), so its backend cannot be chosen and its heads cannot be read.",
-            "Choose a model that uses the interface: GPT-2, Llama, Qwen, Mistral, Gemma, Phi, BERT and most others do.",
+            f"({operation} on its mask): its backend cannot be chosen, nor its heads read.",
+            CHOOSE_ANOTHER,
         )
 
 
@@ -133,7 +143,7 @@ def mask_function(
     kv_offset: int = 0,
     **others: object,
 ) -> "MaskRule":
-    """The mask function registered in transformers beside our attention function; its arguments are transformers'.
+    """The mask function registered in transformers; its arguments are transformers'.
 
     Args:
         batch_size: B.
@@ -141,8 +151,9 @@ def mask_function(
         kv_length: K.
         q_offset: Position of the first query (a tensor under static caches).
         kv_offset: Position of the first key.
-        others: `mask_function` (the rule), `attention_mask` (padding `[B, K]`), `local_size`, `use_vmap`, `config`,
-            `device`; what only transformers' own mask functions need is not read.
+        others: `mask_function` (the rule), `attention_mask` (padding `[B, K]`), `local_size`,
+            `use_vmap`, `config`, `device`; what only transformers' own mask functions need is not
+            read.
     """
     given = others.get("attention_mask")
     if isinstance(given, MaskRule):
@@ -178,9 +189,9 @@ def recognise(
 ) -> tuple[Pattern, ...]:
     """The pattern of each sequence that says what `rule` says, as a family where one does.
 
-    Up to 65 536 pairs every pair is compared. Above, whole rows and columns at both ends and between, and whole
-    diagonals at every boundary a family has: that is where two rules of one kind differ. A rule that no family matches
-    on every probe is kept as it is, in a `Predicate`.
+    Up to 65 536 pairs every pair is compared. Above, whole rows and columns at both ends and
+    between, and whole diagonals at every boundary a family has: that is where two rules of one kind
+    differ. A rule that no family matches on every probe is kept as it is, in a `Predicate`.
 
     Args:
         rule: transformers' mask function.
@@ -210,13 +221,15 @@ def dense_mask(mask_BHQK: Tensor, query_length: int, key_length: int, architectu
     """A mask that the model made itself as a tensor, kept exactly.
 
     Args:
-        mask_BHQK: `[B or 1, H or 1, Q, K or more]`, bool (True is visible) or additive (0 is visible).
+        mask_BHQK: `[B or 1, H or 1, Q, K or more]`, bool (True is visible) or additive (0 is
+            visible).
         query_length: Q.
         key_length: K; a longer mask is cropped, as transformers' own functions do.
         architecture: For messages and labels.
 
     Raises:
-        UnsupportedCall: It is not a mask but a bias, it differs between heads, or its shape does not fit.
+        UnsupportedCall: It is not a mask but a bias, it differs between heads, or its shape does
+            not fit.
     """
     if (
         mask_BHQK.ndim != 4
@@ -224,8 +237,8 @@ def dense_mask(mask_BHQK: Tensor, query_length: int, key_length: int, architectu
         or mask_BHQK.shape[3] < key_length
     ):
         raise UnsupportedCall(
-            f"{architecture} passes a mask of shape {tuple(mask_BHQK.shape)} for {query_length} queries and "
-            f"{key_length} keys, which has no meaning here.",
+            f"{architecture} passes a mask of shape {tuple(mask_BHQK.shape)} for {query_length} "
+            f"queries and {key_length} keys, which has no meaning here.",
             "Run it with the model's own attention instead.",
         )
     seen_BHQK = _as_visible(mask_BHQK[..., :key_length], architecture).expand(
@@ -254,10 +267,10 @@ def dense_mask(mask_BHQK: Tensor, query_length: int, key_length: int, architectu
 
 
 def absent_mask(*, causal: bool, window: int | None, query_length: int, key_length: int) -> Mask:
-    """What a model means that passes no mask at all: the meaning transformers' SDPA function gives it.
+    """What no mask at all means: what transformers' SDPA function takes it for.
 
-    A causal call with more keys than queries is the prefill of a static cache: the first query aligns with the first
-    key. A single query sees everything.
+    A causal call with more keys than queries is the prefill of a static cache: the first query
+    aligns with the first key. A single query sees everything.
     """
     if not causal or query_length == 1:
         return Mask(
@@ -269,7 +282,7 @@ def absent_mask(*, causal: bool, window: int | None, query_length: int, key_leng
 
 
 def _families(region: _Region, local_size: int | None) -> list[Pattern]:
-    """Candidates, the narrowest statement that is still true first: a window longer than the text hides nothing."""
+    """Candidates, in order; a window that hides nothing comes after the plain rules."""
     windows = (
         []
         if local_size is None
@@ -304,12 +317,12 @@ def _cross(query_Q: Tensor, key_K: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(length: int) -> Tensor:
-    """Both ends and evenly between; odd strides, so that chunk and block edges are not all missed alike."""
+    """Both ends, and evenly between."""
     return torch.linspace(0, length - 1, min(_PROBED_LINES, length)).long().unique()
 
 
 def _index_rule(rule: IndexRule, *, vmapped: bool) -> IndexRule:
-    """The rule in the form that broadcasts; a user's own function is only promised to work under vmap."""
+    """The rule in the form that broadcasts; some are only promised to work under vmap."""
     if not vmapped:
         return rule
 
@@ -350,14 +363,15 @@ def _as_visible(mask_BHQK: Tensor, architecture: str) -> Tensor:
     hidden = mask_BHQK <= torch.finfo(mask_BHQK.dtype).min / 2
     if not bool((seen | hidden).all()):
         raise UnsupportedCall(
-            f"{architecture} adds a bias to its attention scores through the mask; no backend here computes that yet.",
+            f"{architecture} adds a bias to its attention scores through the mask; "
+            "no backend here computes that yet.",
             "Choose a model without additive biases.",
         )
     return seen
 
 
 def _padding(attention_mask_BK: Tensor, region: _Region) -> Tensor | None:
-    """Which keys are tokens; keys beyond the mask are the unused end of a static cache, hidden by transformers too."""
+    """Which keys are tokens; keys beyond the mask are the unused end of a static cache."""
     end = region.key_offset + region.key_length
     given_BK = attention_mask_BK.to(region.device, torch.bool)
     missing = end - given_BK.shape[-1]

@@ -11,8 +11,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 def available_bytes(device: torch.device) -> int:
     """Bytes that can still be allocated on a device.
 
-    On CUDA what the driver says is free. Elsewhere the machine's available memory, or what the container's limit leaves
-    where that is less: inside a container the machine's figure is too high.
+    On CUDA what the driver says is free. Elsewhere the machine's available memory, or what the
+    container's limit leaves where that is less: inside a container the machine's figure is too
+    high.
 
     Args:
         device: Where the tensors will live.

@@ -1,4 +1,4 @@
-"""Models shared between visitors: loaded once, counted, and put away by least use when memory runs short."""
+"""Models shared between visitors: loaded once, counted, put away when memory runs short."""
 
 import threading
 from collections.abc import Callable, Iterator

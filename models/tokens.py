@@ -1,14 +1,15 @@
 """What each token says, exactly: the text to show for an id, and which word it belongs to.
 
-A tokenizer writes its vocabulary in a spelling of its own: byte-level BPE spells each byte as a printable character
-(a space is Ġ), SentencePiece marks a word's start with ▁, WordPiece marks a word's continuation with ##. Shown as it
-is, that spelling misleads; joined back, our pieces give the text.
+A tokenizer writes its vocabulary in a spelling of its own: byte-level BPE spells each byte as a
+printable character (a space is Ġ), SentencePiece marks a word's start with ▁, WordPiece marks a
+word's continuation with ##. Shown as it is, that spelling misleads; joined back, our pieces give
+the text.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -38,7 +39,7 @@ class TokenDisplay:
         return cls(tokenizer, _spelling(tokenizer), frozenset(tokenizer.all_special_ids))
 
     def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The exact text of each token; bytes that are no character by themselves appear as `<0xE2>`.
+        """The exact text of each token; a byte that is no character by itself is `<0xE2>`.
 
         Args:
             ids: Token ids; an id the tokenizer does not know appears as `<id 7>`.
@@ -48,10 +49,10 @@ class TokenDisplay:
         )
 
     def words(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """The index of the word each token belongs to, from 0, never falling: for merging sub-words.
+        """The index of the word each token belongs to, from 0, never falling: to merge sub-words.
 
-        A word starts at a space, at a line break, where letters, digits and signs meet, and at a special token. Bytes
-        of one character always stay together.
+        A word starts at a space, at a line break, where letters, digits and signs meet, and at a
+        special token. Bytes of one character always stay together.
         """
         numbers: list[int] = []
         before = ""
@@ -103,7 +104,7 @@ def _is_byte(piece: str) -> bool:
 
 
 def _from_bytes(raw: str) -> str:
-    """The text of a byte-level token; characters outside the alphabet (added tokens) stand for themselves."""
+    """The text of a byte-level token; other characters (added tokens) stand for themselves."""
     if any(character not in _BYTE_OF for character in raw):
         return raw
     data = bytes(_BYTE_OF[character] for character in raw)
@@ -111,7 +112,7 @@ def _from_bytes(raw: str) -> str:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Character -> byte, as GPT-2 spells bytes: printable Latin-1 as itself, the others from U+0100 on."""
+    """Character -> byte, as GPT-2 spells them: printable Latin-1, the others from U+0100 on."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -140,7 +141,7 @@ def _spelling(tokenizer: PreTrainedTokenizerBase) -> Spelling:
     return "plain"
 
 
-def _state(part: object) -> str:
+def _state(part: Any) -> str:
     if part is None:
         return ""
-    return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)  # pyright: ignore[reportAttributeAccessIssue]
+    return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)

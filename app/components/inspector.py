@@ -1,7 +1,8 @@
-"""The Inspect page's viewer: every head of a capture, drawn in the browser from numbers it fetches itself.
+"""The Inspect page's viewer: every head of a capture, drawn in the browser from numbers it fetches.
 
-Streamlit passes a capture's id and the view; the pictures, maps and rows travel over our own routes, so switching a
-head or zooming never reruns the script. What the visitor changes comes back as the view.
+Streamlit passes a capture's id and the view; the pictures, maps and rows travel over our own
+routes, so switching a head or zooming never waits for the script. What the visitor changes comes
+back as the view.
 """
 
 import functools
@@ -79,19 +80,25 @@ def inspector(
 
     Args:
         capture_id: What to show, or None for the page's empty state.
-        summary: The capture's summary, to bring the view into range; the browser reads its own over HTTP.
-        view: The view to open with: layer, head, sequence, reading, scale, pooling, region, pinned, direction,
-            merged, hide_special, sort, filter, compare. A later, different one moves the viewer there.
+        summary: The capture's summary, to bring the view into range; the browser reads its own.
+        view: The view to open with: layer, head, sequence, reading, scale, pooling, region, pinned,
+            direction, merged, hide_special, sort, filter, compare. A later, different one moves
+            the viewer there.
         key: The widget's key in the session.
         captures: Other captures to compare with, each `{"id": ..., "title": ...}`.
         on_change: Called before the script reruns because the visitor changed the view.
         on_run_again: Called when the visitor asks for a capture that is no longer held.
 
     Returns:
-        The view as the visitor left it, or None while nothing was changed.
+        The view as the visitor left it, once for each report; None when there is nothing new, so
+        that an old report never undoes what the page itself decided since.
     """
-    wanted = None if view is None else clipped(view, summary or {})
-    result = _component()(
+    report = _new_report(key)
+    # The viewer gets its own report back in the same run: what Python holds and what it sent last
+    # are then one, and any later difference is a decision of the page.
+    wanted = {**(view or {}), **(report or {})}
+    wanted = clipped(wanted, summary or {}) if wanted else None
+    _component()(
         key=key,
         data={
             "capture_id": capture_id,
@@ -101,8 +108,17 @@ def inspector(
         on_view_change=on_change or _nothing,
         on_run_again_change=on_run_again or _nothing,
     )
-    changed = result.get("view")
-    return None if changed is None else dict(changed)
+    return report
+
+
+def _new_report(key: str) -> View | None:
+    """The component's state, unless it was seen before: Streamlit gives it again at each run."""
+    state, seen = st.session_state.get(key) or {}, f"{key}-turn"
+    report = state.get("view")
+    if report is None or report.get("turn") == st.session_state.get(seen):
+        return None
+    st.session_state[seen] = report.get("turn")
+    return {name: value for name, value in report.items() if name != "turn"}
 
 
 def _nothing() -> None:

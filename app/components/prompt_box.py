@@ -4,17 +4,20 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from attnscope.app.components.notice import notice
 from attnscope.app.examples import Example
 from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
-from attnscope.app.state import Key
+from attnscope.app.state import Key, Notice
 from attnscope.profiling.units import count, nbytes
 
 HEIGHT = 68
+_RECEIVED_MIB = 64
 
 
 def prompt_box(
     examples: Sequence[Example],
     offered: Sequence[Prompt],
+    refusal: Notice | None,
     *,
     limit: int | None,
     has_template: bool,
@@ -28,6 +31,7 @@ def prompt_box(
     Args:
         examples: Shipped prompts.
         offered: Prompts of the uploaded file, to choose from.
+        refusal: Why the file was refused, or None.
         limit: Most tokens of one prompt under the loaded model, or None while unknown.
         has_template: Whether the tokenizer has a chat template.
         on_run: Called when the typed prompt is sent.
@@ -35,55 +39,61 @@ def prompt_box(
         on_upload: Called when a file is given or taken away.
         on_choose: Called when prompts of the file are to be inspected.
     """
-    with st.container(key="prompt_row", horizontal=True, gap="small"):
+    with st.container(key="prompt_row", horizontal=True, vertical_alignment="center", gap="small"):
         with st.form("prompt_form", border=False):
             _typed(limit, has_template=has_template, on_run=on_run)
-        with st.container(key="prompt_sources", width=150, gap=None):
-            st.selectbox(
-                "Examples",
-                [entry.title for entry in examples],
-                index=None,
-                key=Key.EXAMPLE,
-                placeholder="Examples",
-                label_visibility="collapsed",
-                on_change=on_example,
-            )
-            with st.popover("Upload", key="upload_popover", width="stretch"):
-                _upload(offered, on_upload=on_upload, on_choose=on_choose)
+        st.selectbox(
+            "Examples",
+            [entry.title for entry in examples],
+            index=None,
+            key=Key.EXAMPLE,
+            placeholder="Examples",
+            label_visibility="collapsed",
+            on_change=on_example,
+            width=160,
+        )
+        with st.popover("Upload", key="upload_popover"):
+            _upload(offered, refusal, on_upload=on_upload, on_choose=on_choose)
 
 
 def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None]) -> None:
-    with st.container(key="prompt_typed", horizontal=True, gap="small"):
+    with st.container(
+        key="prompt_typed", horizontal=True, vertical_alignment="center", gap="small"
+    ):
+        most = f", up to {count(limit)} tokens" if limit is not None else ""
         st.text_area(
             "Prompt",
             key=Key.DRAFT,
             height=HEIGHT,
             label_visibility="collapsed",
-            placeholder="Type a prompt and press Run (Ctrl+Enter)",
+            placeholder=f"Type a prompt{most}; Ctrl+Enter runs it",
         )
-        with st.container(key="prompt_run", width=110, gap=None):
-            st.form_submit_button(
-                "Run",
-                type="primary",
-                width="stretch",
-                on_click=on_run,
-                help="Run the prompt and look at every head; Ctrl+Enter does the same.",
+        if has_template:
+            st.checkbox(
+                "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
             )
-            if has_template:
-                st.checkbox(
-                    "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
-                )
-            elif limit is not None:
-                st.html(f'<p class="pg-limit">up to {count(limit)} tokens</p>')
+        st.form_submit_button(
+            "Run",
+            type="primary",
+            on_click=on_run,
+            width=96,
+            help="Run the prompt and look at every head; Ctrl+Enter does the same.",
+        )
 
 
 def _upload(
-    offered: Sequence[Prompt], *, on_upload: Callable[[], None], on_choose: Callable[[], None]
+    offered: Sequence[Prompt],
+    refusal: Notice | None,
+    *,
+    on_upload: Callable[[], None],
+    on_choose: Callable[[], None],
 ) -> None:
     st.file_uploader(
         "Prompts from a file",
         type=None,
         key=Key.UPLOAD,
+        # Over our own limit: what is too large arrives and is told so, instead of a red icon.
+        max_upload_size=_RECEIVED_MIB,
         on_change=on_upload,
         help='JSON and JSONL: texts, or objects with a "text" or "prompt" field. '
         "CSV: a column named text or prompt.",
@@ -93,6 +103,8 @@ def _upload(
         f"{count(LIMITS.prompts)} prompts; one prompt up to {nbytes(LIMITS.text_bytes)}. "
         "The text is read, never executed."
     )
+    if refusal is not None:
+        notice(refusal)
     if not offered:
         return
     with st.form("choose_form", border=False):

@@ -15,17 +15,15 @@ from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
-from attnscope.app.jobs.worker import Ask
+from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import InvalidCall
 
 if TYPE_CHECKING:
     from attnscope.kernels.head import Head
-    from attnscope.kernels.backends.backend import Backend
-    from attnscope.kernels.call import AttentionCall
     from attnscope.models.captured import Capture, LayerCapture, LayerView
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
-FIRST_PAIRS = 24_000_000  # pairs of 64 dimensions that two cores pool in about 150 ms
+FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
@@ -35,9 +33,9 @@ Arguments = dict[str, Any]
 def prepare() -> None:
     """Import what the first answer needs, while nobody waits for it."""
     from attnscope.kernels import maps
-    from attnscope.models import captured
+    from attnscope.models import captured, heads
 
-    del maps, captured
+    del maps, captured, heads
 
 
 def shelf(context: Context) -> CaptureShelf:
@@ -158,6 +156,8 @@ def _pooled(
     arguments: Arguments,
     context: Context,
 ):
+    import torch
+
     from attnscope.kernels import maps
 
     (rows, columns), (queries, keys) = shape, region
@@ -170,9 +170,10 @@ def _pooled(
     }
     if arguments.get("effort", "first") == "first":
         cost = maps.pair_cost(head, queries, keys) * head.q_QD.shape[-1] / 64
-        if cost > FIRST_PAIRS:
+        budget = FIRST_PAIRS * torch.get_num_threads()
+        if cost > budget:
             height = queries.stop - queries.start
-            each = int(height / min(rows, height) * FIRST_PAIRS / cost)
+            each = int(height / min(rows, height) * budget / cost)
             return maps.sampled(head, rows, columns, queries_per_row=max(each, 1), **options)
     return maps.pooled(head, rows, columns, **options)
 
@@ -255,11 +256,13 @@ def _overview(arguments: Arguments, context: Context) -> Answer:
 
 
 def _thumbnails(layer: "LayerView", size: int, reduce: Any) -> NDArray[np.float32]:
+    import torch
+
     from attnscope.kernels import maps
 
     heads, queries, _ = layer.q_HQD.shape
     # An eighth of a moment for each layer; all queries where that is enough.
-    share = FIRST_PAIRS / 8 / (heads * queries * layer.k_GKD.shape[1])
+    share = FIRST_PAIRS * torch.get_num_threads() / 8 / (heads * queries * layer.k_GKD.shape[1])
     pooled = maps.overview(
         layer.q_HQD,
         layer.k_GKD,
@@ -378,64 +381,18 @@ def _is_plain(value: object) -> bool:
 
 
 def backends(arguments: Arguments, context: Context) -> Answer:
-    """Every backend, and why it would refuse a layer of this capture on the device it was made on.
-
-    Without a capture: every backend, none refused.
-    """
-    from attnscope.kernels.registry import BACKENDS
+    """Every backend, and why this worker's device refuses it for the capture's calls (or an ordinary one)."""
+    from attnscope.app.jobs.backends_offered import offered
 
     capture = _capture(arguments, context) if arguments.get("capture") else None
-    return {
-        "backends": [
-            {
-                "name": backend.name,
-                "title": backend.title,
-                "exact": backend.exact,
-                "refusal": _refusal(backend, capture) if capture else "",
-            }
-            for backend in BACKENDS
-        ]
-    }
-
-
-def _refusal(backend: "Backend", capture: "Capture") -> str:
-    import torch
-
-    for layer in capture.layers:
-        refusal = backend.refuses(_call(layer), torch.device(capture.device))
-        if refusal is not None:
-            return f"{refusal.reason} {refusal.remedy}".strip()
-    return ""
-
-
-def _call(layer: "LayerCapture") -> "AttentionCall":
-    """The call that a captured layer made; a capture keeps no values, so their width is the queries'."""
-    from attnscope.kernels.call import AttentionCall
-
-    batch, heads, queries, width = layer.q_BHQD.shape
-    return AttentionCall(
-        batch=batch,
-        query_heads=heads,
-        kv_heads=layer.k_BGKD.shape[1],
-        query_length=queries,
-        key_length=layer.k_BGKD.shape[2],
-        head_dim=width,
-        value_dim=width,
-        dtype=cast("Any", str(layer.q_BHQD.dtype).removeprefix("torch.")),
-        scale=layer.scale,
-        pattern=layer.pattern,
-        query_offset=layer.query_offset,
-        softcap=layer.softcap,
-        has_sinks=layer.sinks_H is not None,
-        has_padding=layer.visible_keys_BK is not None,
-    )
+    return {"backends": offered(capture, context)}
 
 
 ASKS = {
+    "backends": Ask(backends, at="worker"),
     "summary": Ask(summary),
-    "backends": Ask(backends),
     "map": Ask(attention_map),
-    "exact_map": Ask(attention_map, lane="patient"),
+    "exact_map": Ask(attention_map, lane="long"),
     "row": Ask(row),
     "column": Ask(column),
     "overview": Ask(overview, lane="patient"),

@@ -13,40 +13,40 @@ from time import monotonic
 from typing import IO, Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import Event, JobStatus
+from attnscope.app.jobs.engine import SERVER, Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
+from attnscope.app.jobs.tables import Ask, Tables, named
 from attnscope.app.jobs.wire import Message, unpacked_error
-from attnscope.app.jobs.worker import named
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelled, JobFailed
 
 log = logging.getLogger("attnscope.engine")
 
 _PATIENCE_S = 0.7  # how long a job may take to obey a cancellation before its worker is killed
+_LOOK_EVERY_S = 0.2
 _MOST_ENGINES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
-    """What the workers can do, each as `module:NAME`; the modules must be cheap to import.
-
-    Attributes:
-        work: Kinds of job.
-        asks: Questions.
-        prepare_worker: Called in a new device worker before its first job, or empty: slow imports.
-        prepare_reader: Called in a new reader before its first answer, or empty.
-    """
-
-    work: str = "attnscope.app.jobs.work:WORK"
-    asks: str = "attnscope.app.jobs.answers:ASKS"
-    prepare_worker: str = "attnscope.app.jobs.work:prepare"
-    prepare_reader: str = "attnscope.app.jobs.answers:prepare"
 
 
 class _WorkerGoneError(Exception):
     """The process died with the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """How long somebody waits for an answer: until a moment, or until they leave."""
+
+    deadline: float
+    abandoned: threading.Event | None
+
+    def result(self, future: "Future[Message]") -> Message:
+        while (left := self.deadline - monotonic()) > 0:
+            with suppress(FutureTimeout):
+                return future.result(left if self.abandoned is None else min(left, _LOOK_EVERY_S))
+            if self.abandoned is not None and self.abandoned.is_set():
+                raise JobCancelled("Nobody waits for this answer any more.")
+        raise EngineUnavailable("No answer came in time.", "The server is busy; try again.")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -77,6 +77,7 @@ class LocalEngine:
         self._tables = tables or Tables()
         self._settings = settings
         self._kinds = tuple(named(self._tables.work))
+        self._known_asks: dict[str, Ask] = named(self._tables.asks)
         self._lock = threading.RLock()
         self._stopping = False
         self._cancelled: set[str] = set()
@@ -90,7 +91,7 @@ class LocalEngine:
             for device in settings.devices
         ]
         self._seats = workers + readers
-        self._answering = readers or workers
+        self._answering = {"worker": workers, "reader": readers or workers}
         number, self._slot_lock = _free_slot(settings)
         self._queue = JobQueue(
             settings.data / f"queue-{number}.sqlite", per_owner=settings.jobs_per_owner
@@ -137,9 +138,9 @@ class LocalEngine:
         self._dispatch()
         return job_id
 
-    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
         """See Engine."""
-        return self._queue.under_way(kind, arguments)
+        return self._queue.under_way(kind, arguments, owners=(owner, SERVER))
 
     def status(self, job_id: str) -> JobStatus:
         """See Engine."""
@@ -174,13 +175,18 @@ class LocalEngine:
             insist.start()
 
     def ask(
-        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: threading.Event | None = None,
     ) -> dict[str, Any]:
         """See Engine."""
-        deadline = monotonic() + (timeout_s or self._settings.ask_timeout_s)
+        wait = _Wait(monotonic() + (timeout_s or self._settings.ask_timeout_s), abandoned)
         for _attempt in range(2):
             with suppress(_WorkerGoneError):
-                return self._ask_once(method, arguments, deadline)
+                return self._ask_once(method, arguments, wait)
         raise EngineUnavailable(
             "The process that answers was lost twice in a row.", "Try again in a few seconds."
         )
@@ -201,11 +207,14 @@ class LocalEngine:
 
     # Questions
 
-    def _ask_once(self, method: str, arguments: dict[str, Any], deadline: float) -> dict[str, Any]:
+    def _ask_once(self, method: str, arguments: dict[str, Any], wait: "_Wait") -> dict[str, Any]:
+        known = self._known_asks.get(method)
+        if known is None:
+            raise InvalidCall(f"There is no question called {method!r}.")
         ask_id = f"ask-{next(self._ask_ids)}"
         future: Future[Message] = Future()
         with self._lock:
-            seats = [seat for seat in self._answering if seat.process]
+            seats = [seat for seat in self._answering[known.at] if seat.process]
             if not seats:
                 raise EngineUnavailable(
                     "The process that answers is being replaced.", "Try again in a few seconds."
@@ -216,12 +225,10 @@ class LocalEngine:
         assert process is not None
         process.send({"do": "ask", "id": ask_id, "method": method, "arguments": arguments})
         try:
-            message = future.result(max(deadline - monotonic(), 0.001))
-        except FutureTimeout:
+            message = wait.result(future)
+        except (JobCancelled, EngineUnavailable):
             process.send({"do": "forget", "id": ask_id})
-            raise EngineUnavailable(
-                "No answer came in time.", "The server is busy; try again."
-            ) from None
+            raise
         finally:
             with self._lock:
                 seat.asks.pop(ask_id, None)
@@ -237,9 +244,7 @@ class LocalEngine:
             if self._stopping:
                 return
             seat.is_ready = False
-            prepare = (
-                self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
-            )
+            prepare = self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
                 {

@@ -39,8 +39,12 @@ def quantise(values: NDArray[np.float32], scale: Scale) -> Quantised:
         return Quantised(codes=codes, scale=scale, lo=0.0, hi=0.0)
     shown = values[seen]
     lo, hi = _range(shown, scale)
+    if scale == "log" and hi <= 0:
+        # All zero: nothing that a logarithm could place.
+        codes[seen] = 0
+        return Quantised(codes=codes, scale="linear", lo=0.0, hi=0.0)
     if hi <= lo:
-        codes[seen] = TOP if hi > 0 or scale == "linear" else 0
+        codes[seen] = TOP
         return Quantised(codes=codes, scale=scale, lo=lo, hi=hi)
     if scale == "log":
         span = np.log(hi / lo, dtype=np.float32)

@@ -80,19 +80,22 @@ class JobQueue:
             job_id = secrets.token_hex(16)
             self._db.execute(
                 "INSERT INTO jobs (id, kind, arguments, owner, device, state, created) VALUES (?,?,?,?,?,'queued',?)",
-                (job_id, kind, _text(arguments), owner, device, self._clock()),
+                (job_id, kind, _canonical(arguments), owner, device, self._clock()),
             )
             self.note(job_id, "Queued.")
             return job_id
 
-    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
-        """The id of the job that waits or runs with exactly these arguments, or None."""
+    def under_way(
+        self, kind: str, arguments: dict[str, Any], *, owners: tuple[str, str]
+    ) -> str | None:
+        """The job of either owner that waits or runs with exactly these arguments, or None."""
         with self._lock:
             row = self._db.execute(
-                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND state IN ('queued','running') LIMIT 1",
-                (kind, _text(arguments)),
+                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND owner IN (?,?)"
+                " AND state IN ('queued','running') ORDER BY number LIMIT 1",
+                (kind, _canonical(arguments), *owners),
             ).fetchone()
-            return None if row is None else str(row["id"])
+        return None if row is None else row["id"]
 
     def claim(self, device: str) -> Claimed | None:
         """Mark the oldest waiting job of this device, or of any (`auto`), as running, and return it."""
@@ -259,5 +262,5 @@ class JobQueue:
         return self._db.execute(statement, values).fetchone()
 
 
-def _text(arguments: dict[str, Any]) -> str:
+def _canonical(arguments: dict[str, Any]) -> str:
     return json.dumps(arguments, sort_keys=True)

@@ -1,14 +1,12 @@
-"""What the server does before anybody asks: load the demo model and inspect one prompt, so that the first page is full."""
+"""What the server does before anybody asks: inspect one prompt with the demo model, so that the first page is full."""
 
 import logging
 from time import sleep
 
-from attnscope.app.jobs.engine import Engine
+from attnscope.app.jobs.engine import SERVER, Engine
 from attnscope.kernels.errors import AttnscopeError
 
 log = logging.getLogger("attnscope.warm_up")
-
-OWNER = "server"
 
 
 def warm_up(engine: Engine, arguments: dict[str, object], *, every_s: float = 0.1) -> str | None:
@@ -20,7 +18,7 @@ def warm_up(engine: Engine, arguments: dict[str, object], *, every_s: float = 0.
         every_s: How often to look whether the job is over.
     """
     try:
-        job_id = engine.submit("inspect", arguments, owner=OWNER)
+        job_id = engine.submit("inspect", arguments, owner=SERVER)
         while not engine.status(job_id).is_over:
             sleep(every_s)
         capture_id = engine.result(job_id)["capture_id"]

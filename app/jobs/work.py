@@ -45,7 +45,8 @@ def plan(arguments: Arguments, context: Context) -> Result:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.9, "Loading the model")
     with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
-        batch = batch_of(model, list(arguments["texts"]), None, None)
+        prompts = _prompts(arguments, model)
+        batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
         planned = plan_of(model, [len(ids) for ids in batch.ids], arguments.get("layers"))
         return {
             "lengths": [len(ids) for ids in batch.ids],
@@ -61,17 +62,35 @@ def load(arguments: Arguments, context: Context) -> Result:
     context.progress(0.0, "Opening the model")
     progress = context.part(0.0, 1.0, "Loading the model", unit="share")
     with models(context).borrow(**_wanted(arguments, context), progress=progress) as model:
-        return _facts(model)
+        return described(model)
+
+
+def described(model: "LoadedModel") -> Result:
+    """What the model bar shows."""
+    return {
+        "title": model.title,
+        "source": model.source,
+        "revision": model.revision,
+        "kind": model.kind,
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "nbytes": model.nbytes,
+        "parameters": model.parameters,
+        "max_length": model.max_length,
+        "layers": model.model.config.get_text_config().num_hidden_layers,
+        "has_chat_template": bool(model.tokenizer.chat_template),
+        "note": model.note,
+    }
 
 
 def inspect(arguments: Arguments, context: Context) -> Result:
     """Run a prompt, or several, through a model and keep what its heads attended with.
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
-    layers (None for all), byte_budget (None for the server's own), chat (put the chat template round each text).
+    layers (None for all), chat (put the chat template round each text), byte_budget (None for the server's own).
 
     Returns:
-        The capture's id under `capture_id`, its summary, whether it was there already, and the model's facts.
+        The capture's id under `capture_id`, its summary, and whether it was there already.
     """
     from attnscope.models.capture import capture
 
@@ -92,54 +111,38 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             )
             context.progress(0.9, "Saving the capture")
             shelf(context).add(capture_id, captured)
-        facts = _facts(model)
+        model_facts = described(model)
     kept = cast("Capture", shelf(context).get(capture_id))
     return {
         "capture_id": capture_id,
         "kept": was_kept,
         "summary": describe(capture_id, kept),
-        "model": facts,
-    }
-
-
-def _facts(model: "LoadedModel") -> Result:
-    """What the page says of a loaded model."""
-    return {
-        "title": model.title,
-        "source": model.source,
-        "revision": model.revision,
-        "kind": model.kind,
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "nbytes": model.nbytes,
-        "parameters": model.parameters,
-        "max_length": model.max_length,
-        "layers": model.model.config.get_text_config().num_hidden_layers,
-        "has_chat_template": bool(getattr(model.tokenizer, "chat_template", None)),
-        "note": model.note,
+        "model": model_facts,
     }
 
 
 def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
-    """The prompts as `capture` takes them: as text, or as the ids of the chat template put round it."""
-    texts = [str(text) for text in arguments["texts"]]
+    """The prompts as `capture` takes them: text, or ids where the chat template is asked for."""
+    texts = list(arguments["texts"])
     if not arguments.get("chat"):
         return {"text": texts}
-    if not getattr(model.tokenizer, "chat_template", None):
-        raise PromptRefused("This model's tokenizer has no chat template.", "Run it without.")
-    # As ids: the template writes the special tokens itself, and text would be given them twice.
-    rows = [
+    if not model.tokenizer.chat_template:
+        raise PromptRefused(f"{model.title} has no chat template.", "Turn the template off.")
+    ids = [
         model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
         )
         for text in texts
     ]
-    return {"input_ids": rows}
+    return {"input_ids": ids}
 
 
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "chat", "backend", "layers")
+    names = ("texts", "backend", "layers", "chat")
     return [
         [arguments.get(name) for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],

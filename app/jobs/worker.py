@@ -9,44 +9,25 @@ It dies with the server: when the connection closes, it ends at once.
 """
 
 import faulthandler
-import importlib
 import json
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from attnscope.app.jobs import reasons
 from attnscope.app.jobs.context import Context, Progress, Resources
+from attnscope.app.jobs.tables import Ask, Lane, Work, named
 from attnscope.app.jobs.wire import Message, Wire, packed_error
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobCancelled
 
 log = logging.getLogger("attnscope.worker")
-
-Work = Callable[[dict[str, Any], Context], dict[str, Any]]
-Lane = Literal["quick", "patient"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """How a question is answered: by what, and in which lane; a patient one never holds up a quick one."""
-
-    answer: Work
-    lane: Lane = "quick"
-
-
-def named(path: str) -> Any:
-    """What `module:NAME` names."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 class Worker:
@@ -63,9 +44,10 @@ class Worker:
         self._resources = Resources()
         self._stops: dict[str, threading.Event] = {}
         self._jobs = ThreadPoolExecutor(1, "job")
-        self._lanes = {
+        self._lanes: dict[Lane, ThreadPoolExecutor] = {
             "quick": ThreadPoolExecutor(2, "quick"),
             "patient": ThreadPoolExecutor(2, "patient"),
+            "long": ThreadPoolExecutor(2, "long", initializer=_step_back),
         }
         if start["prepare"]:
             # In the job lane: the first job needs it done, and messages are read meanwhile.
@@ -129,7 +111,9 @@ class Worker:
         else:
             reason, remedy = reasons.of_error(error)
             reference = reasons.new_reference()
-            log.error("%s job %s failed: %s", reference, job_id, error, exc_info=error)
+            # Our own errors are answers, such as a refused prompt; only the others need a trace.
+            trace = None if isinstance(error, AttnscopeError) else error
+            log.error("%s job %s failed: %s", reference, job_id, reason, exc_info=trace)
             self._wire.send(
                 {
                     "say": "failed",
@@ -154,6 +138,12 @@ class Worker:
             reason, remedy = reasons.of_error(error)
             error = AttnscopeError(reason, f"{remedy} Reference {reference}.")
         self._wire.send({"say": "answer", "id": ask_id, "error": packed_error(error)})
+
+
+def _step_back() -> None:
+    """Let this thread, and those PyTorch starts for it, yield to every other lane."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _prepared(future: Future[None]) -> None:

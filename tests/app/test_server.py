@@ -19,6 +19,7 @@ from attnscope.kernels.errors import (
     EngineUnavailable,
     InvalidCall,
     JobCancelled,
+    ModelTooLarge,
     UnsupportedCall,
 )
 from tests.app.fake_engine import FakeEngine
@@ -151,7 +152,8 @@ def test_an_id_that_cannot_be_one_is_not_asked_for(client, engine, name):
         (InvalidCall("There is no head 9."), 400),
         (UnsupportedCall("Not on a CPU."), 400),
         (EngineUnavailable("Being replaced."), 503),
-        (JobCancelled("Cancelled."), 500),
+        (JobCancelled("Cancelled."), 499),
+        (ModelTooLarge("Does not fit."), 500),
     ],
 )
 def test_errors_are_json_with_a_status_and_a_remedy(client, error, status):
@@ -279,6 +281,10 @@ def test_the_whole_application_serves_streamlit_and_our_routes(tmp_path, monkeyp
         assert client.get("/attnscope/health").json()["status"] in {"starting", "ok"}
         assert client.get("/_stcore/metrics").status_code == 404
         assert client.get("/_stcore/health").status_code == 200
+        cookie = page_response.headers["set-cookie"]
+        assert cookie.startswith("attnscope_visitor=")
+        assert "HttpOnly; SameSite=Lax" in cookie
+        assert "set-cookie" not in client.get("/").headers
         packed = client.get("/attnscope/static/plotly.min.js", headers={"Accept-Encoding": "gzip"})
         assert packed.headers["content-encoding"] == "gzip"
     with pytest.raises(EngineUnavailable):

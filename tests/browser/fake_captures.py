@@ -1,4 +1,4 @@
-"""A server that answers the capture routes with planted heads, and a bare page that mounts the viewer.
+"""A server that answers the capture routes with planted heads, and a bare page for the viewer.
 
 Run it by hand to look at the viewer without Streamlit:
 `python -m uvicorn tests.browser.fake_captures:application --port 8990`, then open http://localhost:8990/.
@@ -23,7 +23,8 @@ PAGE = Path(__file__).with_name("page.html")
 STORY = (
     " Mara found the silver key near the mill . Tobin asked Mara where the key was ."
     ' " The key is in the cellar , " said Mara to Tobin . Later the bell of the old tower rang'
-    " twice and the miller 's daugh ter ran down to the river with a lan tern , look ing for the boat ."
+    " twice and the miller 's daugh ter ran down to the river with a lan tern ,"
+    " look ing for the boat ."
 )
 ATTACK = (
     ' <img src=x onerror="window.attacked=1"> <script>window.attacked=2</script>'
@@ -108,7 +109,8 @@ def summary(request: Request) -> Response:
     return JSONResponse(
         {
             "id": capture, "model": "planted", "revision": "1", "backend": "tiled", "device": "cpu",
-            "dtype": "float32", "nbytes": 1_900_000, "seconds": 0.2, "created": 0.0, "sequences": sequences,
+            "dtype": "float32", "nbytes": 1_900_000, "seconds": 0.2, "created": 0.0,
+            "sequences": sequences,
             "layers": [
                 {
                     "index": index, "name": f"layers.{index}", "heads": heads, "kv_heads": kv_heads,
@@ -183,10 +185,10 @@ def head_map(request: Request) -> Response:
     reduce, reading = query.get("reduce", "mean"), query.get("reading", "weight")
     values, exact = read(head, (q0, q1, k0, k1), shape, reduce=reduce)
     values = apply_reading(values, reading)
-    huge = (q1 - q0) * (k1 - k0) > 2**28
+    is_rough = (q1 - q0) * (k1 - k0) > 2**28 and query.get("effort") == "first"
     header = {
         "rows": values.shape[0], "cols": values.shape[1], "q0": q0, "q1": q1, "k0": k0, "k1": k1,
-        "exact": exact, "sampled": 2 * values.shape[0] if huge and query.get("effort") == "first" else None,
+        "exact": exact, "sampled": 2 * values.shape[0] if is_rough else None,
     }  # fmt: skip
     if query.get("encoding") == "f32":
         return binary(

@@ -1,7 +1,8 @@
 """Heads whose weights are known in closed form: what the browser tests compare the page with.
 
-Every head mixes a few planted keys (a sink, the previous token, the token after the last time this one came) with a
-background that falls off evenly or with distance, so any cell of any length costs a handful of operations.
+Every head mixes a few planted keys (a sink, the previous token, the token after the last time this
+one came) with a background that falls off evenly or with distance, so any cell of any length costs
+a handful of operations.
 """
 
 import dataclasses
@@ -57,7 +58,7 @@ class PlantedHead:
         return rest * even * (0.55 + 0.9 * grain)
 
     def cells(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """float32 weights [R, C] of the pairs of 1-D positions; NaN where the mask hides the key."""
+        """float32 weights [R, C] of pairs of 1-D positions; NaN where the mask hides the key."""
         rows, columns = queries[:, None].astype(np.int64), keys[None, :].astype(np.int64)
         weight = self.background(rows, columns)
         for planted, mass in self.planted(rows[:, 0]):
@@ -67,7 +68,7 @@ class PlantedHead:
     def pooled(
         self, row_edges: np.ndarray, column_edges: np.ndarray, *, reduce: str, per_row: int = 2
     ) -> np.ndarray:
-        """float32 [rows, columns]: `per_row` queries of each bin, with every planted key they look at."""
+        """float32 [rows, columns]: `per_row` queries of each bin, with their planted keys."""
         out = np.full((len(row_edges) - 1, len(column_edges) - 1), np.nan, np.float32)
         width = np.diff(column_edges)
         middle = column_edges[:-1] + width // 2
@@ -108,7 +109,7 @@ def read(
 
 
 def apply_reading(values: np.ndarray, reading: str) -> np.ndarray:
-    """Weights as the other readings: a score is the weight's logarithm plus 3, a value-weighted one halves it."""
+    """Weights as the other readings: a score is the logarithm plus 3, value-weighted the half."""
     if reading == "score":
         return (np.log(values) + 3).astype(np.float32)
     return values if reading == "weight" else (values * np.float32(0.5)).astype(np.float32)

@@ -1,7 +1,8 @@
-"""Tiny random models of many families, made from their configurations: no download, no trained weights."""
+"""Tiny random models of many families, made from their configurations: no download."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ ENCODERS = {
 FAMILIES = [*DECODERS, *ENCODERS]
 
 
-def _gqa() -> dict[str, int]:
+def _gqa() -> dict[str, Any]:
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -110,7 +111,7 @@ def _gqa() -> dict[str, int]:
     }
 
 
-def _encoder() -> dict[str, int]:
+def _encoder() -> dict[str, Any]:
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -137,7 +138,7 @@ def tiny(config: hf.PreTrainedConfig, loader: type) -> PreTrainedModel:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2 and "embed" not in name and "norm" not in name:
-                weight.mul_(6.0)
+                weight.mul_(20.0)
             if name.endswith("sinks"):
                 weight.normal_()
     return model
@@ -168,7 +169,7 @@ def tiny_family() -> Callable[[str], LoadedModel]:
 
 @pytest.fixture(scope="session")
 def saved_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with its tokenizer, saved as transformers saves models; copy before changing it."""
+    """A tiny Llama with its tokenizer, as transformers saves it; copy before changing it."""
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny(DECODERS["llama"](), hf.AutoModelForCausalLM).save_pretrained(folder)
     tiny_tokenizer("left").save_pretrained(folder)

@@ -20,6 +20,14 @@ PROMPTS = ("The quick brown fox", "jumps over 3", "a lazy dog, x2")
 TOLERANCE = 1e-5
 QUICK = [one.name for one in registry.BACKENDS if one.name != "flex"]
 
+NEVER_ON_A_CPU = {"sdpa_efficient", "sdpa_cudnn"}
+REFUSED = {
+    ("gemma2", "sdpa_math"),  # softcap
+    ("gemma2", "sdpa_flash"),
+    ("gpt_oss", "sdpa_math"),  # sinks without a log-sum-exp
+    ("deepseek_v3", "sdpa_flash"),  # values narrower than keys
+}
+
 Family = Callable[[str], LoadedModel]
 
 
@@ -34,7 +42,7 @@ def _eager(model: LoadedModel, ids: list[int]) -> tuple[tuple[Tensor, ...], Tens
     return outputs.attentions, outputs.logits[0]
 
 
-def _check_weights(captured: Capture, sequence: int, weights: tuple[Tensor, ...]) -> None:
+def assert_weights(captured: Capture, sequence: int, weights: tuple[Tensor, ...]) -> None:
     assert len(captured.layers) == len(weights)
     for layer, theirs_1HQK in zip(captured.layers, weights, strict=True):
         for head, theirs_QK in enumerate(theirs_1HQK[0]):
@@ -58,7 +66,7 @@ def test_weights_of_a_padded_batch(
         model.tokenizer.padding_side = before
     for sequence, ids in enumerate(_ids(model)):
         assert captured.token_ids[sequence] == tuple(ids)
-        _check_weights(captured, sequence, _eager(model, ids)[0])
+        assert_weights(captured, sequence, _eager(model, ids)[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,28 +74,27 @@ def test_weights_of_a_padded_batch(
 def test_outputs_and_weights_under_every_backend(
     tiny_family: Family, family: str, backend: str
 ) -> None:
-    _check_backend(tiny_family(family), backend)
+    assert_backend(tiny_family(family), backend)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_flex_attention(tiny_family: Family, family: str) -> None:
-    _check_backend(tiny_family(family), "flex")
+    assert_backend(tiny_family(family), "flex")
 
 
-def _check_backend(model: LoadedModel, backend: str) -> None:
+def assert_backend(model: LoadedModel, backend: str) -> None:
     ids = _ids(model)[0]
     weights, logits = _eager(model, ids)
-    try:
-        captured = capture(model, input_ids=ids, backend=backend)
-        with torch.no_grad(), swapped(model.model, backend):
-            ours = model.model(input_ids=torch.tensor([ids])).logits[0]
-    except UnsupportedCall as refusal:
-        assert refusal.remedy
-        assert backend not in ("eager", "tiled")
+    if (model.title, backend) in REFUSED or backend in NEVER_ON_A_CPU:
+        with pytest.raises(UnsupportedCall):
+            capture(model, input_ids=ids, backend=backend)
         return
+    captured = capture(model, input_ids=ids, backend=backend)
+    with torch.no_grad(), swapped(model.model, backend):
+        ours = model.model(input_ids=torch.tensor([ids])).logits[0]
     assert {layer.backend for layer in captured.layers} == {backend}
-    _check_weights(captured, 0, weights)
+    assert_weights(captured, 0, weights)
     assert (ours - logits).abs().max() <= 1e-4 * logits.abs().max()
 
 
@@ -126,4 +133,4 @@ def test_masks_are_recognised(tiny_family: Family, family: str) -> None:
 def test_the_weights_are_far_from_uniform(tiny_family: Family) -> None:
     """A wrong map would not pass the proof by being flat."""
     weights = _eager(tiny_family("llama"), _ids(tiny_family("llama"))[0])[0]
-    assert weights[0][..., -1, :].amax(-1).mean() > 2 / len(PROMPTS[0])
+    assert weights[0][..., -1, :].amax(-1).mean() > 4 / len(PROMPTS[0])

@@ -16,9 +16,7 @@ PROMPTS = ["abcabcabc", "hello hello"]
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "bert"])
 @pytest.mark.parametrize("sequence", [0, 1])
-def test_numbers_follow_from_the_weights(
-    tiny_family: Family, family: str, sequence: int
-) -> None:
+def test_numbers_follow_from_the_weights(tiny_family: Family, family: str, sequence: int) -> None:
     captured = capture(tiny_family(family), PROMPTS, backend="tiled")
     found = diagnose_capture(captured, sequence=sequence)
     for layer in (0, 1):
@@ -26,9 +24,7 @@ def test_numbers_follow_from_the_weights(
             weights = captured.tile(layer, head, sequence=sequence)
             previous = np.diagonal(weights, -1).mean()
             assert found["previous_token"][layer, head] == pytest.approx(previous, abs=1e-5)
-            assert found["sink_mass"][layer, head] == pytest.approx(
-                weights[:, 0].mean(), abs=1e-5
-            )
+            assert found["sink_mass"][layer, head] == pytest.approx(weights[:, 0].mean(), abs=1e-5)
 
 
 def test_every_key_has_a_table_of_layers_by_heads(tiny_family: Family) -> None:

@@ -140,7 +140,7 @@ def test_files_are_judged_before_the_download(
 
 def test_size_is_judged_before_the_download(fake_hub: Callable) -> None:
     calls = fake_hub(_info("model.safetensors", parameters={"BF16": 10**12}))
-    with pytest.raises(ModelTooLarge, match="TiB|GiB"):
+    with pytest.raises(ModelTooLarge, match=r"TiB|GiB"):
         loading.load(ID, device="cpu")
     assert not any("downloaded" in call for call in calls)
 
@@ -173,7 +173,9 @@ def test_bad_revisions_never_reach_the_hub(fake_hub: Callable, revision: str) ->
     assert calls == []
 
 
-def test_download_progress_counts_bytes(monkeypatch: pytest.MonkeyPatch, saved_folder: Path) -> None:
+def test_download_progress_counts_bytes(
+    monkeypatch: pytest.MonkeyPatch, saved_folder: Path
+) -> None:
     seen: list[tuple[float, str]] = []
 
     def snapshot_download(_repository: str, *, tqdm_class: type, **_others: object) -> str:

@@ -63,16 +63,27 @@ def test_an_encoder_opens_with_its_head(saved_encoder: Path) -> None:
     assert "MaskedLM" in type(model.model).__name__
 
 
-def test_a_relative_path_must_say_so(
-    saved_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_must_say_so(saved_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(saved_folder.parent)
     assert loading.load("./tiny-llama", device="cpu").title == "tiny-llama"
 
 
 @pytest.mark.parametrize(
     "source",
-    ["", "   ", "a\0b", "x" * 501, "../../etc", "..", "~/model", "a/b/c", "gpt2; rm -rf", "<b>x</b>", "-x", "a--b"],
+    [
+        "",
+        "   ",
+        "a\0b",
+        "x" * 501,
+        "../../etc",
+        "..",
+        "~/model",
+        "a/b/c",
+        "gpt2; rm -rf",
+        "<b>x</b>",
+        "-x",
+        "a--b",
+    ],
 )
 def test_junk_is_refused_before_anything_is_touched(
     source: str, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +167,7 @@ def test_damaged_files_are_named(folder: Path, file: str, content: str, words: s
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_missing_files_are_named(folder: Path, file: str) -> None:
     (folder / file).unlink()
-    with pytest.raises(ModelNotFound, match="config.json"):
+    with pytest.raises(ModelNotFound, match=r"config\.json"):
         loading.load(str(folder))
 
 
@@ -171,7 +182,7 @@ def test_too_large_is_known_before_loading(
     saved_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "_open", lambda *_a: pytest.fail("started to load"))
-    with pytest.raises(ModelTooLarge, match="needs .* and 1000 bytes|and 1000 bytes"):
+    with pytest.raises(ModelTooLarge, match="and 1000 bytes can be had"):
         loading.load(str(saved_folder), memory_limit=1000)
 
 
@@ -192,12 +203,14 @@ def test_half_precision_checkpoints_become_float32_on_a_cpu(folder: Path) -> Non
     assert loading.load(str(folder), device="cpu").dtype == torch.float32
 
 
-@pytest.mark.parametrize("arguments", [{"device": "abacus"}, {"device": "cuda:99"}, {"dtype": "int3"}])
+@pytest.mark.parametrize(
+    "arguments", [{"device": "abacus"}, {"device": "cuda:99"}, {"dtype": "int3"}]
+)
 def test_unknown_devices_and_dtypes(saved_folder: Path, arguments: dict[str, str]) -> None:
     if torch.cuda.is_available() and "device" in arguments:
         pytest.skip("there is a CUDA device")
     with pytest.raises(InvalidCall):
-        loading.load(str(saved_folder), **arguments)
+        loading.load(str(saved_folder), **arguments)  # pyright: ignore[reportArgumentType]
 
 
 def test_progress_rises_to_one(saved_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def _rule(rule: Callable, queries: int, keys: int, **others: object) -> MaskRule
     )
 
 
-def _theirs(rule: Callable, queries: int, keys: int, **others: object) -> Tensor:
+def _theirs(rule: Callable, queries: int, keys: int, **others: Any) -> Tensor:
     seen = masking_utils.sdpa_mask(
         batch_size=2,
         q_length=queries,
@@ -163,9 +164,7 @@ def test_long_rules_are_recognised_by_probing(name: str) -> None:
 
 
 def test_a_long_packed_text_is_not_mistaken_for_causal() -> None:
-    packed = masking_utils.packed_sequence_mask_function(
-        torch.tensor([[0] * 700 + [1] * 800] * 2)
-    )
+    packed = masking_utils.packed_sequence_mask_function(torch.tensor([[0] * 700 + [1] * 800] * 2))
     rule = masking_utils.and_masks(masking_utils.causal_mask_function, packed)
     assert isinstance(_rule(rule, 1500, 1500).mask.patterns[0], Predicate)
 

@@ -15,7 +15,8 @@ def _group(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "inactive", "left"), [("1000", 600, 0, 400), ("1000", 900, 300, 400), ("100", 900, 0, 0)]
+    ("limit", "used", "inactive", "left"),
+    [("1000", 600, 0, 400), ("1000", 900, 300, 400), ("100", 900, 0, 0)],
 )
 def test_a_containers_limit_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: int, inactive: int, left: int
@@ -42,7 +43,13 @@ def test_no_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (300 << 20, "300 MiB"), (3 << 40, "3.0 TiB")],
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1536, "1.5 KiB"),
+        (300 << 20, "300 MiB"),
+        (3 << 40, "3.0 TiB"),
+    ],
 )
 def test_bytes_in_words(count: int, words: str) -> None:
     assert memory.in_words(count) == words

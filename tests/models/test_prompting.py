@@ -28,7 +28,8 @@ def test_padding_is_on_the_models_side(
 
 
 @pytest.mark.parametrize(
-    "given", [torch.tensor([5, 6]), torch.tensor([[5, 6]]), [5, 6], [[5, 6]], [torch.tensor([5, 6])]]
+    "given",
+    [torch.tensor([5, 6]), torch.tensor([[5, 6]]), [5, 6], [[5, 6]], [torch.tensor([5, 6])]],
 )
 def test_ids_in_any_form(tiny_family: Family, given: object) -> None:
     batch = batch_of(tiny_family("llama"), None, given, None)  # pyright: ignore[reportArgumentType]

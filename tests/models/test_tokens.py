@@ -1,5 +1,7 @@
 """Tokens as people read them, for every spelling a vocabulary may have."""
 
+from itertools import pairwise
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -101,7 +103,7 @@ def test_words_of_byte_level_text(byte_level: TokenDisplay, text: str, words: li
 def test_word_numbers_never_fall(byte_level: TokenDisplay) -> None:
     ids = [*byte_level.tokenizer(TEXT)["input_ids"], 0, 0]
     numbers = byte_level.words(ids)
-    steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(numbers)]
     assert numbers[0] == 0
     assert set(steps) <= {0, 1}
     assert steps[-2:] == [1, 1]

@@ -2,7 +2,7 @@
 
 import { h, select } from "./dom.js";
 import { label } from "./text.js";
-import { lengths } from "./view.js";
+import { layerName, lengths } from "./view.js";
 
 /**
  * @typedef {{capture: import("./capture.js").Capture, summary: object, layer: number, head: number, sequence: number,
@@ -12,8 +12,10 @@ import { lengths } from "./view.js";
 /** The map the view names. @returns {Side} */
 export function firstSide(capture, summary, view) {
   const { layer, head, sequence } = view;
-  return { capture, summary, layer, head, sequence, title: `Layer ${layer}, head ${head}` };
+  return { capture, summary, layer, head, sequence, title: headTitle(summary, layer, head) };
 }
+
+const headTitle = (summary, layer, head) => `Layer ${layerName(summary, layer)}, head ${head}`;
 
 /**
  * The map it is compared with, or null.
@@ -25,7 +27,7 @@ export async function secondSide(first, compare, open) {
   if (!compare) return null;
   if (compare.kind === "head") {
     const { layer, head } = compare;
-    return { ...first, layer, head, title: `Layer ${layer}, head ${head}` };
+    return { ...first, layer, head, title: headTitle(first.summary, layer, head) };
   }
   if (compare.kind === "sequence") {
     const { sequence } = compare;
@@ -36,7 +38,7 @@ export async function secondSide(first, compare, open) {
   const head = Math.min(first.head, other.summary.layers[layer].heads - 1);
   const sequence = Math.min(first.sequence, other.summary.sequences.length - 1);
   const origin = `${other.summary.model}, ${other.summary.backend}`;
-  return { ...other, layer, head, sequence, title: `Layer ${layer}, head ${head} (${origin})` };
+  return { ...other, layer, head, sequence, title: `${headTitle(other.summary, layer, head)} (${origin})` };
 }
 
 /** The extent both maps have: their common leading positions. */
@@ -74,7 +76,7 @@ export class CompareControls {
     const numbers = (length) => Array.from({ length }, (_, index) => [String(index), String(index)]);
     this.layer = select({
       label: "layer",
-      options: numbers(summary.layers.length),
+      options: summary.layers.map((_, place) => [String(place), String(layerName(summary, place))]),
       value: "0",
       onchange: (layer) => this.#head({ layer: Number(layer) }),
     });

@@ -3,6 +3,7 @@
 import { debounce } from "./dom.js";
 import { isAbort } from "./capture.js";
 import { count, label, number } from "./text.js";
+import { layerName } from "./view.js";
 
 const READING = { weight: "weight", value_weighted: "weight × |v|", score: "score before softmax" };
 const ASK_AFTER = 30;
@@ -52,10 +53,15 @@ export class Hover {
   #showPool(at, cell, { sides, view }) {
     const name = `${view.pooling === "max" ? "largest" : "mean"} ${READING[view.reading]}`;
     const range = ([low, high]) => (low === high ? count(low) : `${count(low)}–${count(high)}`);
-    const rows = [["queries", range(cell.queries)], ["keys", range(cell.keys)]];
+    const rows = [
+      ["queries", range(cell.queries)],
+      ["keys", range(cell.keys)],
+    ];
     for (const { tile, name: which } of sides) {
       const own = cellAt(tile, this.now.point);
-      const text = own?.hidden ? "hidden by the mask" : `${tile.encoding === "u8" ? "≈ " : ""}${number(own?.value ?? NaN)}`;
+      const text = own?.hidden
+        ? "hidden by the mask"
+        : `${tile.encoding === "u8" ? "≈ " : ""}${number(own?.value ?? NaN)}`;
       rows.push([`${name}${which}`, text]);
     }
     this.tip.show(at, "Pooled cell", rows, "Zoom in for single pairs.");
@@ -91,9 +97,18 @@ export class Hover {
   /** One exact number, or null while it is being asked for. */
   #exact(side, tile, { query, key }, { reading, view }, missing) {
     if (tile.encoding === "f32" && reading === view.reading) return cellAt(tile, { query, key })?.value ?? null;
-    const { layer, head, sequence, capture } = side;
+    const { head, sequence, capture } = side;
+    const layer = layerName(side.summary, side.layer);
     const strip = { layer, head, sequence, q0: query, q1: query + 1, k0: tile.k0, k1: tile.k1 };
-    const asked = { ...strip, rows: 1, cols: tile.k1 - tile.k0, reduce: "max", reading, encoding: "f32", effort: "first" };
+    const asked = {
+      ...strip,
+      rows: 1,
+      cols: tile.k1 - tile.k0,
+      reduce: "max",
+      reading,
+      encoding: "f32",
+      effort: "first",
+    };
     const known = capture.recall("map", asked);
     if (known) return known.values[key - tile.k0];
     missing.push({ capture, asked });
@@ -113,4 +128,5 @@ export class Hover {
   }
 }
 
-const readingsFor = (reading) => (reading === "value_weighted" ? ["weight", "value_weighted", "score"] : ["weight", "score"]);
+const readingsFor = (reading) =>
+  reading === "value_weighted" ? ["weight", "value_weighted", "score"] : ["weight", "score"];

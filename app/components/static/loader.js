@@ -18,7 +18,8 @@ export function request(region, [columns, rows], { layer, head, sequence, readin
   const size = { rows: Math.min(high, rows), cols: Math.min(wide, columns) };
   const single = size.rows === high && size.cols === wide;
   const encoding = floats || (single && high * wide <= EXACT_CELLS) ? "f32" : "u8";
-  return { layer, head, sequence, ...region, ...size, reduce: pooling, reading, encoding, effort: "first" };
+  const reduce = single ? "max" : pooling; // a single pair is its own largest: one address for one answer
+  return { layer, head, sequence, ...region, ...size, reduce, reading, encoding, effort: "first" };
 }
 
 export class Loader {

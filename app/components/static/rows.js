@@ -5,6 +5,8 @@ const MATRIX = 512;
 const FLOATS = 256;
 const STRIP = 512;
 
+const AFTER_THE_MAP = 150; // ms: the map asks for the same numbers, and its answer is remembered
+
 /**
  * @typedef {{values: Float32Array, start: number}} Attention Weights from token `start` on; NaN where hidden.
  * @typedef {{capture: object, layer: number, head: number, sequence: number, queries: number, keys: number,
@@ -22,6 +24,8 @@ export class HeadRows {
   async prefetch(signal) {
     const { capture, layer, head, sequence, queries, keys, reading } = this.source;
     if (Math.max(queries, keys) > MATRIX) return;
+    await new Promise((resolve) => setTimeout(resolve, AFTER_THE_MAP));
+    if (signal.aborted) return;
     const encoding = Math.max(queries, keys) <= FLOATS ? "f32" : "u8";
     const region = { q0: 0, q1: queries, k0: 0, k1: keys, rows: queries, cols: keys };
     const asked = { layer, head, sequence, ...region, reduce: "max", reading, encoding, effort: "first" };
@@ -83,9 +87,10 @@ export class HeadRows {
     const parts = await Promise.all(
       starts.map((start) => {
         const end = Math.min(to, start + STRIP);
-        const along = direction === "pays"
-          ? { q0: index, q1: index + 1, k0: start, k1: end, rows: 1, cols: end - start }
-          : { q0: start, q1: end, k0: index, k1: index + 1, rows: end - start, cols: 1 };
+        const along =
+          direction === "pays"
+            ? { q0: index, q1: index + 1, k0: start, k1: end, rows: 1, cols: end - start }
+            : { q0: start, q1: end, k0: index, k1: index + 1, rows: end - start, cols: 1 };
         const asked = { layer, head, sequence, ...along, reduce: "max", reading, encoding: "f32", effort: "first" };
         return capture.map(asked, signal);
       }),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from attnscope.app.jobs.engine import JobStatus
-from attnscope.app.jobs.local import LocalEngine, Tables
+from attnscope.app.jobs.local import LocalEngine
+from attnscope.app.jobs.tables import Tables
 from attnscope.app.settings import Settings
 
 FAKES = Tables(

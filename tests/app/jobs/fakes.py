@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.worker import Ask
+from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import CaptureMissing, PromptRefused
 
 

@@ -1,0 +1,164 @@
+"""The real dashboard, the real worker and the demo model, as a visitor meets them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.served import dashboard
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+MAP_DRAWN = """() => {
+    const panes = [...document.querySelectorAll('.as-map .as-pane')];
+    return panes.length > 0 && panes.every((pane) => pane.getAttribute('aria-busy') === 'false')
+        && Boolean(document.querySelector('.as-plotly .heatmaplayer image'));
+}"""
+HOSTILE = (
+    "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 2'> "
+    "[link](javascript:alert(1)) $\\href{javascript:alert(1)}{x}$ \u202etfel ot thgir\u202c **bold**"
+)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    with dashboard() as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser: Browser, served: str) -> Iterator[Page]:
+    """A first visit, its map drawn; afterwards nothing may have thrown or left the machine."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(90_000)
+    page = context.new_page()
+    thrown: list[str] = []
+    away: list[str] = []
+    page.on("pageerror", lambda error: thrown.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith(("http://localhost", "data:", "blob:", "ws://localhost"))
+            else away.append(request.url)
+        ),
+    )
+    page.goto(served)
+    page.wait_for_function(MAP_DRAWN)
+    yield page
+    stolen = page.evaluate("() => window.stolen ?? null")
+    context.close()
+    assert thrown == []
+    assert away == []
+    assert stolen is None
+
+
+def run(page: Page, text: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(text)
+    page.get_by_role("button", name="Run", exact=True).click()
+
+
+def upload(page: Page, path: Path) -> None:
+    page.get_by_role("button", name="Upload").first.click()
+    page.locator("input[type=file]").set_input_files(str(path))
+
+
+def strip(page: Page) -> str:
+    return page.locator(".as-tokens").inner_text()
+
+
+def test_a_first_visit_shows_every_head_of_an_inspected_prompt(visit: Page):
+    expect(visit.locator(".as-overview canvas")).to_be_visible()
+    expect(visit.locator(".as-diagnostics dt").first).to_be_visible()
+    assert "tokens" in strip(visit)
+    assert visit.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_prompt_of_ones_own_is_inspected_and_its_link_opens_the_same_view(
+    visit: Page, browser: Browser
+):
+    run(visit, "Mara found the silver key. Later Mara found the silver")
+    expect(visit.locator(".as-tokens")).to_contain_text("Mara", timeout=60_000)
+    expect(visit.locator(".as-tokens")).not_to_contain_text("lantern", timeout=60_000)
+    visit.locator(".as-overview-frame").focus()
+    visit.keyboard.press("ArrowDown")
+    visit.keyboard.press("ArrowRight")
+    visit.wait_for_url("**layer=*", timeout=30_000)
+    heading = visit.locator(".as-map h2").inner_text()
+    other = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    other.goto(visit.url)
+    other.wait_for_function(MAP_DRAWN, timeout=90_000)
+    assert other.locator(".as-map h2").inner_text() == heading
+    assert "Mara" in strip(other)
+    other.context.close()
+
+
+def test_hostile_text_is_shown_and_never_run(visit: Page):
+    run(visit, HOSTILE)
+    expect(visit.locator(".as-tokens")).to_contain_text("script", timeout=60_000)
+    visit.wait_for_function(MAP_DRAWN)
+    assert "window.stolen" in strip(visit)
+    assert visit.locator(".as-tokens img, .as-tokens script, .as-tokens a").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("   ", "empty", id="empty"),
+        pytest.param("lamp river " * 2000, "too many", id="over the limit"),
+    ],
+)
+def test_a_refused_prompt_says_why_and_loses_nothing(visit: Page, text: str, said: str):
+    before = visit.locator(".as-map h2").inner_text()
+    run(visit, text)
+    expect(visit.get_by_role("alert").first).to_contain_text(said, timeout=60_000)
+    assert visit.locator(".as-map h2").inner_text() == before
+    assert "Traceback" not in visit.locator("body").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        pytest.param("a.txt", b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe", "", id="binary"),
+        pytest.param("a.txt", "caf\xe9".encode("latin-1"), "UTF-8", id="wrong encoding"),
+        pytest.param("a.json", b'{"prompts": 3}', "", id="wrong shape"),
+        pytest.param("a.exe", b"MZ", ".txt", id="unknown kind"),
+    ],
+)
+def test_a_refused_upload_says_why(visit: Page, tmp_path: Path, name: str, data: bytes, said: str):
+    path = tmp_path / name
+    path.write_bytes(data)
+    upload(visit, path)
+    alert = visit.get_by_role("alert").first
+    expect(alert).to_be_visible(timeout=30_000)
+    assert said in alert.inner_text()
+    expect(visit.locator(".as-map h2")).to_be_visible()
+
+
+def test_several_prompts_of_a_file_are_offered_and_inspected(visit: Page, tmp_path: Path):
+    path = tmp_path / "two.jsonl"
+    lines = [json.dumps({"text": text}) for text in ("The goose sang.", "The crow slept.")]
+    path.write_text("\n".join(lines))
+    upload(visit, path)
+    visit.get_by_role("button", name="Inspect", exact=True).click()
+    expect(visit.locator(".as-tokens")).to_contain_text("goose", timeout=60_000)
+
+
+@pytest.mark.parametrize("source", ["../../etc", "/etc", "nobody/../nothing", "<b>x</b>"])
+def test_a_model_that_is_none_is_refused_in_a_sentence(browser: Browser, served: str, source: str):
+    page = browser.new_context().new_page()
+    page.goto(f"{served}/?model={source}")
+    alert = page.get_by_role("alert").first
+    expect(alert).to_be_visible(timeout=60_000)
+    assert "Traceback" not in page.locator("body").inner_text()
+    page.context.close()
+
+
+def test_another_backend_shows_the_same_map(browser: Browser, served: str):
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(f"{served}/?backend=tiled")
+    page.wait_for_function(MAP_DRAWN, timeout=90_000)
+    expect(page.locator(".pg-facts")).to_contain_text("tiled")
+    page.context.close()
