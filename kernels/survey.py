@@ -160,7 +160,8 @@ class Survey:
         worth["sink_mass"].copy_(self._sink_K[keys.start : keys.stop].expand(shape[0], shape[2]))
         if self._tokens_K is not None:
             # A key follows an earlier occurrence exactly if the key before it is one.
-            same = self._same_before(queries, range(keys.start - 1, keys.stop))
+            every = range(keys.start - 1, keys.stop)
+            same = self._same_before(self._tokens_K, queries, every)
             worth["duplicate_token"].copy_(same[:, 1:])
             worth["induction"].copy_(same[:, :-1])
         near = self._near(queries, keys, 2)
@@ -176,10 +177,10 @@ class Survey:
         last = queries.stop + self._layer.query_offset + reach - 1 - keys.start
         return slice(min(max(first, 0), len(keys)), min(max(last, 0), len(keys)))
 
-    def _same_before(self, queries: slice, keys: range) -> Tensor:
+    def _same_before(self, tokens_K: Tensor, queries: slice, keys: range) -> Tensor:
         """Whether a key is an earlier occurrence of the query's token: bool `[R, C]`; no at −1."""
         key_C = torch.arange(keys.start, keys.stop, device=self._at_Q.device)
-        token_C = _taken(self._tokens_K, key_C, beyond=_NO_TOKEN)
+        token_C = _taken(tokens_K, key_C, beyond=_NO_TOKEN)
         same_RC = token_C == self._tokens_Q[queries, None]
         first_at = queries.start + self._layer.query_offset
         later = slice(min(max(first_at - keys.start, 0), len(keys)), None)

@@ -9,7 +9,7 @@ from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from tests.heads import seen
-from tests.shapes import every_case
+from tests.shapes import Case, every_case
 
 WINDOWS = (1, 3, 8)
 MEANS = (
@@ -74,7 +74,7 @@ def by_hand(weights_QK, seen_QK, offset, tokens, shown, sinks):
 
 @every_case()
 @pytest.mark.parametrize("sinks", [1, 3])
-def test_every_diagnostic_equals_three_loops(case, sinks):
+def test_every_diagnostic_equals_three_loops(case: Case, sinks):
     made = case.inputs()
     exact = reference(*made.tensors, made.call, **made.extras)
     tokens = torch.randint(0, 6, (made.call.batch, case.keys), generator=torch.Generator())

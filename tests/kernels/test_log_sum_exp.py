@@ -4,11 +4,11 @@ from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from tests.heads import LargestTensor
-from tests.shapes import every_case
+from tests.shapes import Case, every_case
 
 
 @every_case()
-def test_log_sum_exp_is_the_reference(case):
+def test_log_sum_exp_is_the_reference(case: Case):
     made = case.inputs()
     exact = reference(*made.tensors, made.call, **made.extras).lse_BHQ
     for block in (1024, 7):

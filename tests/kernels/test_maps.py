@@ -1,5 +1,6 @@
 import math
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from attnscope.kernels.head import Head
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from tests.heads import truths
-from tests.shapes import every_case
+from tests.shapes import Case, every_case
 
 READINGS = ("weight", "score", "value_weighted")
 
@@ -23,15 +24,16 @@ def near(actual, exact, tolerance=1e-5):
     return True
 
 
-def spaced(start, end, bins):
+def spaced(region, bins):
     """Bin edges in exact arithmetic."""
+    start, end = region
     return [start + bin * (end - start) // bins for bin in range(bins + 1)]
 
 
 def pool_by_hand(truth, rows, columns, reduce, reading, queries, keys, read=None):
     """Every cell on its own: the visible pairs between two pairs of edges, of the queries read."""
     values, share = torch.full((rows, columns), math.nan).double(), torch.zeros(rows, columns)
-    row_edges, column_edges = spaced(*queries, rows), spaced(*keys, columns)
+    row_edges, column_edges = spaced(queries, rows), spaced(keys, columns)
     for m in range(rows):
         chosen = list(range(row_edges[m], row_edges[m + 1])) if read is None else read[m]
         for n in range(columns):
@@ -50,7 +52,7 @@ def pool_by_hand(truth, rows, columns, reduce, reading, queries, keys, read=None
 
 
 @every_case()
-def test_a_whole_tile_is_the_reference(case):
+def test_a_whole_tile_is_the_reference(case: Case):
     for truth in truths(case):
         for reading in READINGS:
             whole = maps.tile(truth.head, slice(None), slice(None), reading=reading)
@@ -59,7 +61,7 @@ def test_a_whole_tile_is_the_reference(case):
 
 
 @every_case()
-def test_any_rectangle_row_and_column_is_cut_from_the_whole(case):
+def test_any_rectangle_row_and_column_is_cut_from_the_whole(case: Case):
     truth = next(truths(case))
     length, width = truth.seen_QK.shape
     queries, keys = slice(length // 3, length // 3 + 5), slice(width // 2, width)
@@ -83,7 +85,7 @@ def test_other_dtypes_are_read_in_float32_or_better(dtype):
 
 
 @every_case()
-def test_a_pooled_map_is_what_its_cells_hold(case):
+def test_a_pooled_map_is_what_its_cells_hold(case: Case):
     for truth in truths(case):
         length, width = truth.seen_QK.shape
         rows, columns = min(3, length), min(4, width)
@@ -98,7 +100,7 @@ def test_a_pooled_map_is_what_its_cells_hold(case):
 
 
 @every_case()
-def test_a_map_as_fine_as_its_head_is_the_tile(case):
+def test_a_map_as_fine_as_its_head_is_the_tile(case: Case):
     for truth in truths(case):
         for reduce, reading in product(("mean", "max", "sum"), READINGS):
             given = maps.pooled(truth.head, 99, 99, reduce=reduce, reading=reading)
@@ -109,7 +111,7 @@ def test_a_map_as_fine_as_its_head_is_the_tile(case):
 
 @every_case("causal", "local 8", "sinks and window, causal", "left padding", "everything at once")
 @pytest.mark.parametrize("reduce", ["mean", "max", "sum"])
-def test_a_part_is_pooled_by_its_own_edges(case, reduce):
+def test_a_part_is_pooled_by_its_own_edges(case: Case, reduce):
     for truth in truths(case):
         given = maps.pooled(
             truth.head, 3, 4, reduce=reduce, queries=slice(2, 10), keys=slice(3, 25)
@@ -117,12 +119,12 @@ def test_a_part_is_pooled_by_its_own_edges(case, reduce):
         values, share = pool_by_hand(truth, 3, 4, reduce, "weight", (2, 10), (3, 25))
         assert near(given.values, values)
         assert torch.equal(given.visible_share, share)
-        assert given.row_edges.tolist() == spaced(2, 10, 3)
-        assert given.column_edges.tolist() == spaced(3, 25, 4)
+        assert given.row_edges.tolist() == spaced((2, 10), 3)
+        assert given.column_edges.tolist() == spaced((3, 25), 4)
 
 
 @every_case()
-def test_a_row_of_sums_totals_its_queries_less_their_sinks(case):
+def test_a_row_of_sums_totals_its_queries_less_their_sinks(case: Case):
     for truth in truths(case):
         rows = min(6, truth.head.query_length)
         given = maps.pooled(truth.head, rows, 4, reduce="sum")
@@ -134,11 +136,14 @@ def test_a_row_of_sums_totals_its_queries_less_their_sinks(case):
         assert near(given.values.nansum(-1), exact)
 
 
-@pytest.mark.parametrize("key", ["causal", "full", "sliding_window"])
+@pytest.mark.parametrize(
+    "chosen",
+    [pattern("causal"), pattern("full"), pattern("sliding_window", window=200)],
+    ids=lambda chosen: chosen.key,
+)
 @pytest.mark.parametrize(("rows", "columns"), [(3, 2), (7, 500), (700, 3), (500, 500)])
-def test_maps_of_many_blocks_are_pooled_tiles(key, rows, columns):
-    parameters = {"window": 200} if key == "sliding_window" else {}
-    head = random_head(1300, pattern(key, **parameters))
+def test_maps_of_many_blocks_are_pooled_tiles(chosen, rows, columns):
+    head = random_head(1300, chosen)
     weights = maps.tile(head, slice(None), slice(None)).double()
     given = maps.pooled(head, rows, columns, reduce="sum")
     sums = cumulated(weights, given.row_edges, given.column_edges)
@@ -160,10 +165,10 @@ def cumulated(values, row_edges, column_edges):
 @every_case("causal", "full", "sinks and window, causal", "right padding", "sink logits")
 @pytest.mark.parametrize("reduce", ["mean", "max", "sum"])
 @pytest.mark.parametrize("queries_per_row", [1, 2])
-def test_a_sampled_map_reads_evenly_spaced_queries(case, reduce, queries_per_row):
+def test_a_sampled_map_reads_evenly_spaced_queries(case: Case, reduce, queries_per_row):
     for truth in truths(case):
         length, width = truth.seen_QK.shape
-        edges = spaced(0, length, 5)
+        edges = spaced((0, length), 5)
         read = [
             [a + (2 * t + 1) * (b - a) // (2 * queries_per_row) for t in range(queries_per_row)]
             for a, b in pairwise(edges)
@@ -184,7 +189,7 @@ def test_sampling_every_query_is_exact():
 
 @every_case("causal", "full", "multi-query", "sinks and window, causal", "softcap", "left padding")
 @pytest.mark.parametrize("reduce", ["mean", "max", "sum"])
-def test_an_overview_is_each_head_pooled(case, reduce):
+def test_an_overview_is_each_head_pooled(case: Case, reduce):
     made = case.inputs()
     exact = reference(*made.tensors, made.call, **made.extras)
     thumbnails = maps.overview(
@@ -207,7 +212,7 @@ def test_an_overview_is_each_head_pooled(case, reduce):
 
 
 @every_case()
-def test_the_cost_of_a_map_bounds_its_visible_pairs(case):
+def test_the_cost_of_a_map_bounds_its_visible_pairs(case: Case):
     for truth in truths(case):
         cost = maps.pair_cost(truth.head)
         assert int(truth.seen_QK.any(0).sum()) <= cost <= truth.seen_QK.numel()
@@ -228,9 +233,9 @@ def test_the_cost_follows_the_pattern_and_not_the_square():
         (lambda head: maps.tile(head, slice(5, 5), slice(None)), "region"),
         (lambda head: maps.tile(head, slice(0, 9, 2), slice(None)), "step 1"),
         (lambda head: maps.tile(head, slice(0, 9), slice(99, 120)), "99:120"),
-        (lambda head: maps.tile(head, slice(0, 9), slice(None), reading="heat"), "heat"),
+        (lambda head: maps.tile(head, slice(0, 9), slice(None), reading=unknown("heat")), "heat"),
         (lambda head: maps.pooled(head, 4, 4, reading="value_weighted"), "norms"),
-        (lambda head: maps.pooled(head, 4, 4, reduce="median"), "median"),
+        (lambda head: maps.pooled(head, 4, 4, reduce=unknown("median")), "median"),
         (lambda head: maps.pooled(head, 0, 4), "at least one"),
         (lambda head: maps.sampled(head, 4, 4, queries_per_row=0), "queries_per_row"),
         (lambda head: maps.row(head, 40), "no query 40"),
@@ -240,6 +245,10 @@ def test_the_cost_follows_the_pattern_and_not_the_square():
 def test_what_cannot_be_drawn_is_refused_with_its_reason(call, words):
     with pytest.raises(InvalidCall, match=words):
         call(random_head(40, pattern("causal")))
+
+
+def unknown(name) -> Any:
+    return name
 
 
 def random_head(length, chosen, *, query_length=None):

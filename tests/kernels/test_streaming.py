@@ -4,7 +4,7 @@ import torch
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.streaming import Layer, exponentials, rows_of, segments
-from tests.shapes import every_case
+from tests.shapes import Case, every_case
 
 
 def layer_of(made):
@@ -22,7 +22,7 @@ def layer_of(made):
 
 @every_case()
 @pytest.mark.parametrize("apart", [False, True])
-def test_segments_hold_every_visible_pair_and_mask_where_one_is_hidden(case, apart):
+def test_segments_hold_every_visible_pair_and_mask_where_one_is_hidden(case: Case, apart):
     layer = layer_of(case.inputs())
     for first in range(0, layer.query_length, 4):
         last = min(first + 5, layer.query_length - 1)
@@ -39,7 +39,7 @@ def test_segments_hold_every_visible_pair_and_mask_where_one_is_hidden(case, apa
 
 
 @every_case("causal", "multi-query", "multi-head", "softcap", "more keys than queries")
-def test_scores_of_a_block_are_those_of_each_head(case):
+def test_scores_of_a_block_are_those_of_each_head(case: Case):
     layer = layer_of(case.inputs())
     group = layer.heads // layer.k_GKD.shape[0]
     for queries in (slice(1, 4), torch.tensor([0, 2, 2])):
