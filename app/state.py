@@ -76,6 +76,7 @@ class Session:
         state: `st.session_state`.
         query: `st.query_params`.
         kept: Where prompts too long for a link are kept.
+        browser: Name of the visitor's browser, which outlives a reload, or None.
     """
 
     def __init__(
@@ -83,10 +84,13 @@ class Session:
         state: MutableMapping[Any, Any],
         query: MutableMapping[str, str],
         kept: KeptPrompts,
+        *,
+        browser: str | None = None,
     ) -> None:
         self._state = state
         self._query = query
         self.kept = kept
+        self._browser = browser
 
     @property
     def view(self) -> View:
@@ -95,8 +99,8 @@ class Session:
 
     @property
     def owner(self) -> str:
-        """An unguessable name of this session, for the queue."""
-        return self._state.setdefault(Key.OWNER, secrets.token_hex(8))
+        """An unguessable name for the queue: the browser's, so that a reload finds its job; else this session's."""
+        return self._browser or self._state.setdefault(Key.OWNER, secrets.token_hex(8))
 
     @property
     def shown(self) -> Shown | None:
