@@ -17,8 +17,8 @@ STYLE = Path(__file__).resolve().with_name("page.css")
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     kept = KeptPrompts(Settings.from_environment().data / "prompts")
-    browser = owner_of(st.context.cookies)
-    session = Session(st.session_state, st.query_params, kept, browser=browser)
+    owner = owner_of(st.context.cookies)
+    session = Session(st.session_state, st.query_params, kept, owner)
     guarded(lambda: inspect.page(session))()
 
 

@@ -41,7 +41,7 @@ class Settings:
         capture_memory_bytes: Captures held open at once in one process before the least used is closed.
         capture_disk_bytes: Captures kept in the data folder before the least used is deleted.
         answer_cache_bytes: Answers to map requests kept in one process.
-        upload_megabytes: Largest upload the server accepts.
+        upload_megabytes: Largest upload the server receives; the pages refuse smaller ones in words.
         jobs_per_owner: Jobs that one visitor may have waiting or running.
         ask_timeout_s: Longest wait for an answer from a worker.
         exact_timeout_s: Longest wait for an exact map of a huge region; it also ends when the visitor looks elsewhere.
@@ -60,7 +60,7 @@ class Settings:
     capture_memory_bytes: int = 8 * GIB
     capture_disk_bytes: int = 16 * GIB
     answer_cache_bytes: int = 128 * MIB
-    upload_megabytes: int = 8
+    upload_megabytes: int = 64
     jobs_per_owner: int = 8
     ask_timeout_s: float = 30.0
     exact_timeout_s: float = 900.0

@@ -63,4 +63,4 @@ def test_the_cookie_secret_is_made_once_and_private(tmp_path):
 
     assert len(secret) == 64
     assert settings.cookie_secret() == secret
-    assert stat.S_IMODE(os.stat(settings.data / "cookie_secret").st_mode) == 0o600
+    assert stat.S_IMODE((settings.data / "cookie_secret").stat().st_mode) == 0o600
