@@ -176,19 +176,9 @@ def sampled(
 ) -> Pooled:
     """As `pooled`, reading only evenly spaced queries of each row, exactly and over all their keys.
 
-    For the first paint of a huge region. Means, maxima and shares are those of the queries read; a
-    sum is scaled to the number of queries in its row.
-
-    Args:
-        head: See `pooled`.
-        rows: See `pooled`.
-        columns: See `pooled`.
-        queries_per_row: Queries read of each row; where no row holds more, the pooling is exact.
-        reduce: See `pooled`.
-        queries: See `pooled`.
-        keys: See `pooled`.
-        reading: See `pooled`.
-        progress: See `pooled`.
+    For the first paint of a huge region: `queries_per_row` of each row's queries, all of them where
+    a row holds no more. Means, maxima and shares are those of the queries read; a sum is scaled to
+    the number of queries in its row. The other arguments are those of `pooled`.
 
     Raises:
         InvalidCall: As `pooled`, or fewer than one query a row.

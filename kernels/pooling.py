@@ -16,6 +16,7 @@ from attnscope.kernels.scores import accumulation_dtype
 from attnscope.kernels.streaming import (
     BLOCK_KEYS,
     BLOCK_PAIRS,
+    LEAST_ROWS,
     Layer,
     Segment,
     exponentials,
@@ -92,7 +93,7 @@ class Pooler:
         read_M = torch.zeros(rows, dtype=torch.int64)
         for block in row_blocks(
             row_edges,
-            limit=max(16, BLOCK_PAIRS // (heads * min(BLOCK_KEYS, len(keys)))),
+            limit=max(LEAST_ROWS, BLOCK_PAIRS // (heads * min(BLOCK_KEYS, len(keys)))),
             rows=max(1, LINE_PAIRS // (heads * len(keys))),
             queries_per_row=queries_per_row,
         ):
