@@ -129,15 +129,23 @@ def test_merged_words_add_up_over_their_tokens(page: Page, address: str) -> None
     assert page.locator(".as-t").count() < tokens
 
 
-def test_two_heads_and_their_difference(page: Page, address: str) -> None:
+@pytest.mark.parametrize(
+    ("other", "place"),
+    [
+        ({"kind": "head", "layer": 1, "head": 1}, (1, 1)),
+        ({"kind": "capture", "capture": "other"}, (0, 3)),  # its heads stand one place further on
+    ],
+)
+def test_two_maps_and_their_difference(
+    page: Page, address: str, other: dict, place: tuple[int, int]
+) -> None:
     region = {"q0": 60, "q1": 160, "k0": 0, "k1": 100}
-    other = {"kind": "head", "layer": 1, "head": 1}
     open_viewer(page, address, "small", layer=0, head=2, region=region, compare=other)
     expect(page.locator(".as-pane-frame")).to_have_count(3)
     title = page.locator(".as-pane-title").nth(2)
     expect(title).to_contain_text("largest")
     queries, keys = np.arange(60, 160), np.arange(0, 100)
-    cells = [planted(layer, head, 312).cells(queries, keys) for layer, head in ((0, 2), (1, 1))]
+    cells = [planted(layer, head, 312).cells(queries, keys) for layer, head in ((0, 2), place)]
     largest = np.nanmax(np.abs(cells[1] - cells[0]))
     stated = title.inner_text().split("| ")[1].split(" ")[0]
     assert float(stated) == pytest.approx(largest, rel=1e-3)
