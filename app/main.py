@@ -21,7 +21,8 @@ def inspect_page() -> None:
     if owner is not None:
         # By browser and not by session: a reload is a new session, and must find its job again.
         st.session_state.setdefault(Key.OWNER, owner)
-    session = Session(st.session_state, st.query_params, kept)
+    owner = owner_of(st.context.cookies)
+    session = Session(st.session_state, st.query_params, kept, owner)
     guarded(lambda: inspect.page(session))()
 
 

@@ -30,7 +30,7 @@ class Key(StrEnum):
     GIVEN_UP = "given_up"
     OWNER = "owner"
     OFFERED = "offered_prompts"
-    UPLOADS = "uploads"
+    UPLOAD_REFUSAL = "upload_refusal"
     BACKENDS = "backends"
     DRAFT = "draft_text"
     EXAMPLE = "draft_example"
@@ -76,6 +76,8 @@ class Session:
         state: `st.session_state`.
         query: `st.query_params`.
         kept: Where prompts too long for a link are kept.
+        owner: The browser's name for the queue, so that a reload finds its jobs; None without its
+            cookie.
     """
 
     def __init__(
@@ -83,10 +85,12 @@ class Session:
         state: MutableMapping[Any, Any],
         query: MutableMapping[str, str],
         kept: KeptPrompts,
+        owner: str | None = None,
     ) -> None:
         self._state = state
         self._query = query
         self.kept = kept
+        self._owner = owner
 
     @property
     def view(self) -> View:
@@ -95,8 +99,8 @@ class Session:
 
     @property
     def owner(self) -> str:
-        """An unguessable name of this session, for the queue."""
-        return self._state.setdefault(Key.OWNER, secrets.token_hex(8))
+        """An unguessable name of this browser, or of this session, for the queue."""
+        return self._owner or self._state.setdefault(Key.OWNER, secrets.token_hex(8))
 
     @property
     def shown(self) -> Shown | None:

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ def sources() -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports, and those of what it imports from them."""
+    """Dotted names that a file imports, or names in a text that starts another process or script."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= set(re.findall(r"attnscope(?:\.\w+)+", node.value))
     return names
 
 
