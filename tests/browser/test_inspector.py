@@ -3,7 +3,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.browser.planted import PlantedHead
 
@@ -86,14 +86,12 @@ def test_zoom_from_131072_tokens_to_one_exact_weight(page: Page, address: str) -
 
 def test_a_huge_region_is_read_roughly_first_and_then_exactly(page: Page, address: str) -> None:
     efforts: list[str] = []
-    page.on(
-        "request",
-        lambda request: (
-            "rows=1&" not in request.url
-            and "effort=" in request.url
-            and efforts.append(request.url.split("effort=")[1])
-        ),
-    )
+
+    def note(request: Request) -> None:
+        if "/map?" in request.url and "rows=1&" not in request.url:
+            efforts.append(request.url.split("effort=")[1])
+
+    page.on("request", note)
     open_viewer(page, address, "long", head=1)
     expect(page.locator(".as-veil")).to_be_hidden()
     assert efforts == ["first", "exact"]
@@ -223,5 +221,5 @@ def test_nothing_scrolls_sideways_from_a_phone_to_a_desk(page: Page, address: st
     open_viewer(page, address, "small")
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(150)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.wait_for_function("() => document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.evaluate("window.innerWidth") == width
