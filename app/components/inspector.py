@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 STATIC = Path(__file__).with_name("static")
 ENTRY = """
@@ -33,7 +34,7 @@ View = dict[str, Any]
 
 @functools.cache
 def _component() -> Callable[..., Any]:
-    return st.components.v2.component(
+    return component(
         "attnscope_inspector",
         css=(STATIC / "inspector.css").read_text(encoding="utf-8"),
         js=ENTRY,
