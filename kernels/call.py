@@ -99,7 +99,7 @@ class AttentionCall:
         )
 
     @classmethod
-    def of(  # noqa: PLR0913 (the call's own fields, each with its default)
+    def of(
         cls,
         q_BHQD: Tensor,
         k_BGKD: Tensor,

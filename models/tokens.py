@@ -9,7 +9,7 @@ the text.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -141,7 +141,7 @@ def _spelling(tokenizer: PreTrainedTokenizerBase) -> Spelling:
     return "plain"
 
 
-def _state(part: object) -> str:
+def _state(part: Any) -> str:
     if part is None:
         return ""
-    return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)  # pyright: ignore[reportAttributeAccessIssue]
+    return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)

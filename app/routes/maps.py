@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attnscope.app.routes.answering import ask, compact, guarded, in_thread
+from attnscope.app.routes.answering import ask, ask_while_watched, compact, guarded, in_thread
 from attnscope.app.routes.parameters import Parameters, capture_id
+from attnscope.app.settings import Settings
 
 READINGS = ("weight", "score", "value_weighted")
 REDUCTIONS = ("mean", "max", "sum")
@@ -96,13 +97,17 @@ async def _numbers(request: Request, method: str, arguments: dict[str, Any]) -> 
     headers = {"Cache-Control": _KEEP, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    answer = await ask(method, arguments)
+    if method == "exact_map":
+        timeout_s = Settings.from_environment().exact_timeout_s
+        answer = await ask_while_watched(request, method, arguments, timeout_s=timeout_s)
+    else:
+        answer = await ask(method, arguments)
     headers["X-Attnscope"] = compact(answer["header"])
     body = answer["body"]
     if answer["header"]["encoding"] == "u8" and "gzip" in request.headers.get(
         "accept-encoding", ""
     ):
-        # Level 1 halves eight-bit maps in milliseconds; Streamlit's own layer would take level 5, and floats gain nothing.
+        # Level 1 takes milliseconds where Streamlit's own layer would take level 5; floats gain nothing.
         body = await in_thread(gzip.compress, body, 1)
         headers["Content-Encoding"] = "gzip"
     else:

@@ -5,10 +5,13 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 from torch import Tensor
+from torch._inductor.exc import InductorError
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 from attnscope.kernels.backends.backend import (
@@ -22,10 +25,14 @@ from attnscope.kernels.backends.backend import (
     sees_every_key,
 )
 from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.pattern import EMPTY, FULL, PARTIAL
 
 BLOCK = 128
 """Queries and keys of a block of the mask, FlexAttention's own default."""
+
+KERNELS_KEPT = 128
+"""Compiled kernels a process keeps: one for each pattern, modifier and kind of shape."""
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -94,23 +101,40 @@ class Flex(Backend):
         visible_keys_BK: Tensor | None,
     ) -> AttentionOutput:
         device = q_BHQD.device
-        compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True)
         block_mask = None
         if call.has_padding or not sees_every_key(call):
             block_mask = _block_mask(call, visible_keys_BK, device)
         wants_lse = device.type == "cuda"
-        answer = compiled(
-            q_BHQD,
-            k_BGKD,
-            v_BGKD,
-            score_mod=None if call.softcap is None else _softcap(call.softcap, device),
-            block_mask=block_mask,
-            scale=call.scale,
-            enable_gqa=call.group_size > 1,
-            return_aux=AuxRequest(lse=True) if wants_lse else None,
-        )
+        try:
+            answer = _compiled()(
+                q_BHQD,
+                k_BGKD,
+                v_BGKD,
+                score_mod=None if call.softcap is None else _softcap(call.softcap, device),
+                block_mask=block_mask,
+                scale=call.scale,
+                enable_gqa=call.group_size > 1,
+                return_aux=AuxRequest(lse=True) if wants_lse else None,
+            )
+        except InductorError as error:
+            raise UnsupportedCall(
+                f"{self.title}: PyTorch's compiler could not make a kernel for this call.",
+                "Use sdpa_flash or tiled; the log holds the compiler's own words.",
+            ) from error
         out_BHQD, lse_BHQ = (answer[0], answer[1].lse) if wants_lse else (answer, None)
         return join_sinks(AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ), sinks_H)
+
+
+def _compiled() -> Callable[..., Any]:
+    """FlexAttention compiled for any length, inference only.
+
+    PyTorch keeps what it compiled by itself. It stops at 8 kernels a function, which is a few
+    patterns and batch sizes: past the limit below it raises, as `fullgraph` asks, and never runs
+    the uncompiled, n² form.
+    """
+    compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True)
+    limited = torch._dynamo.config.patch(recompile_limit=KERNELS_KEPT)
+    return torch.no_grad()(limited(compiled))
 
 
 def _refuses_on_cpu(call: AttentionCall) -> Refusal | None:
@@ -166,16 +190,31 @@ def _rule(call: AttentionCall, visible_keys_BK: Tensor | None, device: torch.dev
     pattern = call.pattern
     # A tensor and not a number, so that one compiled kernel serves every offset.
     offset = torch.tensor(call.query_offset, device=device)
+    kept_BK = None if visible_keys_BK is None else _of_fixed_size(visible_keys_BK)
 
     def pattern_rule(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
         del b, h
         return pattern.visible(q_idx + offset, kv_idx)
 
     def padded_rule(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-        assert visible_keys_BK is not None
-        return pattern_rule(b, h, q_idx, kv_idx) & visible_keys_BK[b, kv_idx]
+        assert kept_BK is not None
+        return pattern_rule(b, h, q_idx, kv_idx) & kept_BK[b, kv_idx]
 
-    return pattern_rule if visible_keys_BK is None else padded_rule
+    return pattern_rule if kept_BK is None else padded_rule
+
+
+def _of_fixed_size(visible_keys_BK: Tensor) -> Tensor:
+    """Enlarged to powers of two, which the compiler takes as constants.
+
+    Its C++ writer (PyTorch 2.11 to 2.13) replaces the names of variable sizes by text, mangles
+    longer names that begin alike, and the kernel does not compile.
+    """
+    batch, keys = visible_keys_BK.shape
+    rows, columns = 1 << (batch - 1).bit_length(), max(1024, 1 << (keys - 1).bit_length())
+    enlarged = (0, columns - keys, 0, rows - batch)
+    fixed_BK = torch.nn.functional.pad(visible_keys_BK, enlarged, value=False)
+    torch._dynamo.mark_static(fixed_BK)
+    return fixed_BK
 
 
 def _softcap(softcap: float, device: torch.device) -> Callable[..., Tensor]:

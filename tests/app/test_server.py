@@ -19,6 +19,7 @@ from attnscope.kernels.errors import (
     EngineUnavailable,
     InvalidCall,
     JobCancelled,
+    ModelTooLarge,
     UnsupportedCall,
 )
 from tests.app.fake_engine import FakeEngine
@@ -151,7 +152,8 @@ def test_an_id_that_cannot_be_one_is_not_asked_for(client, engine, name):
         (InvalidCall("There is no head 9."), 400),
         (UnsupportedCall("Not on a CPU."), 400),
         (EngineUnavailable("Being replaced."), 503),
-        (JobCancelled("Cancelled."), 500),
+        (JobCancelled("Cancelled."), 499),
+        (ModelTooLarge("Does not fit."), 500),
     ],
 )
 def test_errors_are_json_with_a_status_and_a_remedy(client, error, status):

@@ -27,7 +27,11 @@ export class Axes {
     fill(this.queries, this.tokens.queries, range.y[1], range.y[0], height, "top");
     fill(this.keys, this.tokens.keys, range.x[0], range.x[1], width, "left");
     Object.assign(this.queries.style, { top: `${MARGIN.top}px`, width: `${MARGIN.left - 6}px`, height: `${height}px` });
-    Object.assign(this.keys.style, { left: `${MARGIN.left}px`, top: `${MARGIN.top + height + 5}px`, width: `${width}px` });
+    Object.assign(this.keys.style, {
+      left: `${MARGIN.left}px`,
+      top: `${MARGIN.top + height + 5}px`,
+      width: `${width}px`,
+    });
   }
 }
 

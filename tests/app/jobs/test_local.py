@@ -213,6 +213,21 @@ def test_a_question_that_takes_too_long_is_given_up_and_the_worker_stops_it(engi
         time.sleep(0.01)
 
 
+def test_a_question_nobody_waits_for_stops_its_work(engine, tmp_path):
+    engine.ask("echo", {})
+    told, gone = tmp_path / "told", threading.Event()
+    threading.Timer(0.1, gone.set).start()
+
+    start = time.monotonic()
+    with pytest.raises(JobCancelled):
+        engine.ask("slow_echo", {"after_s": 30, "tell": str(told)}, abandoned=gone)
+
+    assert time.monotonic() - start < 2
+    while not told.exists():
+        assert time.monotonic() - start < 4
+        time.sleep(0.01)
+
+
 def test_a_question_is_asked_again_when_its_worker_dies_once(engine, tmp_path):
     assert engine.ask("crash", {"count": str(tmp_path / "count"), "times": 1}) == {"crashes": 1}
 
