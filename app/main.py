@@ -11,6 +11,7 @@ from attnscope.app.settings import Settings
 from attnscope.app.state import Session
 
 STYLE = Path(__file__).resolve().with_name("page.css")
+ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
 
 def inspect_page() -> None:
@@ -25,7 +26,12 @@ def inspect_page() -> None:
 
 def main() -> None:
     """Draw the navigation and run the page chosen."""
-    st.set_page_config(page_title="Attnscope", layout="wide", initial_sidebar_state="expanded")
+    st.set_page_config(
+        page_title="Attnscope",
+        page_icon=str(ICON),
+        layout="wide",
+        initial_sidebar_state="expanded",
+    )
     st.html(STYLE)
     pages = [st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)]
     chosen = st.navigation(pages, position="hidden")
