@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+import streamlit as st
+
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.routes.visitor import owner_of
 from attnscope.app.view import View, encode, parse
 from attnscope.kernels.errors import AttnscopeError
 
@@ -91,6 +94,11 @@ class Session:
         self._query = query
         self.kept = kept
         self._owner = owner
+
+    @classmethod
+    def of_visitor(cls, kept: KeptPrompts) -> "Session":
+        """The session whose page is being drawn."""
+        return cls(st.session_state, st.query_params, kept, owner_of(st.context.cookies))
 
     @property
     def view(self) -> View:
