@@ -60,7 +60,16 @@ def test_every_chart_comes_as_an_attachment(client, what, form):
 def test_the_numbers_are_the_maps(client, context):
     body = get(client, what="map", format="json", layer=2, head=1, q0=4, q1=9, k0=0, k1=9).json()
     direct = answers.ASKS["map"].answer(
-        {"capture": CAPTURE, "layer": 2, "head": 1, "q0": 4, "q1": 9, "k0": 0, "k1": 9, "encoding": "f32"},
+        {
+            "capture": CAPTURE,
+            "layer": 2,
+            "head": 1,
+            "q0": 4,
+            "q1": 9,
+            "k0": 0,
+            "k1": 9,
+            "encoding": "f32",
+        },
         context,
     )
     values = np.frombuffer(direct["body"], "<f4")

@@ -12,6 +12,8 @@ def test_one_browser_is_one_owner_and_its_cookie_stays_secret():
     assert owner not in value
 
 
-@pytest.mark.parametrize("cookies", [{}, {COOKIE: ""}, {COOKIE: "x" * 32}, {COOKIE: "a" * 33}, {COOKIE: "a" * 31 + "\n"}])
+@pytest.mark.parametrize(
+    "cookies", [{}, {COOKIE: ""}, {COOKIE: "x" * 32}, {COOKIE: "a" * 33}, {COOKIE: "a" * 31 + "\n"}]
+)
 def test_anything_else_is_nobody(cookies):
     assert owner_of(cookies) is None
