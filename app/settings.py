@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from attnscope.kernels.errors import InvalidSetting
 
@@ -30,7 +31,7 @@ class Settings:
         data: Queue, captures and the cookie secret live here.
         address: Where the server listens; `0.0.0.0` opens it to the network.
         port: TCP port of the dashboard.
-        devices: One worker process each, comma separated: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda:0`.
+        devices: A worker process each, comma separated: `auto` (CUDA if there is one, else CPU), `cpu`, `cuda:0`.
         readers: Processes that answer map requests apart from the device workers, so that maps stay quick while a job
             runs and survive its crash. 0 lets the device workers answer.
         threads: PyTorch threads of a job; 0 takes one a core.
@@ -40,9 +41,10 @@ class Settings:
         capture_memory_bytes: Captures held open at once in one process before the least used is closed.
         capture_disk_bytes: Captures kept in the data folder before the least used is deleted.
         answer_cache_bytes: Answers to map requests kept in one process.
-        upload_megabytes: Largest upload the server accepts.
+        upload_megabytes: Largest upload the server receives; the pages refuse smaller ones in words.
         jobs_per_owner: Jobs that one visitor may have waiting or running.
         ask_timeout_s: Longest wait for an answer from a worker.
+        exact_timeout_s: Longest wait for an exact map of a huge region; it also ends when the visitor looks elsewhere.
         prompt_at_start: Whether the demo model is loaded and a prompt inspected when the server starts.
     """
 
@@ -58,13 +60,20 @@ class Settings:
     capture_memory_bytes: int = 8 * GIB
     capture_disk_bytes: int = 16 * GIB
     answer_cache_bytes: int = 128 * MIB
-    upload_megabytes: int = 8
+    upload_megabytes: int = 64
     jobs_per_owner: int = 8
     ask_timeout_s: float = 30.0
+    exact_timeout_s: float = 900.0
     prompt_at_start: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("port", "jobs_per_owner", "upload_megabytes", "ask_timeout_s"):
+        for name in (
+            "port",
+            "jobs_per_owner",
+            "upload_megabytes",
+            "ask_timeout_s",
+            "exact_timeout_s",
+        ):
             if getattr(self, name) <= 0:
                 raise InvalidSetting(
                     f"{_variable(name)} must be above 0, got {getattr(self, name)}."
@@ -86,7 +95,7 @@ class Settings:
         given = dict(os.environ if environment is None else environment)
         if given.get("PORT"):
             given.setdefault(_variable("port"), given["PORT"])
-        found = {
+        found: dict[str, Any] = {
             f.name: _read(f.name, str(f.type), given[_variable(f.name)])
             for f in fields(cls)
             if given.get(_variable(f.name), "").strip()

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+import streamlit as st
+
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.routes.visitor import owner_of
 from attnscope.app.view import View, encode, parse
 from attnscope.kernels.errors import AttnscopeError
 
@@ -30,7 +33,7 @@ class Key(StrEnum):
     GIVEN_UP = "given_up"
     OWNER = "owner"
     OFFERED = "offered_prompts"
-    UPLOADS = "uploads"
+    UPLOAD_REFUSAL = "upload_refusal"
     BACKENDS = "backends"
     DRAFT = "draft_text"
     EXAMPLE = "draft_example"
@@ -76,6 +79,8 @@ class Session:
         state: `st.session_state`.
         query: `st.query_params`.
         kept: Where prompts too long for a link are kept.
+        owner: The browser's name for the queue, so that a reload finds its jobs; None without its
+            cookie.
     """
 
     def __init__(
@@ -83,10 +88,17 @@ class Session:
         state: MutableMapping[Any, Any],
         query: MutableMapping[str, str],
         kept: KeptPrompts,
+        owner: str | None = None,
     ) -> None:
         self._state = state
         self._query = query
         self.kept = kept
+        self._owner = owner
+
+    @classmethod
+    def of_visitor(cls, kept: KeptPrompts) -> "Session":
+        """The session whose page is being drawn."""
+        return cls(st.session_state, st.query_params, kept, owner_of(st.context.cookies))
 
     @property
     def view(self) -> View:
@@ -95,8 +107,8 @@ class Session:
 
     @property
     def owner(self) -> str:
-        """An unguessable name of this session, for the queue."""
-        return self._state.setdefault(Key.OWNER, secrets.token_hex(8))
+        """An unguessable name of this browser, or of this session, for the queue."""
+        return self._owner or self._state.setdefault(Key.OWNER, secrets.token_hex(8))
 
     @property
     def shown(self) -> Shown | None:
@@ -213,3 +225,17 @@ def _rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> Non
         return
     query.clear()
     query.update(parameters)
+
+
+def new_report(component: str) -> dict[str, Any] | None:
+    """What a component reported as its view, once: Streamlit gives it again at each run.
+
+    Args:
+        component: The component's key.
+    """
+    state, seen = st.session_state.get(component) or {}, f"{component}-turn"
+    report = state.get("view")
+    if report is None or report.get("turn") == st.session_state.get(seen):
+        return None
+    st.session_state[seen] = report.get("turn")
+    return {name: value for name, value in report.items() if name != "turn"}

@@ -2,8 +2,8 @@
 
     python benchmarks/tiles.py --data /tmp/attnscope-tiles
 
-Makes a capture with structure (a sink, a local band, a few far keys, noise), saves it, starts the real server on it, and asks as
-the viewer does: the whole map first, then zooms. Writes one line a measurement to
+Makes a capture with structure (a sink, a local band, a few far keys, noise), saves it, starts the real server on it,
+and asks as the viewer does: the whole map first, then zooms. Writes one line a measurement to
 `benchmarks/results/<date>_<device>_tiles.jsonl`.
 """
 

@@ -12,11 +12,13 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from attnscope.kernels.bins import bin_edges
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.head import Head
 from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce, bin_edges
+from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce
+from attnscope.kernels.scores import scores
 from attnscope.kernels.streaming import Layer, exponentials, segments
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 EVERYTHING = slice(None)
+LINE_PIECE = 8192
+"""Keys read at once for a row, queries for a column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +86,10 @@ def tile(head: Head, queries: slice, keys: slice, *, reading: Reading = "weight"
     norm_K = _value_norm(head, reading)
     at, across = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
     x_RC = head.layer.scores(at, across)[0]
-    if reading != "score":
-        exponentials(x_RC.sub_(head.lse_Q[at, None]))
-    if _needs_mask(head, rows, columns):
-        x_RC.masked_fill_(~_mask(head, rows, columns), torch.nan if reading == "score" else 0.0)
-    if norm_K is not None:
-        x_RC *= norm_K[across]
-    return x_RC.float()
+    seen_RC = _mask(head, rows, columns) if _needs_mask(head, rows, columns) else None
+    return _read(
+        x_RC, head.lse_Q[at, None], seen_RC, None if norm_K is None else norm_K[across], reading
+    )
 
 
 def mask_tile(head: Head, queries: slice, keys: slice) -> Tensor:
@@ -107,7 +108,10 @@ def row(head: Head, query: int, *, reading: Reading = "weight") -> Tensor:
         InvalidCall: No such query, an unknown reading, or no value norms.
     """
     at = _index(query, head.query_length, "query")
-    return tile(head, slice(at, at + 1), EVERYTHING, reading=reading)[0]
+    norm_K = _value_norm(head, reading)
+    x_K = _scores_of_one(head.q_QD[at], head.k_KD, head)
+    seen_K = _mask(head, range(at, at + 1), range(head.key_length))[0]
+    return _read(x_K, head.lse_Q[at], seen_K, norm_K, reading)
 
 
 def column(head: Head, key: int, *, reading: Reading = "weight") -> Tensor:
@@ -117,7 +121,11 @@ def column(head: Head, key: int, *, reading: Reading = "weight") -> Tensor:
         InvalidCall: No such key, an unknown reading, or no value norms.
     """
     at = _index(key, head.key_length, "key")
-    return tile(head, EVERYTHING, slice(at, at + 1), reading=reading)[:, 0]
+    norm_K = _value_norm(head, reading)
+    # A score is the same product read from either side: the key asks, and all queries answer.
+    x_Q = _scores_of_one(head.k_KD[at], head.q_QD, head)
+    seen_Q = _mask(head, range(head.query_length), range(at, at + 1))[:, 0]
+    return _read(x_Q, head.lse_Q, seen_Q, None if norm_K is None else norm_K[at], reading)
 
 
 def pooled(
@@ -168,19 +176,9 @@ def sampled(
 ) -> Pooled:
     """As `pooled`, reading only evenly spaced queries of each row, exactly and over all their keys.
 
-    For the first paint of a huge region. Means, maxima and shares are those of the queries read; a
-    sum is scaled to the number of queries in its row.
-
-    Args:
-        head: See `pooled`.
-        rows: See `pooled`.
-        columns: See `pooled`.
-        queries_per_row: Queries read of each row; where no row holds more, the pooling is exact.
-        reduce: See `pooled`.
-        queries: See `pooled`.
-        keys: See `pooled`.
-        reading: See `pooled`.
-        progress: See `pooled`.
+    For the first paint of a huge region: `queries_per_row` of each row's queries, all of them where
+    a row holds no more. Means, maxima and shares are those of the queries read; a sum is scaled to
+    the number of queries in its row. The other arguments are those of `pooled`.
 
     Raises:
         InvalidCall: As `pooled`, or fewer than one query a row.
@@ -303,18 +301,18 @@ def _pooler(
 
 def _finish(cells: Cells, row_edges: Tensor, column_edges: Tensor, reduce: Reduce) -> Pooled:
     values = cells.values_HMN
-    visible_MN = cells.visible_MN.to(values.device)
+    visible_MN = cells.visible_MN.to(values)
     heights_M = row_edges.diff()
     if reduce == "mean":
         values = values / visible_MN
     elif reduce == "sum":
         values = values * (heights_M / cells.read_M)[:, None].to(values)
     values = values.masked_fill(visible_MN == 0, torch.nan).float()
-    share_MN = cells.visible_MN / (cells.read_M[:, None] * column_edges.diff())
+    share_MN = visible_MN / (cells.read_M[:, None] * column_edges.diff()).to(values)
     read, there = int(cells.read_M.sum()), int(heights_M.sum())
     return Pooled(
         values=values,
-        visible_share=share_MN.float().to(values.device),
+        visible_share=share_MN.float(),
         row_edges=row_edges,
         column_edges=column_edges,
         sampled_rows=None if read == there else read,
@@ -355,6 +353,30 @@ def _value_norm(head: Head, reading: Reading) -> Tensor | None:
             "a value-weighted map needs the norms of the values, and this head has none."
         )
     return head.value_norm_K
+
+
+def _scores_of_one(one_D: Tensor, many_ND: Tensor, head: Head) -> Tensor:
+    # In pieces that the cache holds, 16-bit keys are widened four times faster than all at once.
+    pieces = (
+        scores(
+            one_D[None], many_ND[start : start + LINE_PIECE], scale=head.scale, softcap=head.softcap
+        )[0]
+        for start in range(0, many_ND.shape[0], LINE_PIECE)
+    )
+    return torch.cat(list(pieces))
+
+
+def _read(
+    x: Tensor, lse: Tensor, seen: Tensor | None, norm: Tensor | None, reading: Reading
+) -> Tensor:
+    """Scores made into a reading, in place; `lse`, `seen` and `norm` broadcast with them."""
+    if reading != "score":
+        exponentials(x.sub_(lse))
+    if seen is not None:
+        x.masked_fill_(~seen, torch.nan if reading == "score" else 0.0)
+    if norm is not None:
+        x *= norm
+    return x.float()
 
 
 def _needs_mask(head: Head, rows: range, columns: range) -> bool:

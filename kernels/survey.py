@@ -16,6 +16,7 @@ ROW_BLOCK_PAIRS = 1 << 20
 """Pairs of one block of whole rows over all its heads: 4 MiB of float32."""
 HELD_SHARE = 0.95
 _NOTHING = 1e-30
+_NO_TOKEN, _NO_QUERY = -(1 << 62), -(1 << 62) - 1
 _ROUNDING = 1e-5
 
 
@@ -48,12 +49,12 @@ class Survey:
             # A hidden token equals nothing: not even another hidden one.
             unique_K = -1 - torch.arange(length, device=device)
             self._tokens_K = torch.where(shown_K, token_ids_K.to(device).long(), unique_K)
-            self._tokens_Q = _taken(self._tokens_K, self._at_Q, beyond=-length - 1)
+            self._tokens_Q = _taken(self._tokens_K, self._at_Q, beyond=_NO_QUERY)
             self._repeated_Q = _taken(_occurred_before(self._tokens_K), self._at_Q, beyond=False)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of what `_features` gives, in its order."""
+        """Names of what `worth` gives, in its order."""
         tokens = () if self._tokens_K is None else ("duplicate_token", "induction")
         windows = tuple(f"window_mass_{window}" for window in self._windows)
         return ("mass", "mean_distance", "sink_mass", "previous_token", *tokens, *windows)
@@ -117,11 +118,11 @@ class Survey:
                 ~seen_RC, -torch.inf
             )
             x_HRC = part.scores(queries, slice(segment.start, segment.end))
-            # A weight of 1.6e-38 stands for 0: it adds nothing to any sum, nor does its log.
+            # A weight of 1.8e-35 stands for 0: it adds nothing to any sum, nor does its log.
             x_HRC.sub_(lse_HR[..., None]).add_(hidden_RC).clamp_(LOWEST_LOG, HIGHEST_LOG)
             weights_HRC = x_HRC.exp()
             log_HR += x_HRC.mul_(weights_HRC).sum(-1)
-            features_RFC = self._features(queries, keys)
+            features_RFC = self.worth(queries, keys)
             sums_RHF = sums_RHF + torch.bmm(
                 weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
             )
@@ -147,30 +148,44 @@ class Survey:
         )
         return values, visible_R
 
-    def _features(self, queries: slice, keys: range) -> Tensor:
+    def worth(self, queries: slice, keys: range) -> Tensor:
         """What a pair is worth to each diagnostic that is a sum: float32 `[R, F, C]`."""
-        at_R = self._at_Q[queries, None]
-        key_C = torch.arange(keys.start, keys.stop, device=at_R.device)
-        ahead_RC = at_R - key_C
-        distance_RC = ahead_RC.abs()
-        features = [
-            torch.ones_like(distance_RC),
-            distance_RC,
-            self._sink_K[keys.start : keys.stop].expand_as(distance_RC),
-            ahead_RC == 1,
-        ]
+        at_R1 = self._at_Q[queries, None]
+        shape = (len(at_R1), len(self.features), len(keys))
+        worth_RFC = torch.zeros(shape, dtype=torch.float32, device=at_R1.device)
+        worth = dict(zip(self.features, worth_RFC.unbind(1), strict=True))
+        key_C = torch.arange(keys.start, keys.stop, device=at_R1.device)
+        worth["mass"].fill_(1.0)
+        torch.sub(at_R1.float(), key_C.float(), out=worth["mean_distance"]).abs_()
+        worth["sink_mass"].copy_(self._sink_K[keys.start : keys.stop].expand(shape[0], shape[2]))
         if self._tokens_K is not None:
-            token_R = self._tokens_Q[queries, None]
-            previous_C = self._tokens_K[(key_C - 1).clamp_min(0)]
-            features.append((self._tokens_K[key_C] == token_R) & (ahead_RC > 0))
-            features.append((previous_C == token_R) & (ahead_RC >= 0) & (key_C > 0))
-        features += [distance_RC < window for window in self._windows]
-        stacked = torch.empty(
-            (len(at_R), len(features), len(key_C)), dtype=torch.float32, device=at_R.device
-        )
-        for at, feature in enumerate(features):
-            stacked[:, at] = feature
-        return stacked
+            # A key follows an earlier occurrence exactly if the key before it is one.
+            every = range(keys.start - 1, keys.stop)
+            same = self._same_before(self._tokens_K, queries, every)
+            worth["duplicate_token"].copy_(same[:, 1:])
+            worth["induction"].copy_(same[:, :-1])
+        near = self._near(queries, keys, 2)
+        worth["previous_token"][:, near] = at_R1 - key_C[near] == 1
+        for window in self._windows:
+            near = self._near(queries, keys, window)
+            worth[f"window_mass_{window}"][:, near] = (at_R1 - key_C[near]).abs() < window
+        return worth_RFC
+
+    def _near(self, queries: slice, keys: range, reach: int) -> slice:
+        """The keys less than `reach` from some query of the block: indices into `keys`."""
+        first = queries.start + self._layer.query_offset - reach + 1 - keys.start
+        last = queries.stop + self._layer.query_offset + reach - 1 - keys.start
+        return slice(min(max(first, 0), len(keys)), min(max(last, 0), len(keys)))
+
+    def _same_before(self, tokens_K: Tensor, queries: slice, keys: range) -> Tensor:
+        """Whether a key is an earlier occurrence of the query's token: bool `[R, C]`; no at −1."""
+        key_C = torch.arange(keys.start, keys.stop, device=self._at_Q.device)
+        token_C = _taken(tokens_K, key_C, beyond=_NO_TOKEN)
+        same_RC = token_C == self._tokens_Q[queries, None]
+        first_at = queries.start + self._layer.query_offset
+        later = slice(min(max(first_at - keys.start, 0), len(keys)), None)
+        same_RC[:, later] &= key_C[later] < self._at_Q[queries, None]
+        return same_RC
 
 
 def _taken(values_K: Tensor, at_Q: Tensor, *, beyond: bool | int) -> Tensor:

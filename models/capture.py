@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
-from attnscope.models.captured import Capture, LayerCapture, LayerView, LogSumExp
+from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
+from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
 from attnscope.models.memory import available_bytes, in_words
 from attnscope.models.prompting import Batch, batch_of

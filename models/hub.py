@@ -49,7 +49,12 @@ _WANTED = (
 )
 _UNWANTED = ("*/*", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.py")
 _TIMEOUT_S = 15.0
-_CONNECTION_ERRORS = (HfHubHTTPError.__mro__[1], ConnectionError, TimeoutError)
+_CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    HfHubHTTPError.__mro__[1],
+    OfflineModeIsEnabled,
+    ConnectionError,
+    TimeoutError,
+)
 """First the HTTP library's base error: which library depends on huggingface_hub's version."""
 
 
@@ -106,7 +111,7 @@ def download(
             info = huggingface_hub.HfApi().model_info(
                 repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
             )
-        except (OfflineModeIsEnabled, *_CONNECTION_ERRORS) as error:
+        except _CONNECTION_ERRORS as error:
             if isinstance(error, HfHubHTTPError) and not _is_server_trouble(error):
                 raise
             return _cached(repository, revision)
@@ -196,7 +201,7 @@ def _in_our_words(repository: str, revision: str | None) -> Iterator[None]:
         raise ModelUnreachable(
             f"The hub answered {status} for {repository}.", "Try again in a while."
         ) from error
-    except (OfflineModeIsEnabled, *_CONNECTION_ERRORS) as error:
+    except _CONNECTION_ERRORS as error:
         raise ModelUnreachable(
             f"The download of {repository} was cut off ({type(error).__name__}).",
             "Check the connection and try again: what has arrived is kept.",

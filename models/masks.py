@@ -98,8 +98,10 @@ class MaskRule:
         parts = index if isinstance(index, tuple) else (index,)
         *others, last = parts
         whole = all(part in (slice(None), Ellipsis) for part in others)
-        crop = isinstance(last, slice) and last.start in (None, 0) and last.step in (None, 1)
-        if not (whole and crop and (len(parts) == self.ndim or Ellipsis in others)):
+        complete = len(parts) == self.ndim or Ellipsis in others
+        if not (whole and complete and isinstance(last, slice)):
+            raise self._touched("indexing")
+        if last.start not in (None, 0) or last.step not in (None, 1):
             raise self._touched("indexing")
         keys = len(range(*last.indices(self.shape[-1])))
         seen = self.mask.visible_keys_BK

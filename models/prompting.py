@@ -143,7 +143,7 @@ def _check_ids(model: LoadedModel, ids: list[int], number: int | None) -> None:
             f"{which} is {len(ids):,} tokens long; {model.title} reads {limit:,}.",
             f"Shorten it by {len(ids) - limit:,} tokens.",
         )
-    vocabulary = model.model.get_input_embeddings().weight.shape[0]
+    vocabulary = int(model.model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
     wrong = [one for one in ids if not 0 <= one < vocabulary]
     if wrong:
         raise PromptRefused(

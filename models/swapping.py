@@ -24,50 +24,16 @@ from transformers import (
 
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
-from attnscope.kernels.errors import AttnscopeError, InvalidCall, ModelNotSwappable, UnsupportedCall
+from attnscope.kernels.errors import AttnscopeError, ModelNotSwappable
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.models.masks import (
-    CHOOSE_ANOTHER,
-    Mask,
-    MaskRule,
-    absent_mask,
-    dense_mask,
-    mask_function,
-)
+from attnscope.models import attention_arguments
+from attnscope.models.attention_arguments import Asked
+from attnscope.models.masks import CHOOSE_ANOTHER, Mask, mask_function
 
 NAME = "attnscope"
 """The name in transformers; one with `flash` or a slash in it would be read as something else."""
 
 Backends = str | Mapping[int, str]
-
-_READ = {"scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"}
-_HARMLESS = {
-    "cache_position",
-    "deterministic",
-    "layer_idx",
-    "logits_to_keep",
-    "max_length_k",
-    "max_length_q",
-    "num_items_in_batch",
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "past_key_values",
-    "position_embeddings",
-    "position_ids",
-    "return_dict",
-    "token_type_ids",
-    "use_cache",
-}
-_CHANGES_THE_SCORES = {
-    "position_bias": "adds a learned position bias to its attention scores",
-    "indices": "lets an indexer choose the keys of each query",
-    "block_indices": "lets an indexer choose the keys of each query",
-    "cache": "reads its keys from a paged cache",
-    "cu_seq_lens_q": "packs several sequences into one",
-    "cu_seq_lens_k": "packs several sequences into one",
-    "seq_idx": "packs several sequences into one",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,21 +142,11 @@ class Swap:
             UnsupportedCall: The model asks for something a backend does not compute, or the backend
                 refuses.
         """
-        _refuse_unknown(options, self.architecture, masked=mask is not None)
+        asked = attention_arguments.read(module, tensors, mask, options, self.architecture)
         q_BHQD, k_BGKD, v_BGKD = tensors
         layer = self.calls
         self.calls += 1
         name = self.backend_of(layer)
-        said = _mask_of(module, mask, tensors, options, self.architecture)
-        scale = options.get("scaling")
-        asked = _Asked(
-            mask=said,
-            scale=float(scale)
-            if isinstance(scale, int | float | Tensor)
-            else q_BHQD.shape[-1] ** -0.5,
-            softcap=_number(options.get("softcap")),
-            sinks_H=_sinks(options.get("s_aux"), q_BHQD),
-        )
         out_BHQD, lse_BHQ = _run(name, tensors, asked)
         if self.recorder is not None:
             self.recorder(
@@ -203,7 +159,7 @@ class Swap:
                     v_BGKD=v_BGKD,
                     out_BHQD=out_BHQD,
                     lse_BHQ=lse_BHQ,
-                    mask=said,
+                    mask=asked.mask,
                     scale=asked.scale,
                     softcap=asked.softcap,
                     sinks_H=asked.sinks_H,
@@ -289,14 +245,6 @@ def _answering(module: nn.Module) -> Swap | None:
     return next((swap for swap in _OPEN.get() if module in swap.names), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    mask: Mask
-    scale: float
-    softcap: float | None
-    sinks_H: Tensor | None
-
-
 def _attention_function(
     module: nn.Module,
     query: Tensor,
@@ -317,7 +265,7 @@ def _attention_function(
 
 
 def _run(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], asked: _Asked
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], asked: Asked
 ) -> tuple[Tensor, Tensor | None]:
     if len(asked.mask.patterns) == 1:
         return _run_one(name, tensors, asked, asked.mask.patterns[0], asked.mask.visible_keys_BK)
@@ -336,7 +284,7 @@ def _run(
 def _run_one(
     name: str,
     tensors: tuple[Tensor, Tensor, Tensor],
-    asked: _Asked,
+    asked: Asked,
     pattern: Pattern,
     visible_keys_BK: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
@@ -352,74 +300,6 @@ def _run_one(
     )
     output = backend.run(*tensors, call, sinks_H=asked.sinks_H, visible_keys_BK=visible_keys_BK)
     return output.out_BHQD, output.lse_BHQ
-
-
-def _mask_of(
-    module: nn.Module,
-    mask: object,
-    tensors: tuple[Tensor, Tensor, Tensor],
-    options: Mapping[str, object],
-    architecture: str,
-) -> Mask:
-    query_length, key_length = tensors[0].shape[2], tensors[1].shape[2]
-    if isinstance(mask, MaskRule):
-        if tuple(mask.shape[2:]) != (query_length, key_length):
-            raise UnsupportedCall(
-                f"{architecture} made its mask for {mask.shape[2]} queries and {mask.shape[3]} "
-                f"keys, and attends with {query_length} and {key_length}.",
-                "Choose another model.",
-            )
-        return mask.mask
-    if isinstance(mask, Tensor):
-        return dense_mask(mask, query_length, key_length, architecture)
-    if mask is not None:
-        raise UnsupportedCall(
-            f"{architecture} passes a mask of type {type(mask).__name__}.", "Choose another model."
-        )
-    said = options.get("is_causal")
-    causal = bool(getattr(module, "is_causal", True) if said is None else said)
-    window = options.get("sliding_window")
-    return absent_mask(
-        causal=causal,
-        window=window if isinstance(window, int) else None,
-        query_length=query_length,
-        key_length=key_length,
-    )
-
-
-def _refuse_unknown(options: Mapping[str, object], architecture: str, *, masked: bool) -> None:
-    """Whatever could change the scores and is not computed here is refused by name."""
-    if options.get("dropout"):
-        raise UnsupportedCall(
-            f"{architecture} is in training mode, with dropout on its weights.",
-            "Call model.eval().",
-        )
-    for name, value in options.items():
-        if value is None or value is False or name in _READ or name in _HARMLESS:
-            continue
-        if masked and name.startswith("cu_seq_lens"):
-            continue  # The mask says the same, and is what is read.
-        why = _CHANGES_THE_SCORES.get(
-            name, "passes an argument to its attention that is not known here"
-        )
-        raise UnsupportedCall(
-            f"{architecture} {why} ({name}); no backend here computes that yet.",
-            "Choose a model without it.",
-        )
-
-
-def _sinks(given: object, q_BHQD: Tensor) -> Tensor | None:
-    if given is None:
-        return None
-    if not isinstance(given, Tensor) or given.numel() != q_BHQD.shape[1]:
-        raise InvalidCall(
-            f"Attention sinks must be one logit per head, {q_BHQD.shape[1]}; got {given!r}."
-        )
-    return given.detach().reshape(-1)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:

@@ -77,7 +77,7 @@ def model_bar(
     """
     with st.container(key="model_bar", horizontal=True, vertical_alignment="center", gap="small"):
         st.html(_line(facts(view, shown)))
-        with st.popover("Model", key="model_popover", help="Model, device, dtype and backend"):
+        with st.popover("Model", key="model_popover"):
             _form(view, backends, models=models, devices=devices, on_apply=on_apply)
         share()
 
@@ -131,7 +131,7 @@ def _form(
 def _caption(choice: BackendChoice) -> str:
     if choice.refusal:
         return f"Not here: {choice.refusal}"
-    return "exact" if choice.exact else "an approximation"
+    return "" if choice.exact else "an approximation"
 
 
 def _with(options: Sequence[str], chosen: str) -> list[str]:

@@ -4,17 +4,20 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from attnscope.app.components.notice import notice
 from attnscope.app.examples import Example
 from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
-from attnscope.app.state import Key
+from attnscope.app.state import Key, Notice
 from attnscope.profiling.units import count, nbytes
 
 HEIGHT = 68
+_RECEIVED_MIB = 64
 
 
 def prompt_box(
     examples: Sequence[Example],
     offered: Sequence[Prompt],
+    refusal: Notice | None,
     *,
     limit: int | None,
     has_template: bool,
@@ -28,6 +31,7 @@ def prompt_box(
     Args:
         examples: Shipped prompts.
         offered: Prompts of the uploaded file, to choose from.
+        refusal: Why the file was refused, or None.
         limit: Most tokens of one prompt under the loaded model, or None while unknown.
         has_template: Whether the tokenizer has a chat template.
         on_run: Called when the typed prompt is sent.
@@ -48,8 +52,8 @@ def prompt_box(
             on_change=on_example,
             width=160,
         )
-        with st.popover("Upload", key="upload_popover", help="Prompts from a file"):
-            _upload(offered, on_upload=on_upload, on_choose=on_choose)
+        with st.popover("Upload", key="upload_popover"):
+            _upload(offered, refusal, on_upload=on_upload, on_choose=on_choose)
 
 
 def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None]) -> None:
@@ -78,12 +82,18 @@ def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None])
 
 
 def _upload(
-    offered: Sequence[Prompt], *, on_upload: Callable[[], None], on_choose: Callable[[], None]
+    offered: Sequence[Prompt],
+    refusal: Notice | None,
+    *,
+    on_upload: Callable[[], None],
+    on_choose: Callable[[], None],
 ) -> None:
     st.file_uploader(
         "Prompts from a file",
         type=None,
         key=Key.UPLOAD,
+        # Over our own limit: what is too large arrives and is told so, instead of a red icon.
+        max_upload_size=_RECEIVED_MIB,
         on_change=on_upload,
         help='JSON and JSONL: texts, or objects with a "text" or "prompt" field. '
         "CSV: a column named text or prompt.",
@@ -93,6 +103,8 @@ def _upload(
         f"{count(LIMITS.prompts)} prompts; one prompt up to {nbytes(LIMITS.text_bytes)}. "
         "The text is read, never executed."
     )
+    if refusal is not None:
+        notice(refusal)
     if not offered:
         return
     with st.form("choose_form", border=False):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from attnscope.models.captured import Capture, LayerCapture, LayerView
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
-FIRST_PAIRS = 24_000_000  # pairs of 64 dimensions that two cores pool in about 150 ms
+FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
@@ -63,7 +63,7 @@ def summary(arguments: Arguments, context: Context) -> Answer:
 
 def describe(capture_id: str, capture: "Capture") -> Answer:
     """The summary that the page draws itself from."""
-    next_tokens = capture.next_tokens or (None,) * len(capture.tokens)
+    likely = capture.next_tokens
     return {
         "id": capture_id,
         "model": capture.title,
@@ -79,7 +79,7 @@ def describe(capture_id: str, capture: "Capture") -> Answer:
                 "length": len(capture.tokens[i]),
                 "tokens": list(capture.tokens[i]),
                 "words": list(capture.words[i]),
-                "next_tokens": next_tokens[i] and [[token, p] for token, p in next_tokens[i]],
+                "next_tokens": None if likely is None else [[token, p] for token, p in likely[i]],
             }
             for i in range(len(capture.tokens))
         ],
@@ -156,6 +156,8 @@ def _pooled(
     arguments: Arguments,
     context: Context,
 ):
+    import torch
+
     from attnscope.kernels import maps
 
     (rows, columns), (queries, keys) = shape, region
@@ -168,9 +170,10 @@ def _pooled(
     }
     if arguments.get("effort", "first") == "first":
         cost = maps.pair_cost(head, queries, keys) * head.q_QD.shape[-1] / 64
-        if cost > FIRST_PAIRS:
+        budget = FIRST_PAIRS * torch.get_num_threads()
+        if cost > budget:
             height = queries.stop - queries.start
-            each = int(height / min(rows, height) * FIRST_PAIRS / cost)
+            each = int(height / min(rows, height) * budget / cost)
             return maps.sampled(head, rows, columns, queries_per_row=max(each, 1), **options)
     return maps.pooled(head, rows, columns, **options)
 
@@ -253,11 +256,13 @@ def _overview(arguments: Arguments, context: Context) -> Answer:
 
 
 def _thumbnails(layer: "LayerView", size: int, reduce: Any) -> NDArray[np.float32]:
+    import torch
+
     from attnscope.kernels import maps
 
     heads, queries, _ = layer.q_HQD.shape
     # An eighth of a moment for each layer; all queries where that is enough.
-    share = FIRST_PAIRS / 8 / (heads * queries * layer.k_GKD.shape[1])
+    share = FIRST_PAIRS * torch.get_num_threads() / 8 / (heads * queries * layer.k_GKD.shape[1])
     pooled = maps.overview(
         layer.q_HQD,
         layer.k_GKD,
@@ -387,7 +392,7 @@ ASKS = {
     "backends": Ask(backends, at="worker"),
     "summary": Ask(summary),
     "map": Ask(attention_map),
-    "exact_map": Ask(attention_map, lane="patient"),
+    "exact_map": Ask(attention_map, lane="long"),
     "row": Ask(row),
     "column": Ask(column),
     "overview": Ask(overview, lane="patient"),

@@ -34,7 +34,9 @@ def offered(capture: "Capture | None", context: Context) -> list[dict[str, Any]]
     ]
 
 
-def _refusal(backend: "Backend", calls: "list[AttentionCall]", device: "torch.device") -> str | None:
+def _refusal(
+    backend: "Backend", calls: "list[AttentionCall]", device: "torch.device"
+) -> str | None:
     refusals = (backend.refuses(call, device) for call in calls)
     first = next((refusal for refusal in refusals if refusal is not None), None)
     return None if first is None else f"{first.reason} {first.remedy}".strip()

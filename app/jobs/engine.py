@@ -5,6 +5,7 @@ to a process that holds the captures. Arguments, results and answers are JSON, p
 `body` in an answer, so that an engine on other machines can stand behind the same interface.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -80,7 +81,7 @@ class Engine(Protocol):
         ...
 
     def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
-        """A job that waits or runs with exactly these arguments, this owner's or the server's own; None if there is none.
+        """A job under way with exactly these arguments, this owner's or the server's own; None if there is none.
 
         A reload of the page joins it instead of queueing another. A stranger's job is not joined, for it would be
         cancelled under its owner.
@@ -110,11 +111,23 @@ class Engine(Protocol):
         ...
 
     def ask(
-        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: threading.Event | None = None,
     ) -> dict[str, Any]:
         """A short question to a process that holds the captures; bytes come under `body`.
 
+        Args:
+            method: Key of the table of questions.
+            arguments: JSON.
+            timeout_s: Longest wait, seconds; the engine's own when None.
+            abandoned: Once set, the work stops and JobCancelled is raised.
+
         Raises:
+            JobCancelled: It was abandoned.
             EngineUnavailable: No answer in time, or the process was being replaced twice in a row.
             AttnscopeError: What the question itself raised: CaptureMissing, InvalidCall, ...
         """

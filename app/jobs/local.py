@@ -25,11 +25,28 @@ from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelle
 log = logging.getLogger("attnscope.engine")
 
 _PATIENCE_S = 0.7  # how long a job may take to obey a cancellation before its worker is killed
+_LOOK_EVERY_S = 0.2
 _MOST_ENGINES = 16
 
 
 class _WorkerGoneError(Exception):
     """The process died with the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """How long somebody waits for an answer: until a moment, or until they leave."""
+
+    deadline: float
+    abandoned: threading.Event | None
+
+    def result(self, future: "Future[Message]") -> Message:
+        while (left := self.deadline - monotonic()) > 0:
+            with suppress(FutureTimeout):
+                return future.result(left if self.abandoned is None else min(left, _LOOK_EVERY_S))
+            if self.abandoned is not None and self.abandoned.is_set():
+                raise JobCancelled("Nobody waits for this answer any more.")
+        raise EngineUnavailable("No answer came in time.", "The server is busy; try again.")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -158,13 +175,18 @@ class LocalEngine:
             insist.start()
 
     def ask(
-        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: threading.Event | None = None,
     ) -> dict[str, Any]:
         """See Engine."""
-        deadline = monotonic() + (timeout_s or self._settings.ask_timeout_s)
+        wait = _Wait(monotonic() + (timeout_s or self._settings.ask_timeout_s), abandoned)
         for _attempt in range(2):
             with suppress(_WorkerGoneError):
-                return self._ask_once(method, arguments, deadline)
+                return self._ask_once(method, arguments, wait)
         raise EngineUnavailable(
             "The process that answers was lost twice in a row.", "Try again in a few seconds."
         )
@@ -185,7 +207,7 @@ class LocalEngine:
 
     # Questions
 
-    def _ask_once(self, method: str, arguments: dict[str, Any], deadline: float) -> dict[str, Any]:
+    def _ask_once(self, method: str, arguments: dict[str, Any], wait: "_Wait") -> dict[str, Any]:
         known = self._known_asks.get(method)
         if known is None:
             raise InvalidCall(f"There is no question called {method!r}.")
@@ -203,12 +225,10 @@ class LocalEngine:
         assert process is not None
         process.send({"do": "ask", "id": ask_id, "method": method, "arguments": arguments})
         try:
-            message = future.result(max(deadline - monotonic(), 0.001))
-        except FutureTimeout:
+            message = wait.result(future)
+        except (JobCancelled, EngineUnavailable):
             process.send({"do": "forget", "id": ask_id})
-            raise EngineUnavailable(
-                "No answer came in time.", "The server is busy; try again."
-            ) from None
+            raise
         finally:
             with self._lock:
                 seat.asks.pop(ask_id, None)
@@ -224,9 +244,7 @@ class LocalEngine:
             if self._stopping:
                 return
             seat.is_ready = False
-            prepare = (
-                self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
-            )
+            prepare = self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
                 {

@@ -1,4 +1,4 @@
-"""What workers can do, told by name, so that the server and its workers read the same tables in processes of their own."""
+"""What workers can do, told by name, so that server and workers read the same tables, each in its own process."""
 
 import importlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from attnscope.app.jobs.context import Context
 
 Work = Callable[[dict[str, Any], Context], dict[str, Any]]
-Lane = Literal["quick", "patient"]
+Lane = Literal["quick", "patient", "long"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Ask:
 
     Attributes:
         answer: Does it.
-        lane: A patient question never holds up a quick one.
+        lane: A quick one takes a moment, a patient one seconds, a long one minutes; no lane holds up another.
         at: By a reader, or by a device worker where it concerns the device.
     """
 

@@ -1,4 +1,4 @@
-"""What the server does before anybody asks: load the demo model and inspect one prompt, so that the first page is full."""
+"""What the server does before anybody asks: inspect one prompt with the demo model, so that the first page is full."""
 
 import logging
 from time import sleep

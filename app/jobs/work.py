@@ -87,7 +87,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     """Run a prompt, or several, through a model and keep what its heads attended with.
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
-    layers (None for all), chat (whether the chat template is put round each text), byte_budget (None for the server's own).
+    layers (None for all), chat (put the chat template round each text), byte_budget (None for the server's own).
 
     Returns:
         The capture's id under `capture_id`, its summary, and whether it was there already.

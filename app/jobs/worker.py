@@ -22,12 +22,13 @@ from typing import Any
 
 from attnscope.app.jobs import reasons
 from attnscope.app.jobs.context import Context, Progress, Resources
-from attnscope.app.jobs.tables import Ask, Work, named
+from attnscope.app.jobs.tables import Ask, Lane, Work, named
 from attnscope.app.jobs.wire import Message, Wire, packed_error
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobCancelled
 
 log = logging.getLogger("attnscope.worker")
+
 
 class Worker:
     """Serves one connection until it closes."""
@@ -43,9 +44,10 @@ class Worker:
         self._resources = Resources()
         self._stops: dict[str, threading.Event] = {}
         self._jobs = ThreadPoolExecutor(1, "job")
-        self._lanes = {
+        self._lanes: dict[Lane, ThreadPoolExecutor] = {
             "quick": ThreadPoolExecutor(2, "quick"),
             "patient": ThreadPoolExecutor(2, "patient"),
+            "long": ThreadPoolExecutor(2, "long", initializer=_step_back),
         }
         if start["prepare"]:
             # In the job lane: the first job needs it done, and messages are read meanwhile.
@@ -136,6 +138,12 @@ class Worker:
             reason, remedy = reasons.of_error(error)
             error = AttnscopeError(reason, f"{remedy} Reference {reference}.")
         self._wire.send({"say": "answer", "id": ask_id, "error": packed_error(error)})
+
+
+def _step_back() -> None:
+    """Let this thread, and those PyTorch starts for it, yield to every other lane."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _prepared(future: Future[None]) -> None:

@@ -47,6 +47,7 @@ def page(session: Session) -> None:
     prompt_box(
         examples(),
         session.draft(Key.OFFERED, ()),
+        session.draft(Key.UPLOAD_REFUSAL),
         limit=shown.model.get("max_length") if shown else None,
         has_template=bool(shown and shown.model.get("has_chat_template")),
         on_run=_act(session, _run),
@@ -281,15 +282,14 @@ def _choose_example(session: Session) -> None:
 
 def _read_upload(session: Session) -> None:
     file = session.draft(Key.UPLOAD)
-    session.set_draft({Key.OFFERED: (), Key.CHOSEN: []})
+    session.set_draft({Key.OFFERED: (), Key.CHOSEN: [], Key.UPLOAD_REFUSAL: None})
     if file is None:
         return
     try:
         found = uploaded(file.getvalue(), file.name)
     except PromptRefused as error:
-        session.tell(Notice.of(error))
+        session.set_draft({Key.UPLOAD_REFUSAL: Notice.of(error)})
         return
-    session.tell()
     session.set_draft({Key.OFFERED: found, Key.CHOSEN: [0]})
     if len(found) == 1:
         _inspect_prompts(session, found)

@@ -1,6 +1,7 @@
 """What every route does alike: ask the engine without blocking the loop, and turn each error into a clear answer."""
 
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from typing import Any
@@ -13,6 +14,8 @@ from attnscope.app.jobs.access import engine
 from attnscope.kernels import errors
 
 Handler = Callable[[Request], Awaitable[Response]]
+_LOOK_EVERY_S = 0.25
+_LONG_THREADS = anyio.CapacityLimiter(64)  # each only waits
 _THREADS = anyio.CapacityLimiter(
     16
 )  # apart from Streamlit's own, so that slow maps never hold up its files
@@ -20,6 +23,7 @@ _THREADS = anyio.CapacityLimiter(
 _STATUS: tuple[tuple[type[errors.AttnscopeError], int], ...] = (
     (errors.CaptureMissing, 410),
     (errors.JobMissing, 404),
+    (errors.JobCancelled, 499),
     (errors.EngineUnavailable, 503),
     (errors.ImagesUnavailable, 503),
     (errors.QueueFull, 429),
@@ -53,6 +57,41 @@ async def ask(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return await anyio.to_thread.run_sync(
         partial(engine().ask, method, arguments), limiter=_THREADS
     )
+
+
+async def ask_while_watched(
+    request: Request, method: str, arguments: dict[str, Any], *, timeout_s: float
+) -> dict[str, Any]:
+    """As `ask`, for what may take minutes: the work stops when the browser no longer waits.
+
+    Raises:
+        JobCancelled: The browser is gone.
+    """
+    abandoned = threading.Event()
+    question = partial(engine().ask, method, arguments, timeout_s=timeout_s, abandoned=abandoned)
+    outcome: list[dict[str, Any] | errors.AttnscopeError] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(_watch, request, abandoned)
+        # An error comes back as a value, for the group would wrap what is raised inside it.
+        outcome.append(await anyio.to_thread.run_sync(_outcome, question, limiter=_LONG_THREADS))
+        group.cancel_scope.cancel()
+    answer = outcome[0]
+    if isinstance(answer, errors.AttnscopeError):
+        raise answer
+    return answer
+
+
+def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any] | errors.AttnscopeError:
+    try:
+        return question()
+    except errors.AttnscopeError as error:
+        return error
+
+
+async def _watch(request: Request, abandoned: threading.Event) -> None:
+    while not await request.is_disconnected():
+        await anyio.sleep(_LOOK_EVERY_S)
+    abandoned.set()
 
 
 async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:

@@ -19,7 +19,9 @@ from attnscope.app.routes.maps import READINGS, REDUCTIONS
 from attnscope.app.routes.parameters import Parameters, capture_id
 from attnscope.kernels.errors import InvalidCall
 
-_FILES = anyio.CapacityLimiter(2)  # a file may take seconds, and the browser that draws takes one at a time
+_FILES = anyio.CapacityLimiter(
+    2
+)  # a file may take seconds, and the browser that draws takes one at a time
 _REGION = ("q0", "q1", "k0", "k1")
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -34,7 +36,7 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """`GET /attnscope/captures/{id}/export`: one chart or its data as an attachment."""
-        given = Parameters(request.query_params)
+        given = Parameters(request)
         what, form = given.choice("what", *WHAT), given.choice("format", *MEDIA_TYPES)
         view = _view(given)
         capture = capture_id(request.path_params)
@@ -65,7 +67,9 @@ def _view(given: Parameters) -> dict[str, Any]:
         "pinned": given.optional("pinned"),
     }
     region = {name: given.optional(name) for name in _REGION}
-    given.optional("merged")  # the page sends its whole view; a file always holds the tokens themselves
+    given.optional(
+        "merged"
+    )  # the page sends its whole view; a file always holds the tokens themselves
     given.done()
     return {**view, **{name: value for name, value in region.items() if value is not None}}
 
@@ -78,7 +82,11 @@ async def _arrays(
 
 
 async def _map(capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]) -> Arrays:
-    wanted = {name: view[name] for name in ("layer", "head", "sequence", "reading", *_REGION) if name in view}
+    wanted = {
+        name: view[name]
+        for name in ("layer", "head", "sequence", "reading", *_REGION)
+        if name in view
+    }
     exact = {"encoding": "f32", "effort": "exact", "reduce": view["pooling"]}
     answer = await ask("exact_map", {**capture, **wanted, **exact})
     header = answer["header"]
@@ -86,25 +94,36 @@ async def _map(capture: dict[str, Any], summary: dict[str, Any], view: dict[str,
     return {"values": _floats(answer, header["rows"], header["cols"])}
 
 
-async def _overview(capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]) -> Arrays:
-    answer = await ask("overview", {**capture, "sequence": view["sequence"], "size": 48, "reduce": "max"})
+async def _overview(
+    capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]
+) -> Arrays:
+    answer = await ask(
+        "overview", {**capture, "sequence": view["sequence"], "size": 48, "reduce": "max"}
+    )
     header = answer["header"]
     codes = np.frombuffer(answer["body"], np.uint8).reshape(header["shape"])
     coded = Quantised(codes=codes, scale=header["scale"], lo=header["lo"], hi=header["hi"])
     return {"values": restore(coded)}
 
 
-async def _diagnostics(capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]) -> Arrays:
+async def _diagnostics(
+    capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]
+) -> Arrays:
     answer = await ask("diagnostics", {**capture, "sequence": view["sequence"]})
     view["titles"] = {words["key"]: words["title"] for words in answer["keys"]}
     view["units"] = {words["key"]: words["unit"] for words in answer["keys"]}
-    return {words["key"]: np.array(answer["values"][words["key"]], np.float32) for words in answer["keys"]}
+    return {
+        words["key"]: np.array(answer["values"][words["key"]], np.float32)
+        for words in answer["keys"]
+    }
 
 
 async def _tokens(capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]) -> Arrays:
     sequences = summary["sequences"]
     if view["sequence"] >= len(sequences):
-        raise InvalidCall(f"There is no sequence {view['sequence']}: the capture has {len(sequences)}.")
+        raise InvalidCall(
+            f"There is no sequence {view['sequence']}: the capture has {len(sequences)}."
+        )
     if view["pinned"] is None:
         view["pinned"] = len(sequences[view["sequence"]]["tokens"]) - 1
     names = ("layer", "head", "sequence", "reading")

@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attnscope.app.routes.answering import ask, compact, guarded, in_thread
+from attnscope.app.routes.answering import ask, ask_while_watched, compact, guarded, in_thread
 from attnscope.app.routes.parameters import Parameters, capture_id
+from attnscope.app.settings import Settings
 
 READINGS = ("weight", "score", "value_weighted")
 REDUCTIONS = ("mean", "max", "sum")
@@ -18,14 +19,14 @@ _KEEP = "private, max-age=3600"  # a capture never changes
 
 async def summary(request: Request) -> Response:
     """`GET /attnscope/captures/{id}`."""
-    Parameters(request.query_params).done()
+    Parameters(request).done()
     answer = await ask("summary", {"capture": capture_id(request.path_params)})
     return JSONResponse(answer, headers={"Cache-Control": _KEEP})
 
 
 async def attention_map(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/map`: a rectangle of one head, at most 512 × 512 cells."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = _head(request, given)
     for name in ("q0", "q1", "k0", "k1"):
         if (value := given.optional(name)) is not None:
@@ -42,7 +43,7 @@ async def attention_map(request: Request) -> Response:
 
 async def row(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/row`: what one query reads."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {**_head(request, given), "query": given.integer("query")}
     given.done()
     return await _numbers(request, "row", arguments)
@@ -50,7 +51,7 @@ async def row(request: Request) -> Response:
 
 async def column(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/column`: who reads one key."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {**_head(request, given), "key": given.integer("key")}
     given.done()
     return await _numbers(request, "column", arguments)
@@ -58,7 +59,7 @@ async def column(request: Request) -> Response:
 
 async def overview(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/overview`: every head as a thumbnail."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {
         "capture": capture_id(request.path_params),
         "sequence": given.integer("sequence", 0),
@@ -71,7 +72,7 @@ async def overview(request: Request) -> Response:
 
 async def diagnostics(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/diagnostics`: every diagnostic of every head."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {
         "capture": capture_id(request.path_params),
         "sequence": given.integer("sequence", 0),
@@ -96,13 +97,17 @@ async def _numbers(request: Request, method: str, arguments: dict[str, Any]) -> 
     headers = {"Cache-Control": _KEEP, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    answer = await ask(method, arguments)
+    if method == "exact_map":
+        timeout_s = Settings.from_environment().exact_timeout_s
+        answer = await ask_while_watched(request, method, arguments, timeout_s=timeout_s)
+    else:
+        answer = await ask(method, arguments)
     headers["X-Attnscope"] = compact(answer["header"])
     body = answer["body"]
     if answer["header"]["encoding"] == "u8" and "gzip" in request.headers.get(
         "accept-encoding", ""
     ):
-        # Level 1 halves eight-bit maps in milliseconds; Streamlit's own layer would take level 5, and floats gain nothing.
+        # Level 1 takes milliseconds where Streamlit's own layer would take level 5; floats gain nothing.
         body = await in_thread(gzip.compress, body, 1)
         headers["Content-Encoding"] = "gzip"
     else:

@@ -1,4 +1,4 @@
-"""Tells one browser from another, so that a reload finds its own jobs and nobody's limit is shared: a random cookie, and no more."""
+"""A random cookie tells one browser from another, so that a reload finds its own jobs and limits are not shared."""
 
 import hashlib
 import re

@@ -1,5 +1,6 @@
 """An engine that remembers what it was asked, for the routes and pages."""
 
+import threading
 from typing import Any
 
 from attnscope.app.jobs.engine import Event, JobStatus
@@ -52,7 +53,12 @@ class FakeEngine:
         return {"capture_id": "c" * 32}
 
     def ask(
-        self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: threading.Event | None = None,
     ) -> dict[str, Any]:
         self.asked.append((method, arguments))
         if self.error is not None:

@@ -1,6 +1,8 @@
-"""Every module has its mirror among the tests, and every test can fail."""
+"""Every module is tested where one looks for it, and every test can fail."""
 
 import ast
+import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -19,27 +21,50 @@ def sources() -> list[Path]:
     ]
 
 
-def covers(module: Path) -> bool:
-    """A module is mirrored by its own test file, or its folder's when a family is one table."""
-    relative = module.relative_to(ROOT)
-    own = ROOT / "tests" / relative.parent / f"test_{module.stem}.py"
-    family = ROOT / "tests" / relative.parent.parent / f"test_{relative.parent.name}.py"
-    return own.exists() or family.exists()
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, or names in a text that starts another process or script."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= set(re.findall(r"attnscope(?:\.\w+)+", node.value))
+    return names
+
+
+def dotted(module: Path) -> str:
+    return ".".join(("attnscope", *module.relative_to(ROOT).with_suffix("").parts))
+
+
+@functools.cache
+def reached(room: str) -> frozenset[str]:
+    """Modules of a room that its tests import, and what those import in turn."""
+    modules = {dotted(path): path for path in sources() if path.is_relative_to(ROOT / room)}
+    tests = (ROOT / "tests" / room).rglob("*.py")
+    found = set().union(*(imports(path) for path in tests)) & modules.keys()
+    waiting = list(found)
+    while waiting:
+        further = (imports(modules[waiting.pop()]) & modules.keys()) - found
+        found |= further
+        waiting += further
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("module", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_has_its_mirror(module: Path):
-    assert covers(module), f"no test mirrors {module.relative_to(ROOT)}"
+def test_the_tests_of_its_room_reach_a_module(module: Path):
+    assert dotted(module) in reached(module.relative_to(ROOT).parts[0])
 
 
-def checks(function: ast.AST) -> bool:
-    """Whether the body can fail: it asserts, expects a raise, or calls an `assert_…` function."""
+def checks(function: ast.AST, helpers: frozenset[str] = frozenset()) -> bool:
+    """Whether the body can fail: it asserts, expects a raise, or calls what does."""
     for node in ast.walk(function):
         if isinstance(node, ast.Assert):
             return True
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name.startswith("assert_") or name in {"raises", "expect", "gradcheck"}:
+            if name.startswith("assert_") or name in {"raises", "expect", "gradcheck", *helpers}:
                 return True
     return False
 
@@ -47,10 +72,8 @@ def checks(function: ast.AST) -> bool:
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_can_fail(path: Path):
     tree = ast.parse(path.read_text())
-    tests = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    ]
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    tests = [node for node in functions if node.name.startswith("test_")]
+    helpers = frozenset(node.name for node in functions if node not in tests and checks(node))
     assert tests, f"{path} holds no test"
-    assert [node.name for node in tests if not checks(node)] == []
+    assert [node.name for node in tests if not checks(node, helpers)] == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ ENCODERS = {
 FAMILIES = [*DECODERS, *ENCODERS]
 
 
-def _gqa() -> dict[str, int]:
+def _gqa() -> dict[str, Any]:
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -110,7 +111,7 @@ def _gqa() -> dict[str, int]:
     }
 
 
-def _encoder() -> dict[str, int]:
+def _encoder() -> dict[str, Any]:
     return {
         "hidden_size": 32,
         "intermediate_size": 64,

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from attnscope.kernels.errors import (
-    CaptureMissing,
     CaptureTooLarge,
     InvalidCall,
     JobCancelled,
@@ -90,21 +89,6 @@ def test_layers_that_do_not_exist(tiny_family: Family, layers: list[int]) -> Non
         capture(tiny_family("llama"), PROMPT, layers=layers)
 
 
-def test_a_layer_that_was_not_captured(tiny_family: Family) -> None:
-    captured = capture(tiny_family("llama"), PROMPT, layers=[1])
-    with pytest.raises(CaptureMissing, match="Captured layers: 1"):
-        captured.tile(0, 0)
-
-
-@pytest.mark.parametrize(("head", "sequence"), [(4, 0), (-1, 0), (0, 1), (0, -1)])
-def test_heads_and_sequences_that_do_not_exist(
-    tiny_family: Family, head: int, sequence: int
-) -> None:
-    captured = capture(tiny_family("llama"), PROMPT)
-    with pytest.raises(InvalidCall, match="There is no"):
-        captured.tile(0, head, sequence=sequence)
-
-
 def test_a_backend_by_layer_is_said(tiny_family: Family) -> None:
     captured = capture(tiny_family("llama"), PROMPT, backend={0: "tiled"})
     assert [layer.backend for layer in captured.layers] == ["tiled", "eager"]
@@ -142,62 +126,12 @@ def test_progress_cancels_and_leaves_the_model_whole(tiny_family: Family) -> Non
     assert (capture(model, PROMPT).tile(1, 0) == before).all()
 
 
-def test_a_capture_describes_itself(tiny_family: Family) -> None:
-    captured = capture(tiny_family("llama"), ["ab c", "defgh"], backend="tiled")
-    assert captured.tokens[0] == ("a", "b", " ", "c")
-    assert captured.words[0] == (0, 0, 1, 1)
-    assert captured.texts == ("ab c", "defgh")
-    assert captured.spans == ((1, 5), (0, 5))
-    assert (captured.backend, captured.device, captured.dtype) == ("tiled", "cpu", "float32")
-    assert captured.seconds > 0
-    assert captured.created.endswith("+00:00")
-
-
 def test_ids_serve_as_a_prompt(tiny_family: Family) -> None:
     model = tiny_family("llama")
     ids = model.tokenizer(PROMPT)["input_ids"]
     by_text, by_ids = capture(model, PROMPT), capture(model, input_ids=torch.tensor(ids))
     assert (by_text.tile(1, 2) == by_ids.tile(1, 2)).all()
     assert by_ids.texts == (PROMPT,)
-
-
-def test_holes_in_an_attention_mask_stay_hidden(tiny_family: Family) -> None:
-    model = tiny_family("llama")
-    ids = model.tokenizer("abcdefgh")["input_ids"]
-    mask = [0, 1, 1, 0, 1, 1, 1, 0]
-    captured = capture(model, input_ids=[ids], attention_mask=[mask])
-    assert captured.spans == ((1, 7),)
-    weights = captured.tile(0, 0)
-    assert weights.shape == (6, 6)
-    assert (weights[:, 2] == 0).all()
-    assert weights.sum(-1) == pytest.approx(1, abs=1e-5)
-
-
-def test_rows_columns_and_pools_agree_with_the_tile(tiny_family: Family) -> None:
-    captured = capture(tiny_family("gemma2"), [PROMPT, "abcabcabcab"], backend="tiled")
-    tile = captured.tile(0, 1, sequence=0)
-    assert captured.row(0, 1, 4, sequence=0) == pytest.approx(tile[4])
-    assert captured.column(0, 1, 2, sequence=0) == pytest.approx(tile[:, 2])
-    pooled = captured.pooled(0, 1, 3, 1, reduce="sum", sequence=0)
-    assert pooled[:, 0] == pytest.approx(tile.reshape(3, 3, -1).sum((1, 2)), rel=1e-5)
-    part = captured.tile(0, 1, slice(2, 5), slice(0, 3), sequence=0)
-    assert part == pytest.approx(tile[2:5, :3])
-
-
-def test_a_pattern_by_sequence_follows_the_padding(tiny_family: Family) -> None:
-    captured = capture(tiny_family("llama4_text"), ["abcdefgh", "abcde"])
-    assert len(captured.layers[0].patterns) == 2
-    alone = capture(tiny_family("llama4_text"), "abcde")
-    assert captured.tile(0, 0, sequence=1) == pytest.approx(alone.tile(0, 0), abs=1e-5)
-
-
-def test_values_norms_are_kept(tiny_family: Family) -> None:
-    captured = capture(tiny_family("llama"), PROMPT)
-    head = captured.head(1, 3)
-    assert head.value_norm_K is not None
-    weighted = captured.tile(1, 3, reading="value_weighted")
-    expected = captured.tile(1, 3) * head.value_norm_K.numpy()
-    assert weighted == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_that_cannot_be_swapped_is_refused_by_plan(

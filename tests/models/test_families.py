@@ -42,7 +42,7 @@ def _eager(model: LoadedModel, ids: list[int]) -> tuple[tuple[Tensor, ...], Tens
     return outputs.attentions, outputs.logits[0]
 
 
-def _check_weights(captured: Capture, sequence: int, weights: tuple[Tensor, ...]) -> None:
+def assert_weights(captured: Capture, sequence: int, weights: tuple[Tensor, ...]) -> None:
     assert len(captured.layers) == len(weights)
     for layer, theirs_1HQK in zip(captured.layers, weights, strict=True):
         for head, theirs_QK in enumerate(theirs_1HQK[0]):
@@ -66,7 +66,7 @@ def test_weights_of_a_padded_batch(
         model.tokenizer.padding_side = before
     for sequence, ids in enumerate(_ids(model)):
         assert captured.token_ids[sequence] == tuple(ids)
-        _check_weights(captured, sequence, _eager(model, ids)[0])
+        assert_weights(captured, sequence, _eager(model, ids)[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,16 +74,16 @@ def test_weights_of_a_padded_batch(
 def test_outputs_and_weights_under_every_backend(
     tiny_family: Family, family: str, backend: str
 ) -> None:
-    _check_backend(tiny_family(family), backend)
+    assert_backend(tiny_family(family), backend)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_flex_attention(tiny_family: Family, family: str) -> None:
-    _check_backend(tiny_family(family), "flex")
+    assert_backend(tiny_family(family), "flex")
 
 
-def _check_backend(model: LoadedModel, backend: str) -> None:
+def assert_backend(model: LoadedModel, backend: str) -> None:
     ids = _ids(model)[0]
     weights, logits = _eager(model, ids)
     if (model.title, backend) in REFUSED or backend in NEVER_ON_A_CPU:
@@ -94,7 +94,7 @@ def _check_backend(model: LoadedModel, backend: str) -> None:
     with torch.no_grad(), swapped(model.model, backend):
         ours = model.model(input_ids=torch.tensor([ids])).logits[0]
     assert {layer.backend for layer in captured.layers} == {backend}
-    _check_weights(captured, 0, weights)
+    assert_weights(captured, 0, weights)
     assert (ours - logits).abs().max() <= 1e-4 * logits.abs().max()
 
 

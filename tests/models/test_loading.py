@@ -210,7 +210,7 @@ def test_unknown_devices_and_dtypes(saved_folder: Path, arguments: dict[str, str
     if torch.cuda.is_available() and "device" in arguments:
         pytest.skip("there is a CUDA device")
     with pytest.raises(InvalidCall):
-        loading.load(str(saved_folder), **arguments)
+        loading.load(str(saved_folder), **arguments)  # pyright: ignore[reportArgumentType]
 
 
 def test_progress_rises_to_one(saved_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def _rule(rule: Callable, queries: int, keys: int, **others: object) -> MaskRule
     )
 
 
-def _theirs(rule: Callable, queries: int, keys: int, **others: object) -> Tensor:
+def _theirs(rule: Callable, queries: int, keys: int, **others: Any) -> Tensor:
     seen = masking_utils.sdpa_mask(
         batch_size=2,
         q_length=queries,

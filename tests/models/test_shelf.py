@@ -2,6 +2,7 @@
 
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,7 @@ class Loader:
     def __init__(self) -> None:
         self.loaded: list[str] = []
 
-    def __call__(
-        self, source: str, *, memory_limit: int | None, **_others: object
-    ) -> SimpleNamespace:
+    def __call__(self, source: str, *, memory_limit: int | None, **_others: object) -> Any:
         if source == "missing":
             raise ModelNotFound("There is no such model.")
         if memory_limit is not None and memory_limit < 40:
@@ -89,7 +88,7 @@ def test_two_visitors_at_once_wait_for_one_load(loader: Loader) -> None:
     entered = threading.Event()
     release = threading.Event()
 
-    def slow(source: str, **others: object) -> SimpleNamespace:
+    def slow(source: str, **others: object) -> Any:
         entered.set()
         release.wait(5)
         return loader(

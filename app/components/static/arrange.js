@@ -78,11 +78,24 @@ export function arrange({ heads, width, view, diagnostics }) {
   }));
   const layers = 1 + Math.max(...heads.map(({ layer }) => layer));
   const right = Math.max(...places.map(({ x }) => x)) + cell;
-  return { cell, places, width: right + 2, height: top + layers * (cell + GAP) + 1, captions: false, columns, left, top };
+  return {
+    cell,
+    places,
+    width: right + 2,
+    height: top + layers * (cell + GAP) + 1,
+    captions: false,
+    columns,
+    left,
+    top,
+  };
 }
 
 function inOrder({ heads, width, view, diagnostics }) {
-  const shown = sorted(heads.filter((head) => passes(head, view.filter, diagnostics)), view.sort, diagnostics);
+  const shown = sorted(
+    heads.filter((head) => passes(head, view.filter, diagnostics)),
+    view.sort,
+    diagnostics,
+  );
   const most = 1 + Math.max(...heads.map(({ head }) => head));
   const cell = Math.max(32, Math.min(48, Math.floor(width / most) - GAP));
   const columns = Math.max(1, Math.floor((width - 2) / (cell + GAP)));

@@ -61,7 +61,11 @@ export function segmented({ label, options, value, onchange }) {
 export function checkbox({ label, value, onchange, title = null }) {
   const field = h("input", { type: "checkbox", onchange: () => onchange(field.checked) });
   field.checked = value;
-  return { element: h("label.as-check", { title }, field, h("span", { text: label })), field, set: (v) => (field.checked = v) };
+  return {
+    element: h("label.as-check", { title }, field, h("span", { text: label })),
+    field,
+    set: (v) => (field.checked = v),
+  };
 }
 
 /** A text button; `title` explains it and becomes its accessible description. */

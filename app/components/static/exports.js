@@ -3,8 +3,17 @@
 import { h } from "./dom.js";
 import { layerName } from "./view.js";
 
-const PICTURES = [["html", "HTML"], ["png", "PNG"], ["svg", "SVG"], ["pdf", "PDF"]];
-const DATA = [["csv", "CSV"], ["parquet", "Parquet"], ["json", "JSON"]];
+const PICTURES = [
+  ["html", "HTML"],
+  ["png", "PNG"],
+  ["svg", "SVG"],
+  ["pdf", "PDF"],
+];
+const DATA = [
+  ["csv", "CSV"],
+  ["parquet", "Parquet"],
+  ["json", "JSON"],
+];
 const THINGS = [
   ["map", "This map"],
   ["overview", "All heads"],
@@ -45,16 +54,28 @@ export class ExportMenu {
     if (!this.element.open || !this.capture) return;
     const { view } = this.store;
     const shared = {
-      layer: layerName(this.summary, view.layer), head: view.head, sequence: view.sequence, reading: view.reading, scale: view.scale,
-      reduce: view.pooling, ...(view.region ?? {}), pinned: view.pinned, direction: view.direction,
-      merged: view.merged ? 1 : null, theme: this.theme().dark ? "dark" : "light",
+      layer: layerName(this.summary, view.layer),
+      head: view.head,
+      sequence: view.sequence,
+      reading: view.reading,
+      scale: view.scale,
+      reduce: view.pooling,
+      ...(view.region ?? {}),
+      pinned: view.pinned,
+      direction: view.direction,
+      merged: view.merged ? 1 : null,
+      theme: this.theme().dark ? "dark" : "light",
     };
     const link = (what, [format, text]) =>
       h("a", { href: this.capture.address("export", { what, format, ...shared }), download: "", text });
     this.list.replaceChildren(
       ...THINGS.map(([what, title]) =>
-        h("div.as-menu-row", { role: "group", "aria-label": title }, h("span", { text: title }),
-          ...[...PICTURES, ...DATA].map((format) => link(what, format))),
+        h(
+          "div.as-menu-row",
+          { role: "group", "aria-label": title },
+          h("span", { text: title }),
+          ...[...PICTURES, ...DATA].map((format) => link(what, format)),
+        ),
       ),
     );
   }

@@ -53,10 +53,15 @@ export class Hover {
   #showPool(at, cell, { sides, view }) {
     const name = `${view.pooling === "max" ? "largest" : "mean"} ${READING[view.reading]}`;
     const range = ([low, high]) => (low === high ? count(low) : `${count(low)}–${count(high)}`);
-    const rows = [["queries", range(cell.queries)], ["keys", range(cell.keys)]];
+    const rows = [
+      ["queries", range(cell.queries)],
+      ["keys", range(cell.keys)],
+    ];
     for (const { tile, name: which } of sides) {
       const own = cellAt(tile, this.now.point);
-      const text = own?.hidden ? "hidden by the mask" : `${tile.encoding === "u8" ? "≈ " : ""}${number(own?.value ?? NaN)}`;
+      const text = own?.hidden
+        ? "hidden by the mask"
+        : `${tile.encoding === "u8" ? "≈ " : ""}${number(own?.value ?? NaN)}`;
       rows.push([`${name}${which}`, text]);
     }
     this.tip.show(at, "Pooled cell", rows, "Zoom in for single pairs.");
@@ -95,7 +100,15 @@ export class Hover {
     const { head, sequence, capture } = side;
     const layer = layerName(side.summary, side.layer);
     const strip = { layer, head, sequence, q0: query, q1: query + 1, k0: tile.k0, k1: tile.k1 };
-    const asked = { ...strip, rows: 1, cols: tile.k1 - tile.k0, reduce: "max", reading, encoding: "f32", effort: "first" };
+    const asked = {
+      ...strip,
+      rows: 1,
+      cols: tile.k1 - tile.k0,
+      reduce: "max",
+      reading,
+      encoding: "f32",
+      effort: "first",
+    };
     const known = capture.recall("map", asked);
     if (known) return known.values[key - tile.k0];
     missing.push({ capture, asked });
@@ -115,4 +128,5 @@ export class Hover {
   }
 }
 
-const readingsFor = (reading) => (reading === "value_weighted" ? ["weight", "value_weighted", "score"] : ["weight", "score"]);
+const readingsFor = (reading) =>
+  reading === "value_weighted" ? ["weight", "value_weighted", "score"] : ["weight", "score"];

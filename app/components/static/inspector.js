@@ -94,7 +94,12 @@ class Inspector {
     const onchange = (view, changed) => this.#changed(changed);
     this.store = new Store({ summary, wanted, onchange });
     this.store.reportTo(this.report);
-    const shared = { store: this.store, tip: this.tip, theme: () => this.theme, announce: (text) => this.announce(text) };
+    const shared = {
+      store: this.store,
+      tip: this.tip,
+      theme: () => this.theme,
+      announce: (text) => this.announce(text),
+    };
     const panel = new Panel(shared);
     const map = new MapView({
       ...shared,
@@ -108,9 +113,7 @@ class Inspector {
     this.parts = { panel, map, tokens, overview };
     this.capture = capture;
     this.summary = summary;
-    this.stage.replaceChildren(
-      tokens.element, h("div.as-main", {}, overview.element, map.element, panel.element),
-    );
+    this.stage.replaceChildren(tokens.element, h("div.as-main", {}, overview.element, map.element, panel.element));
     tokens.setCapture(capture, summary);
     map.setCapture(capture, summary, this.captures);
     panel.setCapture(summary, null);
@@ -127,6 +130,7 @@ class Inspector {
     const { capture, summary, parts } = this;
     const { sequence } = this.store.view;
     const heads = summary.layers.reduce((sum, layer) => sum + layer.heads, 0);
+    parts.overview.wait();
     const pictures = capture.overview(sequence, pictureSize(heads), signal).then((read) => {
       if (!signal.aborted && this.parts === parts) parts.overview.setPictures(summary, read);
     });
@@ -135,13 +139,15 @@ class Inspector {
       this.diagnostics = read;
       panelWith(parts, summary, read);
     });
-    for (const [part, work] of [["overview", pictures], ["panel", diagnostics]]) {
+    for (const part of ["overview", "panel"]) parts[part].element.querySelector(".as-notice")?.remove();
+    for (const [part, work] of [
+      ["overview", pictures],
+      ["panel", diagnostics],
+    ]) {
       work.catch((error) => {
         if (isAbort(error) || signal.aborted) return;
         const retry = () => this.#readModel();
-        const shown = failure(error, { retry, runAgain: () => this.runAgain() });
-        parts[part].element.querySelector(".as-notice")?.remove();
-        parts[part].element.append(shown);
+        parts[part].element.append(failure(error, { retry, runAgain: () => this.runAgain() }));
       });
     }
   }
@@ -154,7 +160,8 @@ class Inspector {
       map.update();
       map.repaint();
     }
-    if (touches("layer", "head", "sequence", "reading", "pinned", "direction", "merged", "hide_special")) tokens.update();
+    if (touches("layer", "head", "sequence", "reading", "pinned", "direction", "merged", "hide_special"))
+      tokens.update();
     if (touches("layer", "head", "sort", "filter", "compare")) overview.draw();
     if (touches("layer", "head")) this.#announceHead(panel);
     if (touches("sequence")) this.#readModel();
@@ -164,7 +171,9 @@ class Inspector {
   #announceHead(panel) {
     panel.update();
     const { layer, head } = this.store.view;
-    this.announce([`Layer ${layerName(this.summary, layer)}, head ${head}`, ...panel.describe({ layer, head })].join(", "));
+    this.announce(
+      [`Layer ${layerName(this.summary, layer)}, head ${head}`, ...panel.describe({ layer, head })].join(", "),
+    );
   }
 
   #comparing() {

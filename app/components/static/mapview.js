@@ -12,7 +12,11 @@ import { count, describeMap, label, number } from "./text.js";
 import { inside, layerName, regionOf } from "./view.js";
 
 const FETCH_AFTER = 60;
-const READINGS = [["weight", "weights"], ["value_weighted", "weights × |value|"], ["score", "scores before softmax"]];
+const READINGS = [
+  ["weight", "weights"],
+  ["value_weighted", "weights × |value|"],
+  ["score", "scores before softmax"],
+];
 const SCALES = [
   ["log", "log", "Colours by the logarithm of the weight"],
   ["linear", "linear", "Colours by the weight itself"],
@@ -26,7 +30,8 @@ const POOLS = [
 export class MapView {
   /**
    * @param {{store: object, tip: object, theme: () => object, openCapture: (id: string) => Promise<object>,
-   *   onpoint: (point: object | null) => void, facts: (side: object) => string[], runAgain: () => void}} parts
+   *   announce: (text: string) => void, onpoint: (point: object | null) => void,
+   *   facts: (side: object) => string[], runAgain: () => void}} parts
    */
   constructor(parts) {
     Object.assign(this, parts);
@@ -34,7 +39,8 @@ export class MapView {
     this.sides = [];
     this.panes = [this.#pane("A"), this.#pane("B"), this.#pane("difference")];
     this.loaders = [0, 1].map(
-      (index) => new Loader({ ontile: (tile) => this.#took(index, tile), onstate: (state) => this.#state(index, state) }),
+      (index) =>
+        new Loader({ ontile: (tile) => this.#took(index, tile), onstate: (state) => this.#state(index, state) }),
     );
     this.fetchSoon = debounce(() => this.#fetch(), FETCH_AFTER);
     this.title = h("h2");
@@ -48,8 +54,11 @@ export class MapView {
     this.element = h("section.as-map", { "aria-label": "Attention map" });
     this.element.append(
       h("div.as-head", {}, this.title, h("div.as-bar", {}, this.compare.element, this.exports.element)),
-      this.#readings(), this.trouble, this.row,
-      h("div.as-legends", {}, this.legend, this.differenceLegend, this.#zooming()), this.about,
+      this.#readings(),
+      this.trouble,
+      this.row,
+      h("div.as-legends", {}, this.legend, this.differenceLegend, this.#zooming()),
+      this.about,
     );
   }
 
@@ -63,7 +72,10 @@ export class MapView {
   setCapture(capture, summary, captures) {
     this.capture = capture;
     this.summary = summary;
-    this.compare.build(summary, captures.filter(({ id }) => id !== capture.id));
+    this.compare.build(
+      summary,
+      captures.filter(({ id }) => id !== capture.id),
+    );
     this.exports.setCapture(capture, summary);
     this.tiles = [];
     this.key = "";
@@ -73,6 +85,8 @@ export class MapView {
   async update() {
     const { view } = this.store;
     this.#showControls(view);
+    this.hover.leave();
+    this.onpoint(null);
     const first = firstSide(this.capture, this.summary, view);
     const turn = (this.turn = {});
     let second = null;
@@ -90,7 +104,9 @@ export class MapView {
       pane.setExtent(this.extent);
       pane.show(region);
     }
-    const key = JSON.stringify(this.sides.map(({ capture, layer, head, sequence }) => [capture.id, layer, head, sequence]));
+    const key = JSON.stringify(
+      this.sides.map(({ capture, layer, head, sequence }) => [capture.id, layer, head, sequence]),
+    );
     const jump = key !== this.key;
     this.key = key;
     if (jump) this.#fetch();
@@ -118,8 +134,11 @@ export class MapView {
 
   #layOut() {
     const used = this.#used();
-    if (this.row.children.length !== used.length) this.row.replaceChildren(...used.map(({ element }) => element));
     this.element.classList.toggle("as-comparing", used.length > 1);
+    if (this.row.children.length !== used.length) {
+      this.row.replaceChildren(...used.map(({ element }) => element));
+      for (const pane of used) pane.measure();
+    }
     this.differenceLegend.hidden = used.length < 2;
     const names = this.sides.map(({ title }, index) => `${"AB"[index]}: ${title}`);
     names.push("Difference, B − A");
@@ -170,14 +189,17 @@ export class MapView {
 
   #paintDifference([a, b], { region, dark }) {
     const values = b.values.map((value, index) => value - a.values[index]);
-    const { shares, legend, largest, at } = shadeDifference(values, this.store.view.reading);
+    const { shares, legend, largest, at } = shadeDifference(values, this.store.view);
     const [, , pane] = this.panes;
     pane.draw({ ...a, shares }, { region, kind: "difference", dark });
     drawLegend(this.differenceLegend, legend, dark);
     const where = at < 0 ? "" : ` at ${this.#pairName(a, at)}`;
     const words = `largest |B − A| ${number(largest, 4)}${where}`;
     pane.title.textContent = `Difference, B − A: ${words}`;
-    pane.frame.setAttribute("aria-label", `Difference of ${this.sides.map(({ title }) => title).join(" and ")}: ${words}.`);
+    pane.frame.setAttribute(
+      "aria-label",
+      `Difference of ${this.sides.map(({ title }) => title).join(" and ")}: ${words}.`,
+    );
   }
 
   /** The pair, or the pool, of one cell of a tile, in words. */
@@ -186,12 +208,14 @@ export class MapView {
     const query = tile.q0 + Math.floor((row * (tile.q1 - tile.q0)) / tile.rows);
     const key = tile.k0 + Math.floor(((index % tile.cols) * (tile.k1 - tile.k0)) / tile.cols);
     if (!tile.exact) return `queries from ${count(query)}, keys from ${count(key)}`;
-    return `“${label(this.extent.queryTokens[query])}” (${count(query)}) to “${label(this.extent.keyTokens[key])}” (${count(key)})`;
+    const named = (tokens, at) => `“${label(tokens[at])}” (${count(at)})`;
+    return `${named(this.extent.queryTokens, query)} to ${named(this.extent.keyTokens, key)}`;
   }
 
   #describe(pane, tile) {
     const { at, of: side } = tile;
-    const region = `queries ${count(tile.q0)} to ${count(tile.q1 - 1)}, keys ${count(tile.k0)} to ${count(tile.k1 - 1)}`;
+    const range = (low, high) => `${count(low)} to ${count(high - 1)}`;
+    const region = `queries ${range(tile.q0, tile.q1)}, keys ${range(tile.k0, tile.k1)}`;
     let pair = null;
     if (tile.exact && at >= 0) {
       const query = label(this.extent.queryTokens[tile.q0 + Math.floor(at / tile.cols)]);
@@ -206,9 +230,13 @@ export class MapView {
     const size = [(tile.q1 - tile.q0) / tile.rows, (tile.k1 - tile.k0) / tile.cols].map((x) => number(x, 2));
     const cell = tile.exact
       ? `one cell, one pair${tile.encoding === "f32" ? ", exact float32" : "; hover for the exact weight"}`
-      : `one cell, ${size[0]} × ${size[1]} pairs: their ${pooling === "max" ? "largest" : "mean"}; zoom in for single weights`;
-    const common = this.extent.differ ? ` Only the first ${count(this.extent.queries)} positions, which both have, are shown.` : "";
-    return `${count(tile.q1 - tile.q0)} queries × ${count(tile.k1 - tile.k0)} keys; ${cell}; hatched: hidden by the mask.${common}`;
+      : `one cell, ${size[0]} × ${size[1]} pairs: their ${pooling === "max" ? "largest" : "mean"}`;
+    const more = tile.exact ? "" : "; drag a rectangle to zoom in to single weights";
+    const mask = tile.masked ? "; hatched: hidden by the mask" : "";
+    const common = this.extent.differ
+      ? ` Only the first ${count(this.extent.queries)} positions, which both have, are shown.`
+      : "";
+    return `${count(tile.q1 - tile.q0)} queries × ${count(tile.k1 - tile.k0)} keys; ${cell}${more}${mask}.${common}`;
   }
 
   #state(index, state) {
@@ -216,6 +244,7 @@ export class MapView {
     pane.element.setAttribute("aria-busy", String(state.kind === "loading"));
     pane.frame.classList.toggle("as-waiting", state.kind === "loading" && !pane.drawn);
     if (state.kind === "failed") return this.#fail(state.error);
+    if (state.kind === "ready" && !pane.veil.hidden) this.announce("Every query read: the map is exact now");
     pane.say(state.kind === "refining" ? `${count(state.sampled)} of ${count(state.of)} queries read: refining` : null);
     return undefined;
   }
@@ -229,8 +258,7 @@ export class MapView {
       onregion: (region) => this.#zoomed(region),
       onreset: () => this.store.change({ region: null }),
       onpoint: (point, event) => this.#point(name, point, event),
-      onpick: ({ query, key }) =>
-        this.store.change({ pinned: this.store.view.direction === "pays" ? query : key }),
+      onpick: ({ query, key }) => this.store.change({ pinned: this.store.view.direction === "pays" ? query : key }),
     });
   }
 
@@ -253,19 +281,32 @@ export class MapView {
 
   #readings() {
     const change = (name) => (value) => this.store.change({ [name]: value });
-    this.reading = select({ label: "reading", options: READINGS, value: "weight", hideLabel: true, onchange: change("reading") });
+    this.reading = select({
+      label: "reading",
+      options: READINGS,
+      value: "weight",
+      hideLabel: true,
+      onchange: change("reading"),
+    });
     this.scale = segmented({ label: "Scale", options: SCALES, value: "log", onchange: change("scale") });
     this.pool = segmented({ label: "Pooling", options: POOLS, value: "max", onchange: change("pooling") });
     return h("div.as-bar.as-tools", {}, this.reading.element, this.scale.element, this.pool.element);
   }
 
   #zooming() {
-    const drag = [["zoom", "zoom", "Drag a rectangle to zoom into it"], ["pan", "pan", "Drag to move the map"]];
+    const drag = [
+      ["zoom", "zoom", "Drag a rectangle to zoom into it"],
+      ["pan", "pan", "Drag to move the map"],
+    ];
     this.drag = segmented({ label: "Dragging", options: drag, value: "zoom", onchange: (mode) => this.#setDrag(mode) });
     const step = (zoom) => () => this.panes[0].step({ zoom });
-    this.whole = button("whole map", () => this.store.change({ region: null }), { title: "Show every token (Escape, or double-click)" });
+    this.whole = button("whole map", () => this.store.change({ region: null }), {
+      title: "Show every token (Escape, or double-click)",
+    });
     return h(
-      "div.as-zoom", {}, this.drag.element,
+      "div.as-zoom",
+      {},
+      this.drag.element,
       button("−", step(2), { title: "Zoom out", className: "as-icon" }),
       button("+", step(0.5), { title: "Zoom in", className: "as-icon" }),
       this.whole,

@@ -64,7 +64,10 @@ export class Minimap {
     context.strokeStyle = theme.accent;
     context.lineWidth = 2;
     context.strokeRect(left + 1, 1, Math.max(4, ((this.to - this.from) / this.length) * width) - 2, HEIGHT - 2);
-    this.canvas.setAttribute("aria-label", `Attention received along the text; shown: tokens ${count(this.from)} to ${count(this.to - 1)}`);
+    this.canvas.setAttribute(
+      "aria-label",
+      `Attention received along the text; shown: tokens ${count(this.from)} to ${count(this.to - 1)}`,
+    );
   }
 
   #paint(context, width) {

@@ -34,7 +34,10 @@ export class Overview {
     this.note = h("p.as-note");
     this.element = h("section.as-overview", { "aria-label": "All heads" });
     this.element.append(
-      h("div.as-head", {}, h("h2", { text: "All heads" }), this.controls), this.filterRow, this.frame, this.note,
+      h("div.as-head", {}, h("h2", { text: "All heads" }), this.controls),
+      this.filterRow,
+      this.frame,
+      this.note,
     );
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(this.frame);
@@ -44,12 +47,20 @@ export class Overview {
     this.observer.disconnect();
   }
 
+  /** Says that the pictures are being made, while there are none. */
+  wait() {
+    if (this.pictures) return;
+    this.note.textContent = "Reading every head";
+    this.frame.classList.add("as-waiting");
+  }
+
   /** A capture's heads and pictures; `diagnostics` may come later, by `setDiagnostics`. */
   setPictures(summary, pictures) {
     this.summary = summary;
     this.heads = headsOf(summary);
     this.pictures = pictures;
     this.sprite = null;
+    this.frame.classList.remove("as-waiting");
     this.draw();
   }
 
@@ -77,10 +88,14 @@ export class Overview {
       onchange: (key) => this.store.change({ sort: key ? { key, descending: true } : null }),
     });
     this.order = order;
-    this.turn = button("↓", () => {
-      const now = this.store.view.sort;
-      if (now) this.store.change({ sort: { ...now, descending: !now.descending } });
-    }, { title: "Turn the order round", className: "as-icon" });
+    this.turn = button(
+      "↓",
+      () => {
+        const now = this.store.view.sort;
+        if (now) this.store.change({ sort: { ...now, descending: !now.descending } });
+      },
+      { title: "Turn the order round", className: "as-icon" },
+    );
     this.controls.replaceChildren(order.element, this.turn);
     const which = select({
       label: "filter",
@@ -92,14 +107,18 @@ export class Overview {
     this.which = which;
     this.side = segmented({
       label: "Which side of the threshold",
-      options: [[">=", "≥", "at least"], ["<=", "≤", "at most"]],
+      options: [
+        [">=", "≥", "at least"],
+        ["<=", "≤", "at most"],
+      ],
       value: filter?.op ?? ">=",
       onchange: (op) => this.store.change({ filter: { ...this.store.view.filter, op } }),
     });
     this.slider = h("input.as-slider", {
       type: "range",
       "aria-label": "threshold",
-      oninput: () => this.store.change({ filter: { ...this.store.view.filter, value: digits(Number(this.slider.value)) } }),
+      oninput: () =>
+        this.store.change({ filter: { ...this.store.view.filter, value: digits(Number(this.slider.value)) } }),
     });
     this.amount = h("output.as-amount");
     this.filterRow.replaceChildren(which.element, this.side.element, this.slider, this.amount);
@@ -179,7 +198,8 @@ export class Overview {
     const groups = new Map();
     for (const { head, x, y } of places) {
       if (head.layer === 0 && head.head % everyColumn === 0) context.fillText(head.head, x + cell / 2, top - 4);
-      if (head.head === 0 && head.layer % everyRow === 0) context.fillText(layerName(this.summary, head.layer), 8, y + cell / 2 + 3.5);
+      if (head.head === 0 && head.layer % everyRow === 0)
+        context.fillText(layerName(this.summary, head.layer), 8, y + cell / 2 + 3.5);
       if (head.layer > 0) continue;
       const known = groups.get(head.kv) ?? [x, x];
       groups.set(head.kv, [known[0], x + cell]);
@@ -224,7 +244,12 @@ export class Overview {
   #packed() {
     const colours = palette("sequential", this.theme().dark);
     const { lo, hi, scale } = this.pictures;
-    const values = decode(Uint8Array.from({ length: 256 }, (_, code) => code).buffer, { encoding: "u8", lo, hi, scale });
+    const values = decode(Uint8Array.from({ length: 256 }, (_, code) => code).buffer, {
+      encoding: "u8",
+      lo,
+      hi,
+      scale,
+    });
     const keys = this.summary.sequences[this.store.view.sequence].tokens.length;
     const { shares } = shade(values, { rows: 1, cols: 256, scale: "log", reading: "weight", keys });
     const packed = new Uint32Array(256);
@@ -243,7 +268,8 @@ export class Overview {
     const order = sort ? `sorted by ${this.#title(sort.key)}` : "layer ↓ head →";
     const kept = filter ? `, ${shown} of ${this.heads.length} heads pass` : "";
     this.note.textContent = `${order}${kept}; click or arrow keys open a head, shift-click compares`;
-    const text = `${layers} layers of ${most} heads, each a small attention map; outlined: layer ${layerName(this.summary, layer)}, head ${head}`;
+    const open = `layer ${layerName(this.summary, layer)}, head ${head}`;
+    const text = `${layers} layers of ${most} heads, each a small attention map; outlined: ${open}`;
     this.canvas.setAttribute("aria-label", `${text}${kept}`);
     this.frame.setAttribute("aria-label", "All heads. Arrow keys open a head.");
   }
@@ -263,7 +289,8 @@ export class Overview {
     if (!place) return this.tip.hide();
     const { layer, head, kv } = place.head;
     const rows = (this.diagnostics?.keys ?? []).map(({ key, title, unit }) => [
-      title, measure(valueOf(this.diagnostics, key, place.head), unit),
+      title,
+      measure(valueOf(this.diagnostics, key, place.head), unit),
     ]);
     return this.tip.show(event, `Layer ${layerName(this.summary, layer)}, head ${head} · kv ${kv}`, rows);
   }

@@ -94,7 +94,9 @@ export class Pane {
     this.drawn = tile;
     const dx = (tile.k1 - tile.k0) / tile.cols;
     const dy = (tile.q1 - tile.q0) / tile.rows;
-    const z = Array.from({ length: tile.rows }, (_, row) => tile.shares.subarray(row * tile.cols, (row + 1) * tile.cols));
+    const z = Array.from({ length: tile.rows }, (_, row) =>
+      tile.shares.subarray(row * tile.cols, (row + 1) * tile.cols),
+    );
     const trace = {
       type: "heatmap",
       z,
@@ -144,10 +146,16 @@ export class Pane {
     const [width, height] = this.area;
     const { x, y } = this.range;
     place(this.rowMark, at.query, y[1], y[0], height, (from, size) => ({
-      left: MARGIN.left, top: MARGIN.top + from, width, height: size,
+      left: MARGIN.left,
+      top: MARGIN.top + from,
+      width,
+      height: size,
     }));
     place(this.columnMark, at.key, x[0], x[1], width, (from, size) => ({
-      left: MARGIN.left + from, top: MARGIN.top, width: size, height,
+      left: MARGIN.left + from,
+      top: MARGIN.top,
+      width: size,
+      height,
     }));
   }
 
@@ -219,8 +227,13 @@ export class Pane {
     });
   }
 
-  #resize() {
+  /** Forgets the size: the page was laid out anew. */
+  measure() {
     this.measured = null;
+  }
+
+  #resize() {
+    this.measure();
     if (!this.plotted || !this.frame.clientWidth) return;
     const [width, height] = this.area;
     const size = `${width}×${height}`;

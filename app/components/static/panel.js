@@ -2,6 +2,7 @@
 
 import { headsOf, rangeOf, rankOf, valueOf } from "./arrange.js";
 import { h, sharp } from "./dom.js";
+import { skeleton } from "./states.js";
 import { count, inSentence, measure } from "./text.js";
 
 const STRIP = [40, 11];
@@ -27,7 +28,8 @@ export class Panel {
   update() {
     if (!this.summary) return;
     const head = { layer: this.store.view.layer, head: this.store.view.head };
-    this.list.replaceChildren(...(this.diagnostics?.keys ?? []).map((key) => this.#row(key, head)));
+    if (!this.diagnostics) this.list.replaceChildren(skeleton("Reading the diagnostics", 6));
+    else this.list.replaceChildren(...(this.diagnostics?.keys ?? []).map((key) => this.#row(key, head)));
     this.#showFacts(head);
   }
 
@@ -35,22 +37,38 @@ export class Panel {
   describe({ layer, head }) {
     if (!this.diagnostics) return [];
     const ranked = this.diagnostics.keys
-      .map((key) => ({ ...key, rank: rankOf({ layer, head }, key.key, this.heads, this.diagnostics) }))
+      .map((key) => ({ ...key, rank: this.#rank(key.key, { layer, head }) }))
       .filter(({ rank }) => rank !== null)
       .sort((a, b) => a.rank - b.rank);
     return ranked
       .slice(0, 2)
-      .map(({ key, title, unit }) => `${inSentence(title)} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`);
+      .map(
+        ({ key, title, unit }) =>
+          `${inSentence(title)} ${measure(valueOf(this.diagnostics, key, { layer, head }), unit)}`,
+      );
+  }
+
+  /** The rank of a head where the diagnostic tells heads apart. */
+  #rank(key, head) {
+    const [low, high] = rangeOf(key, this.heads, this.diagnostics);
+    return low < high ? rankOf(head, key, this.heads, this.diagnostics) : null;
   }
 
   #row({ key, title, unit, explanation, source }, head) {
     const value = measure(valueOf(this.diagnostics, key, head), unit);
-    const rank = rankOf(head, key, this.heads, this.diagnostics);
-    const place = rank === null ? "not defined for this head" : `rank ${rank} of ${this.heads.length}`;
+    const rank = this.#rank(key, head);
+    const place =
+      rank === null ? "no rank: undefined here, or the same everywhere" : `rank ${rank} of ${this.heads.length}`;
     const canvas = h("canvas", { role: "img", "aria-label": place });
-    const words = [explanation, source ? `Source: ${source}.` : "", `${place}, 1 the highest.`].filter(Boolean).join(" ");
+    const words = [explanation, source ? `Source: ${source}.` : "", rank === null ? "" : `${place}, 1 the highest.`]
+      .filter(Boolean)
+      .join(" ");
     const row = h("div", { title: words, "aria-description": words, tabindex: "0" });
-    row.append(h("dt", { text: title }), h("dd.as-value", { text: value }), h("dd.as-rank", {}, canvas, h("small", { text: rank === null ? "" : `${rank}` })));
+    row.append(
+      h("dt", { text: title }),
+      h("dd.as-value", { text: value }),
+      h("dd.as-rank", {}, canvas, h("small", { text: rank === null ? "" : `${rank}` })),
+    );
     this.#spread(canvas, key, head);
     return row;
   }
@@ -87,7 +105,9 @@ export class Panel {
       shape.sinks ? ["learned sink", "yes"] : null,
     ];
     this.facts.replaceChildren(
-      ...facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd.as-value", { text: value }))),
+      ...facts
+        .filter(Boolean)
+        .map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd.as-value", { text: value }))),
     );
   }
 }

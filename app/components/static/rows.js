@@ -87,9 +87,10 @@ export class HeadRows {
     const parts = await Promise.all(
       starts.map((start) => {
         const end = Math.min(to, start + STRIP);
-        const along = direction === "pays"
-          ? { q0: index, q1: index + 1, k0: start, k1: end, rows: 1, cols: end - start }
-          : { q0: start, q1: end, k0: index, k1: index + 1, rows: end - start, cols: 1 };
+        const along =
+          direction === "pays"
+            ? { q0: index, q1: index + 1, k0: start, k1: end, rows: 1, cols: end - start }
+            : { q0: start, q1: end, k0: index, k1: index + 1, rows: end - start, cols: 1 };
         const asked = { layer, head, sequence, ...along, reduce: "max", reading, encoding: "f32", effort: "first" };
         return capture.map(asked, signal);
       }),

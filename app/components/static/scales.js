@@ -4,7 +4,16 @@ import { number } from "./text.js";
 
 /** Viridis: perceptually uniform, and safe for colour-blind readers. */
 const VIRIDIS = [
-  "#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725",
+  "#440154",
+  "#482878",
+  "#3e4989",
+  "#31688e",
+  "#26828e",
+  "#1f9e89",
+  "#35b779",
+  "#6ece58",
+  "#b5de2b",
+  "#fde725",
 ];
 
 /** @returns {[number, number, number]} */
@@ -63,11 +72,15 @@ export function plotlyScale(colours) {
   return Array.from({ length: 33 }, (_, i) => [i / 32, `rgb(${colours[Math.round((i * 255) / 32)].join(",")})`]);
 }
 
-/** The lowest and highest visible value, and where the highest is (−1: none is visible). */
+/**
+ * The lowest and highest visible value, where the highest is (−1: none is visible), and whether any cell is masked.
+ * @param {Float32Array} values @returns {{low: number, high: number, at: number, masked: boolean}}
+ */
 export function survey(values) {
   let low = Infinity;
   let high = -Infinity;
   let at = -1;
+  let masked = false;
   for (let index = 0; index < values.length; index += 1) {
     const value = values[index];
     if (value < low) low = value;
@@ -75,8 +88,9 @@ export function survey(values) {
       high = value;
       at = index;
     }
+    if (value !== value) masked = true;
   }
-  return at < 0 ? { low: 0, high: 1, at } : { low, high, at };
+  return at < 0 ? { low: 0, high: 1, at, masked } : { low, high, at, masked };
 }
 
 function extremes(values) {
@@ -112,7 +126,11 @@ export function shade(values, { rows, cols, scale, reading, keys, limits }) {
   const unit = UNITS[reading];
   if (scale === "row") {
     const top = reading === "score" ? softened(values, rows, cols) : byRow(values, rows, cols);
-    const ticks = [[0, "0"], [0.5, "½"], [1, "row’s largest"]];
+    const ticks = [
+      [0, "0"],
+      [0.5, "½"],
+      [1, "row’s largest"],
+    ];
     return { shares: top, legend: { kind: "sequential", ticks, unit: "", low: 0, high: 1 } };
   }
   const [least, most] = limits ?? extremes(values);
@@ -127,7 +145,11 @@ export function shade(values, { rows, cols, scale, reading, keys, limits }) {
   const high = most > low ? most : low + 1;
   const shares = values.map((value) => (value - low) / (high - low));
   const middle = (low + high) / 2;
-  const ticks = [[0, number(low, 2)], [0.5, number(middle, 2)], [1, number(high, 2)]];
+  const ticks = [
+    [0, number(low, 2)],
+    [0.5, number(middle, 2)],
+    [1, number(high, 2)],
+  ];
   return { shares, legend: { kind: "sequential", ticks, unit, low, high } };
 }
 
@@ -138,7 +160,8 @@ function softened(values, rows, cols) {
   const out = new Float32Array(values.length);
   for (let row = 0; row < rows; row += 1) {
     const [low, high] = extremes(values.subarray(row * cols, (row + 1) * cols));
-    for (let i = row * cols; i < (row + 1) * cols; i += 1) out[i] = high > low ? (values[i] - low) / (high - low) : values[i] - low;
+    for (let i = row * cols; i < (row + 1) * cols; i += 1)
+      out[i] = high > low ? (values[i] - low) / (high - low) : values[i] - low;
   }
   return out;
 }
@@ -156,19 +179,37 @@ function decades(low, high) {
 const superscript = (power) => [...String(power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
 
 /**
- * A difference, symmetric around zero.
+ * A difference, symmetric around zero; beside logarithmic maps on a square-root scale, which also shows small ones.
  * @returns {{shares: Float32Array, legend: object, largest: number, at: number}} `at` is the index of the largest.
  */
-export function shadeDifference(values, unit) {
+export function shadeDifference(values, { reading, scale }) {
   let at = -1;
   let largest = 0;
   values.forEach((value, index) => {
     if (Math.abs(value) > largest) [largest, at] = [Math.abs(value), index];
   });
   const reach = largest || 1;
-  const shares = values.map((value) => 0.5 + value / (2 * reach));
-  const ticks = [[0, `−${number(reach, 2)}`], [0.5, "0"], [1, `+${number(reach, 2)}`]];
-  return { shares, largest, at, legend: { kind: "difference", ticks, unit: `${UNITS[unit]} B − A`, low: -reach, high: reach } };
+  const root = scale === "log";
+  const shares = values.map((value) => {
+    const share = value / reach;
+    return 0.5 + (root ? Math.sign(share) * Math.sqrt(Math.abs(share)) : share) / 2;
+  });
+  const inner = [
+    [0.25, `−${number(reach / 4, 2)}`],
+    [0.5, "0"],
+    [0.75, `+${number(reach / 4, 2)}`],
+  ];
+  const ends = [
+    [0, `−${number(reach, 2)}`],
+    [1, `+${number(reach, 2)}`],
+  ];
+  const ticks = [ends[0], ...(root ? inner : inner.slice(1, 2)), ends[1]];
+  return {
+    shares,
+    largest,
+    at,
+    legend: { kind: "difference", ticks, unit: `${UNITS[reading]} B − A`, low: -reach, high: reach },
+  };
 }
 
 /** A legend strip: a canvas of the colours and its ticks as text. */
@@ -196,5 +237,8 @@ export function drawLegend(element, legend, dark) {
   bar.className = "as-legend-bar";
   bar.append(canvas, ticks);
   element.replaceChildren(unit, bar);
-  element.setAttribute("aria-label", `Colour scale, ${legend.unit}: ${legend.ticks.map(([, text]) => text).join(", ")}`);
+  element.setAttribute(
+    "aria-label",
+    `Colour scale, ${legend.unit}: ${legend.ticks.map(([, text]) => text).join(", ")}`,
+  );
 }

@@ -43,5 +43,8 @@ export function failure(error, { retry, runAgain }) {
 
 /** What the page shows before anything was inspected. */
 export function empty() {
-  return notice({ title: "Nothing inspected yet.", remedy: "Give a prompt and press Run: every head of the model appears here." });
+  return notice({
+    title: "Nothing inspected yet.",
+    remedy: "Give a prompt and press Run: every head of the model appears here.",
+  });
 }

@@ -1,10 +1,26 @@
 /** Token text made safe and visible, and the sentences that stand in for pictures. */
 
-const SPECIAL = /^(<\/?s>|<(unk|pad|bos|eos|mask|cls|sep)>|<\|[^<>|]+\|>|\[(CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]|<(start|end)_of_\w+>)$/i;
+const SPECIAL =
+  /^(<\/?s>|<(unk|pad|bos|eos|mask|cls|sep)>|<\|[^<>|]+\|>|\[(CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]|<(start|end)_of_\w+>)$/i;
 const NAMED = new Map([
-  [0, "NUL"], [0x061c, "ALM"], [0x200b, "ZWSP"], [0x200c, "ZWNJ"], [0x200d, "ZWJ"], [0x200e, "LRM"], [0x200f, "RLM"],
-  [0x202a, "LRE"], [0x202b, "RLE"], [0x202c, "PDF"], [0x202d, "LRO"], [0x202e, "RLO"], [0x2060, "WJ"],
-  [0x2066, "LRI"], [0x2067, "RLI"], [0x2068, "FSI"], [0x2069, "PDI"], [0xfeff, "BOM"],
+  [0, "NUL"],
+  [0x061c, "ALM"],
+  [0x200b, "ZWSP"],
+  [0x200c, "ZWNJ"],
+  [0x200d, "ZWJ"],
+  [0x200e, "LRM"],
+  [0x200f, "RLM"],
+  [0x202a, "LRE"],
+  [0x202b, "RLE"],
+  [0x202c, "PDF"],
+  [0x202d, "LRO"],
+  [0x202e, "RLO"],
+  [0x2060, "WJ"],
+  [0x2066, "LRI"],
+  [0x2067, "RLI"],
+  [0x2068, "FSI"],
+  [0x2069, "PDI"],
+  [0xfeff, "BOM"],
 ]);
 const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
 
@@ -16,9 +32,13 @@ export function visible(token) {
   });
 }
 
-/** A token as running text: placeholders for what cannot be seen, a mark where a line ends. */
-export function running(token) {
-  return visible(token).replaceAll("\n", "↵\n").replaceAll("\t", "⇥\t");
+/**
+ * A token as running text: placeholders for what cannot be seen, a mark where a line ends. Of several ends in a row
+ * only the last breaks the line, so that empty lines take no room; `more` says that the next token goes on with one.
+ */
+export function running(token, more) {
+  const marked = visible(token).replaceAll("\n", "↵").replaceAll("\t", "⇥\t");
+  return marked.replace(/↵(?!↵)/g, (mark, at) => (more && at === marked.length - 1 ? mark : "↵\n"));
 }
 
 /** A token as a short label: its outer space shown as a dot only when it is nothing but space. */
@@ -63,15 +83,19 @@ export function count(value) {
 /** A diagnostic with its unit; shares stay plain numbers between 0 and 1. */
 export function measure(value, unit) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  const text = unit === "share" || unit === "" ? value.toFixed(value !== 0 && Math.abs(value) < 0.01 ? 4 : 2) : number(value);
+  const text =
+    unit === "share" || unit === "" ? value.toFixed(value !== 0 && Math.abs(value) < 0.01 ? 4 : 2) : number(value);
   return unit === "share" || unit === "" ? text : `${text} ${unit}`;
 }
 
 /**
  * What a map shows, in words.
- * @param {{title: string, facts: string[], pair: {query: string, key: string, value: number} | null, region: string}} what
+ * @param {{title: string, facts: string[], region: string,
+ *   pair: {query: string, key: string, value: number} | null}} what
  */
 export function describeMap({ title, facts, pair, region }) {
-  const strongest = pair ? `; strongest pair shown: query “${pair.query}” to key “${pair.key}”, ${weight(pair.value)}` : "";
+  const strongest = pair
+    ? `; strongest pair shown: query “${pair.query}” to key “${pair.key}”, ${weight(pair.value)}`
+    : "";
   return `${title}: ${facts.length ? `${facts.join(", ")}; ` : ""}${region}${strongest}.`;
 }

@@ -4,26 +4,31 @@ import { isAbort } from "./capture.js";
 import { button, checkbox, h, segmented, select } from "./dom.js";
 import { Minimap } from "./minimap.js";
 import { HeadRows } from "./rows.js";
-import { count, isSpecial, label, running, weight } from "./text.js";
+import { count, isSpecial, label, running } from "./text.js";
+import { TopList } from "./toplist.js";
 import { layerName, lengths } from "./view.js";
 import { largest, towards, unitAt, unitsOf } from "./words.js";
 
 const ALL_AT_ONCE = 1600;
 const WINDOW = 1200;
-const TOP = 7;
+const TOP = 6;
 const DIM = 0.12; // of the square root of the largest: fainter light is left out
 const FAINT = 0.08;
 const MERGE_NOTE =
-  "Sub-words shown as words: what a word receives is the sum over its tokens as keys, what it pays is the mean over its tokens as queries";
+  "Sub-words shown as words: what a word receives is the sum over its tokens as keys," +
+  " what it pays is the mean over its tokens as queries";
 
 let instances = 0;
 
 export class Tokens {
-  /** @param {{store: object, theme: () => object, onpoint: (at: object) => void, failed: (error: Error) => void}} parts */
+  /**
+   * @param {{store: object, theme: () => object, announce: (text: string) => void,
+   *   onpoint: (at: object) => void}} parts
+   */
   constructor({ store, theme, onpoint, announce }) {
     Object.assign(this, { store, onpoint, announce });
     this.name = `as-token-${(instances += 1)}`;
-    this.text = h("div.as-text", {
+    this.text = h("div.as-text.as-tokens", {
       role: "listbox",
       tabindex: "0",
       "aria-label": "Tokens of the prompt",
@@ -32,8 +37,7 @@ export class Tokens {
       onpointerleave: () => this.#leave(),
       onclick: (event) => this.#click(event),
     });
-    this.top = h("ol.as-top");
-    this.asked = h("p.as-note");
+    this.top = new TopList();
     this.minimap = new Minimap({ theme, onpick: (token) => this.#moveWindow(token) });
     this.tools = h("div.as-bar");
     this.title = h("h2", { text: "Tokens" });
@@ -43,7 +47,7 @@ export class Tokens {
     this.element = h("section.as-strip", { "aria-label": "Tokens" });
     this.element.append(
       h("div.as-head", {}, this.title, this.next, this.tools),
-      h("div.as-strip-body", {}, h("div.as-text-frame", {}, this.minimap.element, this.text), h("div.as-top-frame", {}, this.asked, this.top)),
+      h("div.as-strip-body", {}, h("div.as-text-frame", {}, this.minimap.element, this.text), this.top.element),
     );
   }
 
@@ -128,7 +132,6 @@ export class Tokens {
     const { view } = this.store;
     const { tokens, words } = this.summary.sequences[view.sequence];
     this.tokens = tokens;
-    this.special_ = tokens.length <= ALL_AT_ONCE ? tokens.map(isSpecial) : null;
     this.units = unitsOf(tokens.length, words, view.merged);
     this.#fillWindow(view.pinned ?? tokens.length - 1);
     this.#showNext();
@@ -146,14 +149,16 @@ export class Tokens {
     this.elements = parts;
     this.lights = [];
     this.text.replaceChildren(
-      ...(start > 0 ? [this.earlier] : []), ...parts.flatMap((part, place) => this.#spaced(part, start + place)), ...(end < total ? [this.later] : []),
+      ...(start > 0 ? [this.earlier] : []),
+      ...parts.flatMap((part, place) => this.#spaced(part, start + place)),
+      ...(end < total ? [this.later] : []),
     );
     this.minimap.setWindow([this.units[start].from, this.units[end - 1].to], this.tokens.length);
   }
 
   #tokenElement({ from, to }, place) {
     const text = this.tokens.slice(from, to).join("");
-    const shown = running(text).replace(/^ +(?=\S)/, "");
+    const shown = running(text, this.tokens[to]?.startsWith("\n")).replace(/^ +(?=\S)/, "");
     const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: shown });
     if (this.tokens.slice(from, to).every(isSpecial)) element.classList.add("as-special");
     return element;
@@ -161,15 +166,18 @@ export class Tokens {
 
   /** A token's element after the space that precedes its text, so that an outline hugs the word. */
   #spaced(element, place) {
-    const { from } = this.units[place];
-    const [space] = this.tokens[from].match(/^ +(?=\S)/) ?? [""];
+    const { from, to } = this.units[place];
+    const text = this.tokens.slice(from, to).join("");
+    const [space] = text.match(/^ +(?=\S)/) ?? [""];
     return space ? [space, element] : [element];
   }
 
   /** What the model would say next. */
   #showNext() {
     const next = this.summary.sequences[this.store.view.sequence].next_tokens ?? [];
-    const parts = next.slice(0, 5).flatMap(([token, share]) => [", ", h("bdi", { text: label(token) }), ` ${share.toFixed(2)}`]);
+    const parts = next
+      .slice(0, 5)
+      .flatMap(([token, share]) => [", ", h("bdi", { text: label(token) }), ` ${share.toFixed(2)}`]);
     this.next.replaceChildren(...(parts.length ? ["next: ", ...parts.slice(1)] : []));
   }
 
@@ -190,8 +198,14 @@ export class Tokens {
     this.opening = new AbortController();
     const { rows } = this;
     const { signal } = this.opening;
-    rows.prefetch(signal).then(() => this.#light(), () => null);
-    this.minimap.setHead({ capture: this.capture, layer, head, sequence, queries, keys }, this.tokens.length > ALL_AT_ONCE);
+    rows.prefetch(signal).then(
+      () => this.#light(),
+      () => null,
+    );
+    this.minimap.setHead(
+      { capture: this.capture, layer, head, sequence, queries, keys },
+      this.tokens.length > ALL_AT_ONCE,
+    );
   }
 
   /** The unit the light is about: under the pointer, under the cursor, pinned, or the last. */
@@ -221,7 +235,7 @@ export class Tokens {
       const parts = await Promise.all(tokens.map((token) => rows.get(token, direction, { window, all, signal })));
       if (!signal.aborted && rows === this.rows) this.#shine(subject, parts, parts[0].start === 0);
     } catch (error) {
-      if (!isAbort(error)) this.asked.textContent = error.message;
+      if (!isAbort(error)) this.top.fail(error.message);
     }
     return undefined;
   }
@@ -235,7 +249,8 @@ export class Tokens {
     this.elements.forEach((element, index) => {
       const place = this.window[0] + index;
       const value = values[place];
-      const light = most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
+      const light =
+        most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
       const text = light < FAINT ? "0" : light.toFixed(2);
       if (this.lights[index] !== text) element.style.setProperty("--light", text);
       this.lights[index] = text;
@@ -246,19 +261,12 @@ export class Tokens {
   }
 
   #list({ subject, values, tops, direction, whole }) {
-    const name = this.#name(subject);
-    const words = direction === "pays" ? "attends to" : "is attended to by";
-    const where = whole ? "" : " (in the text shown)";
-    this.asked.replaceChildren(h("bdi.as-token", { text: name }), ` ${count(this.units[subject].from)} ${words}${where}`);
-    const most = tops.length ? values[tops[0]] : 1;
-    this.top.replaceChildren(
-      ...tops.map((place) => {
-        const row = h("li", {}, h("bdi.as-token", { text: this.#name(place) }), h("i", { text: count(this.units[place].from) }), h("b", { text: weight(values[place]) }));
-        row.style.setProperty("--share", String(values[place] / most));
-        return row;
-      }),
-    );
-    this.lastTop = tops.slice(0, 3).map((place) => `${this.#name(place)} ${weight(values[place])}`).join(", ");
+    const entry = (place) => ({
+      name: this.#name(place),
+      position: this.units[place].from,
+      value: values[place],
+    });
+    this.top.show(entry(subject), tops.map(entry), { direction, whole });
   }
 
   #name(place) {
@@ -295,7 +303,8 @@ export class Tokens {
   #markMap() {
     const { from } = this.units[this.#subject];
     const chosen = this.hovered ?? this.cursor ?? this.store.view.pinned;
-    const at = chosen === null || chosen === undefined ? {} : { [this.store.view.direction === "pays" ? "query" : "key"]: from };
+    const at =
+      chosen === null || chosen === undefined ? {} : { [this.store.view.direction === "pays" ? "query" : "key"]: from };
     this.onpoint(at);
   }
 
@@ -324,7 +333,7 @@ export class Tokens {
     const again = pinned !== null && unitAt(this.units, pinned) === place;
     this.cursor = null;
     this.store.change({ pinned: again ? null : from });
-    this.announce(again ? "Unpinned" : `Pinned ${this.#name(place)}, position ${from}: ${this.lastTop ?? ""}`);
+    this.announce(again ? "Unpinned" : `Pinned ${this.#name(place)}, position ${from}: ${this.top.words ?? ""}`);
   }
 
   #key(event) {
@@ -332,7 +341,14 @@ export class Tokens {
       event.preventDefault();
       return this.#pin(this.#subject);
     }
-    const next = { ArrowLeft: (p) => p - 1, ArrowRight: (p) => p + 1, ArrowUp: (p) => this.#line(p, -1), ArrowDown: (p) => this.#line(p, 1), Home: () => 0, End: () => this.units.length - 1 }[event.key];
+    const next = {
+      ArrowLeft: (p) => p - 1,
+      ArrowRight: (p) => p + 1,
+      ArrowUp: (p) => this.#line(p, -1),
+      ArrowDown: (p) => this.#line(p, 1),
+      Home: () => 0,
+      End: () => this.units.length - 1,
+    }[event.key];
     if (!next) return undefined;
     event.preventDefault();
     const place = Math.min(Math.max(0, next(this.#subject)), this.units.length - 1);
@@ -364,7 +380,9 @@ export class Tokens {
       if (!element) return best ?? place;
       if (element.offsetTop === own.offsetTop) continue;
       if (best !== null && element.offsetTop !== this.#elementOf(best).offsetTop) return best;
-      const nearer = best === null || Math.abs(element.offsetLeft - own.offsetLeft) < Math.abs(this.#elementOf(best).offsetLeft - own.offsetLeft);
+      const nearer =
+        best === null ||
+        Math.abs(element.offsetLeft - own.offsetLeft) < Math.abs(this.#elementOf(best).offsetLeft - own.offsetLeft);
       if (nearer) best = at;
     }
   }

@@ -112,6 +112,8 @@ function comparable(compare, summary) {
 /** One text for one view, whatever the order of its keys. */
 export function canonical(value) {
   if (value === null || typeof value !== "object") return JSON.stringify(value ?? null);
-  const body = Object.keys(value).sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
+  const body = Object.keys(value)
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`);
   return `{${body.join(",")}}`;
 }

@@ -83,7 +83,7 @@ class FakeEngine:
             "model": {"nbytes": 7_000_000, "max_length": 2048, "has_chat_template": False},
         }
 
-    def under_way(self, kind: str, arguments: dict[str, Any]) -> str | None:
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
         for number, known in enumerate(self.submitted, start=1):
             if known == arguments and not self.statuses[f"job{number}"].is_over:
                 return f"job{number}"

@@ -21,7 +21,7 @@ class AnsweringEngine(FakeEngine):
         super().__init__()
         self.context = context
 
-    def ask(self, method, arguments, *, timeout_s=None):
+    def ask(self, method, arguments, *, timeout_s=None, abandoned=None):
         self.asked.append((method, arguments))
         return answers.ASKS[method].answer(arguments, self.context)
 

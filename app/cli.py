@@ -1,0 +1,208 @@
+"""The command line: `attnscope serve | inspect | models`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnscope.app.examples import example
+from attnscope.app.prompts import typed, uploaded
+from attnscope.kernels.errors import AttnscopeError, InvalidCall
+from attnscope.profiling.units import count, nbytes, seconds
+
+if TYPE_CHECKING:
+    from attnscope.models.captured import Capture
+
+_MOST_CELLS = 512
+_TABLE = ("induction", "previous_token", "sink_mass", "entropy_nats", "mean_distance")
+_FORMATS = ("html", "png", "svg", "pdf", "csv", "parquet", "json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: As typed after `attnscope`; those of the process when None.
+
+    Returns:
+        0, or 2 after a refusal, told in one sentence on standard error.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except AttnscopeError as error:
+        sys.stderr.write(f"attnscope: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"attnscope: {error.strerror}: {error.filename}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attnscope",
+        description="The microscope and test bench for attention in transformer models.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="serve | inspect | models")
+    serve = commands.add_parser("serve", help="open the dashboard")
+    serve.add_argument("--address", help="where to listen (default: this machine only)")
+    serve.add_argument("--port", type=int, help="TCP port (default: 8501)")
+    serve.set_defaults(run=_serve)
+    _add_inspect(commands.add_parser("inspect", help="print what every head does with a prompt"))
+    models = commands.add_parser("models", help="list the models that can be loaded here")
+    models.add_argument(
+        "--check",
+        metavar="MODEL",
+        help="load this one and say whether its attention can be swapped",
+    )
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="?", help="the prompt; the first example when left out")
+    parser.add_argument("--file", type=Path, help="read the prompt from this file instead")
+    parser.add_argument(
+        "--model", default="demo", help="demo, a hub id, or a folder (default: demo)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--backend", default="eager", help="how attention runs (default: eager)")
+    parser.add_argument("--layer", type=int, help="only this layer")
+    parser.add_argument("--head", type=int, default=0, help="the head whose map is written")
+    parser.add_argument("--out", type=Path, help="write map and diagnostics into this folder")
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=_FORMATS,
+        help="of the files in --out; may be repeated (default: html and csv)",
+    )
+    parser.set_defaults(run=_inspect)
+
+
+def _serve(given: argparse.Namespace) -> None:
+    from attnscope.app.server import serve
+
+    serve(address=given.address, port=given.port)
+
+
+def _inspect(given: argparse.Namespace) -> None:
+    from attnscope.models.capture import capture
+    from attnscope.models.heads import diagnose_capture
+    from attnscope.models.loading import load
+
+    text = _prompt(given)
+    model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
+    layers = None if given.layer is None else (given.layer,)
+    captured = capture(model, text, backend=given.backend, layers=layers)
+    _check_head(captured, given.head)
+    found = diagnose_capture(captured)
+    _say(
+        f"{captured.title}, {captured.backend} on {captured.device} in {captured.dtype}: "
+        f"{count(len(captured.tokens[0]))} tokens in {seconds(captured.seconds)}, "
+        f"capture {nbytes(captured.nbytes)}"
+    )
+    _say_table(captured, found)
+    if given.out is not None:
+        _write(captured, found, given)
+
+
+def _prompt(given: argparse.Namespace) -> str:
+    if given.file is not None and given.prompt is not None:
+        raise InvalidCall("Both a prompt and --file were given.", "Give one of them.")
+    if given.file is not None:
+        return uploaded(given.file.read_bytes(), given.file.name)[0].text
+    return example("").text if given.prompt is None else typed(given.prompt).text
+
+
+def _check_head(captured: "Capture", head: int) -> None:
+    heads = captured.layers[0].q_BHQD.shape[1]
+    if not 0 <= head < heads:
+        raise InvalidCall(f"There is no head {head}.", f"This model has heads 0 to {heads - 1}.")
+
+
+def _say(line: str = "") -> None:
+    # A console in another encoding shows ? for what it lacks, and is not ended by it.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
+
+
+def _say_table(captured: "Capture", found: dict[str, Any]) -> None:
+    from attnscope.kernels.diagnostics import DIAGNOSTICS
+
+    titles = {words.key: words.title for words in DIAGNOSTICS}
+    columns = [titles[key] for key in _TABLE]
+    _say()
+    _say("layer  head  " + "  ".join(f"{title:>14}" for title in columns))
+    for row, layer in enumerate(captured.layers):
+        for head in range(layer.q_BHQD.shape[1]):
+            numbers = (float(found[key][row, head]) for key in _TABLE)
+            cells = "  ".join(f"{number:>14.3g}" for number in numbers)
+            _say(f"{layer.layer:>5}  {head:>4}  {cells}")
+
+
+def _write(captured: "Capture", found: dict[str, Any], given: argparse.Namespace) -> None:
+    from attnscope.app.exports import export
+    from attnscope.app.images import ImageServer
+    from attnscope.app.jobs.answers import describe
+    from attnscope.kernels.diagnostics import DIAGNOSTICS
+
+    layer = captured.layers[0].layer
+    values = captured.pooled(layer, given.head, _MOST_CELLS, _MOST_CELLS, reduce="max")
+    length = len(captured.tokens[0])
+    view = {
+        "layer": layer,
+        "head": given.head,
+        "pooling": "max",
+        "q0": 0,
+        "q1": length,
+        "k0": 0,
+        "k1": length,
+        "titles": {words.key: words.title for words in DIAGNOSTICS},
+        "units": {words.key: words.unit for words in DIAGNOSTICS},
+    }
+    summary = describe("", captured)
+    given.out.mkdir(parents=True, exist_ok=True)
+    _say()
+    with ImageServer() as images:
+        for what, arrays in (("map", {"values": values}), ("diagnostics", found)):
+            for form in given.format or ("html", "csv"):
+                data, _, name = export(summary, what, form, arrays, view, images=images)
+                path = given.out / name
+                path.write_bytes(data)
+                _say(f"wrote {path}")
+
+
+def _models(given: argparse.Namespace) -> None:
+    if given.check is not None:
+        _check(given.check)
+        return
+    from attnscope.models.cached import cached_models
+
+    _say("demo                                     shipped with the dashboard")
+    for model in cached_models():
+        state = "" if model.has_safetensors else "  no safetensors: cannot be loaded"
+        _say(
+            f"{model.source:<40} {model.architecture:<12} {nbytes(model.nbytes):>10}  "
+            f"{model.revision[:10]}{state}"
+        )
+
+
+def _check(source: str) -> None:
+    from attnscope.models.capture import capture
+    from attnscope.models.loading import load
+
+    model = load(source)
+    captured = capture(model, input_ids=[0, 1])
+    heads = captured.layers[0].q_BHQD.shape[1]
+    _say(
+        f"{model.title}: {model.kind}, {count(len(captured.layers))} layers of {count(heads)} heads, "
+        f"{nbytes(model.nbytes)} in {captured.dtype}; its attention can be swapped."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from attnscope.app.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", ""], "The prompt is empty."),
+        (["inspect", "a\0b"], "NUL"),
+        (["inspect", "hello", "--file", "x.txt"], "Both a prompt and --file"),
+        (["inspect", "--file", "no-such-file.txt"], "No such file"),
+        (["inspect", "hello", "--model", "../../etc"], "attnscope: "),
+        (["inspect", "hello", "--model", "/no/such/folder"], "attnscope: "),
+        (["inspect", "hello", "--head", "99"], "There is no head 99. This model has heads 0 to"),
+        (["inspect", "hello", "--backend", "magic"], "magic"),
+        (["inspect", "hello", "--layer", "99"], "99"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert words in told.err
+    assert told.err.startswith("attnscope: ")
+    assert told.err.count("\n") == 1
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["profile"], ["calculate"], ["inspect", "--format", "exe"]]
+)
+def test_unknown_commands_are_refused_by_the_parser(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: attnscope" in capsys.readouterr().err
+
+
+def test_inspect_prints_every_head_and_writes_its_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = ["inspect", "Mara found the key. Mara found the key.", "--layer", "1", "--head", "2"]
+    assert main([*given, "--out", str(tmp_path), "--format", "csv", "--format", "html"]) == 0
+    told = capsys.readouterr().out
+    assert "Previous token" in told
+    assert len(re.findall(r"^ +1 +\d+ ", told, re.MULTILINE)) == 8
+    kinds = sorted(path.name.split("_2")[0] for path in tmp_path.iterdir())
+    assert [kind.split("_", 1)[1] for kind in kinds] == [
+        "diagnostics",
+        "diagnostics",
+        "map_L1-H2",
+        "map_L1-H2",
+    ]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".html", ".html"]
+
+
+def test_models_lists_the_demo_and_checks_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.startswith("demo ")
+    assert main(["models", "--check", "demo"]) == 0
+    assert "can be swapped" in capsys.readouterr().out
