@@ -90,14 +90,14 @@ def layer_cases() -> list[Case]:
     cases: list[Case] = []
     q, k = 3 * torch.randn(12, 512, 64), torch.randn(12, 512, 64)
     lse = maps.log_sum_exp(q[None], k[None], scale=0.125, **RULE)[0]
-    for reduce in ("max", "mean"):
-        cases.append(
-            (
-                f"overview 48², {reduce}, 12 heads, 512 tokens, head_dim 64",
-                15,
-                lambda r=reduce: maps.overview(q, k, lse, scale=0.125, size=48, reduce=r, **RULE),
-            )
+    cases += [
+        (
+            f"overview 48², {reduce}, 12 heads, 512 tokens, head_dim 64",
+            15,
+            lambda r=reduce: maps.overview(q, k, lse, scale=0.125, size=48, reduce=r, **RULE),
         )
+        for reduce in ("max", "mean")
+    ]
     layers = [(3 * torch.randn(12, 1024, 64), torch.randn(12, 1024, 64)) for _ in range(12)]
     lses = [maps.log_sum_exp(q[None], k[None], scale=0.125, **RULE)[0] for q, k in layers]
     tokens = torch.randint(0, 400, (1024,))

@@ -117,12 +117,13 @@ class Pooler:
         index = block.queries_rw.flatten().to(self._device)
         queries = slice(first, last + 1) if block.adjacent else index
         lse_HR = self._lse_of(block, queries)
+        longest = max(BLOCK_KEYS, BLOCK_PAIRS // lse_HR.numel())
         shape = (self._layer.heads, block.queries_rw.shape[0], len(within))
         line_HrC = torch.full(shape, self._fill, dtype=self._dtype, device=self._device)
         for segment in visited:
             if not segment.masked:
                 visible_rN[:, columns] += self._count(block, segment, columns, None)
-            for piece in segment.pieces(BLOCK_KEYS):
+            for piece in segment.pieces(longest):
                 seen_RC = self._seen(block, index, piece)
                 into = slice(piece.start - within.start, piece.end - within.start)
                 x_HRC = self._pairs(queries, lse_HR, piece, seen_RC)
