@@ -225,3 +225,17 @@ def _rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> Non
         return
     query.clear()
     query.update(parameters)
+
+
+def new_report(component: str) -> dict[str, Any] | None:
+    """What a component reported as its view, once: Streamlit gives it again at each run.
+
+    Args:
+        component: The component's key.
+    """
+    state, seen = st.session_state.get(component) or {}, f"{component}-turn"
+    report = state.get("view")
+    if report is None or report.get("turn") == st.session_state.get(seen):
+        return None
+    st.session_state[seen] = report.get("turn")
+    return {name: value for name, value in report.items() if name != "turn"}

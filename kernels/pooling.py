@@ -16,6 +16,7 @@ from attnscope.kernels.scores import accumulation_dtype
 from attnscope.kernels.streaming import (
     BLOCK_KEYS,
     BLOCK_PAIRS,
+    LEAST_ROWS,
     Layer,
     Segment,
     exponentials,
@@ -92,7 +93,7 @@ class Pooler:
         read_M = torch.zeros(rows, dtype=torch.int64)
         for block in row_blocks(
             row_edges,
-            limit=max(16, BLOCK_PAIRS // (heads * min(BLOCK_KEYS, len(keys)))),
+            limit=max(LEAST_ROWS, BLOCK_PAIRS // (heads * min(BLOCK_KEYS, len(keys)))),
             rows=max(1, LINE_PAIRS // (heads * len(keys))),
             queries_per_row=queries_per_row,
         ):
@@ -116,12 +117,13 @@ class Pooler:
         index = block.queries_rw.flatten().to(self._device)
         queries = slice(first, last + 1) if block.adjacent else index
         lse_HR = self._lse_of(block, queries)
+        longest = max(BLOCK_KEYS, BLOCK_PAIRS // lse_HR.numel())
         shape = (self._layer.heads, block.queries_rw.shape[0], len(within))
         line_HrC = torch.full(shape, self._fill, dtype=self._dtype, device=self._device)
         for segment in visited:
             if not segment.masked:
                 visible_rN[:, columns] += self._count(block, segment, columns, None)
-            for piece in segment.pieces(BLOCK_KEYS):
+            for piece in segment.pieces(longest):
                 seen_RC = self._seen(block, index, piece)
                 into = slice(piece.start - within.start, piece.end - within.start)
                 x_HRC = self._pairs(queries, lse_HR, piece, seen_RC)

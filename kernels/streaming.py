@@ -15,6 +15,8 @@ from attnscope.kernels.scores import accumulation_dtype, scores, visible
 
 BLOCK_PAIRS = 1 << 18
 """Pairs of one block over all its heads: 1 MiB of float32, which the second-level cache holds."""
+LEAST_ROWS = 128
+"""Queries of one block, at least: with fewer, the calls cost more than the arithmetic."""
 BLOCK_KEYS = 1024
 """Keys of one block, where there are as many."""
 LOWEST_LOG, HIGHEST_LOG = -80.0, 88.0

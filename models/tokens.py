@@ -7,9 +7,9 @@ the text.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -32,11 +32,16 @@ class TokenDisplay:
     tokenizer: PreTrainedTokenizerBase
     spelling: Spelling
     special: frozenset[int]
+    _known: dict[int, tuple[str | None, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "TokenDisplay":
         """The display of a tokenizer."""
-        return cls(tokenizer, _spelling(tokenizer), frozenset(tokenizer.all_special_ids))
+        added = tokenizer.added_tokens_decoder.items()
+        special = {token_id for token_id, token in added if token.special}
+        return cls(
+            tokenizer, _spelling(tokenizer), frozenset({*special, *tokenizer.all_special_ids})
+        )
 
     def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The exact text of each token; a byte that is no character by itself is `<0xE2>`.
@@ -44,9 +49,7 @@ class TokenDisplay:
         Args:
             ids: Token ids; an id the tokenizer does not know appears as `<id 7>`.
         """
-        return tuple(
-            self._piece(token_id, raw) for token_id, raw in zip(ids, self._raw(ids), strict=True)
-        )
+        return tuple(self._look_up(token_id)[1] for token_id in ids)
 
     def words(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The index of the word each token belongs to, from 0, never falling: to merge sub-words.
@@ -56,8 +59,8 @@ class TokenDisplay:
         """
         numbers: list[int] = []
         before = ""
-        for position, (token_id, raw) in enumerate(zip(ids, self._raw(ids), strict=True)):
-            piece = self._piece(token_id, raw)
+        for position, token_id in enumerate(ids):
+            raw, piece = self._look_up(token_id)
             alone = token_id in self.special
             starts = position == 0 or alone or ids[position - 1] in self.special
             starts = starts or self._starts_word(raw, piece, before)
@@ -65,9 +68,14 @@ class TokenDisplay:
             before = piece
         return tuple(numbers)
 
-    def _raw(self, ids: Iterable[int]) -> list[str | None]:
-        # Ids above the vocabulary exist: embeddings are padded to a round size.
-        return [self.tokenizer.convert_ids_to_tokens(int(token_id)) for token_id in ids]  # pyright: ignore[reportReturnType]
+    def _look_up(self, token_id: int) -> tuple[str | None, str]:
+        """The vocabulary's spelling of a token and its text, remembered."""
+        known = self._known.get(token_id)
+        if known is None:
+            # Ids above the vocabulary exist: embeddings are padded to a round size.
+            raw = cast("str | None", self.tokenizer.convert_ids_to_tokens(int(token_id)))
+            known = self._known[token_id] = raw, self._piece(token_id, raw)
+        return known
 
     def _piece(self, token_id: int, raw: str | None) -> str:
         if raw is None:
