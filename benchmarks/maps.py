@@ -22,6 +22,7 @@ from benchmarks.results import append, spread
 RULE = {"pattern": Causal(), "query_offset": 0}
 LONG = 131_072
 LEAST_RUNS, LEAST_SECONDS = 20, 2.0
+REDUCTIONS: tuple[maps.Reduce, ...] = ("mean", "max")
 Case = tuple[str, float, Callable[[], object]]
 """What is measured, the milliseconds to stay under, and the call."""
 
@@ -81,7 +82,7 @@ def pooled_cases() -> list[Case]:
         )
         for length, limit in ((4096, 150), (16_384, 2000))
         for head in (head_of(length, 64),)
-        for reduce in ("mean", "max")
+        for reduce in REDUCTIONS
     ]
 
 
@@ -96,7 +97,7 @@ def layer_cases() -> list[Case]:
             15,
             lambda r=reduce: maps.overview(q, k, lse, scale=0.125, size=48, reduce=r, **RULE),
         )
-        for reduce in ("max", "mean")
+        for reduce in REDUCTIONS
     ]
     layers = [(3 * torch.randn(12, 1024, 64), torch.randn(12, 1024, 64)) for _ in range(12)]
     lses = [maps.log_sum_exp(q[None], k[None], scale=0.125, **RULE)[0] for q, k in layers]
