@@ -7,28 +7,31 @@ import streamlit as st
 from attnscope.app.components.notice import guarded
 from attnscope.app.pages import inspect
 from attnscope.app.prompt_links import KeptPrompts
-from attnscope.app.routes.visitor import owner_of
 from attnscope.app.settings import Settings
-from attnscope.app.state import Key, Session
+from attnscope.app.state import Session
 
 STYLE = Path(__file__).resolve().with_name("page.css")
+ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
 
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
-    kept = KeptPrompts(Settings.from_environment().data / "prompts")
-    owner = owner_of(st.context.cookies)
-    if owner is not None:
-        # By browser and not by session: a reload is a new session, and must find its job again.
-        st.session_state.setdefault(Key.OWNER, owner)
-    owner = owner_of(st.context.cookies)
-    session = Session(st.session_state, st.query_params, kept, owner)
-    guarded(lambda: inspect.page(session))()
+
+    def page() -> None:
+        kept = KeptPrompts(Settings.from_environment().data / "prompts")
+        inspect.page(Session.of_visitor(kept))
+
+    guarded(page)()
 
 
 def main() -> None:
     """Draw the navigation and run the page chosen."""
-    st.set_page_config(page_title="Attnscope", layout="wide", initial_sidebar_state="expanded")
+    st.set_page_config(
+        page_title="Attnscope",
+        page_icon=str(ICON),
+        layout="wide",
+        initial_sidebar_state="auto",
+    )
     st.html(STYLE)
     pages = [st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)]
     chosen = st.navigation(pages, position="hidden")

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from attnscope.kernels.errors import InvalidSetting
 
@@ -30,7 +31,7 @@ class Settings:
         data: Queue, captures and the cookie secret live here.
         address: Where the server listens; `0.0.0.0` opens it to the network.
         port: TCP port of the dashboard.
-        devices: A worker process each, comma separated: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda:0`.
+        devices: A worker process each, comma separated: `auto` (CUDA if there is one, else CPU), `cpu`, `cuda:0`.
         readers: Processes that answer map requests apart from the device workers, so that maps stay quick while a job
             runs and survive its crash. 0 lets the device workers answer.
         threads: PyTorch threads of a job; 0 takes one a core.
@@ -94,7 +95,7 @@ class Settings:
         given = dict(os.environ if environment is None else environment)
         if given.get("PORT"):
             given.setdefault(_variable("port"), given["PORT"])
-        found = {
+        found: dict[str, Any] = {
             f.name: _read(f.name, str(f.type), given[_variable(f.name)])
             for f in fields(cls)
             if given.get(_variable(f.name), "").strip()

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+import streamlit as st
+
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.routes.visitor import owner_of
 from attnscope.app.view import View, encode, parse
 from attnscope.kernels.errors import AttnscopeError
 
@@ -91,6 +94,11 @@ class Session:
         self._query = query
         self.kept = kept
         self._owner = owner
+
+    @classmethod
+    def of_visitor(cls, kept: KeptPrompts) -> "Session":
+        """The session whose page is being drawn."""
+        return cls(st.session_state, st.query_params, kept, owner_of(st.context.cookies))
 
     @property
     def view(self) -> View:
@@ -217,3 +225,17 @@ def _rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> Non
         return
     query.clear()
     query.update(parameters)
+
+
+def new_report(component: str) -> dict[str, Any] | None:
+    """What a component reported as its view, once: Streamlit gives it again at each run.
+
+    Args:
+        component: The component's key.
+    """
+    state, seen = st.session_state.get(component) or {}, f"{component}-turn"
+    report = state.get("view")
+    if report is None or report.get("turn") == st.session_state.get(seen):
+        return None
+    st.session_state[seen] = report.get("turn")
+    return {name: value for name, value in report.items() if name != "turn"}

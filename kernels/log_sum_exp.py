@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.streaming import BLOCK_KEYS, BLOCK_PAIRS, Layer, exponentials, segments
+from attnscope.kernels.streaming import (
+    BLOCK_KEYS,
+    BLOCK_PAIRS,
+    LEAST_ROWS,
+    Layer,
+    exponentials,
+    segments,
+)
 
 
 def log_sum_exp(
@@ -57,7 +64,7 @@ def log_sum_exp(
 
 
 def _layer_log_sum_exp(layer: Layer, sinks_H: Tensor | None, block: int) -> Tensor:
-    rows = max(16, BLOCK_PAIRS // (layer.heads * min(block, layer.key_length)))
+    rows = max(LEAST_ROWS, BLOCK_PAIRS // (layer.heads * min(block, layer.key_length)))
     lse_HQ = torch.empty(layer.q_HQD.shape[:2], dtype=torch.float32, device=layer.q_HQD.device)
     for start in range(0, layer.query_length, rows):
         end = min(start + rows, layer.query_length)

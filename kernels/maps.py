@@ -5,18 +5,18 @@ product, at any length and whatever backend ran. H query heads, G kv heads, Q, K
 dim; R queries and C keys of a rectangle; M rows and N columns of a map.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor
 
+from attnscope.kernels.bins import bin_edges
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.head import Head
 from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce, bin_edges
+from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce
 from attnscope.kernels.scores import scores
 from attnscope.kernels.streaming import Layer, exponentials, segments
 
@@ -37,8 +37,7 @@ __all__ = [
 ]
 
 EVERYTHING = slice(None)
-LINE_PIECE = 8192
-"""Keys read at once for a row, queries for a column."""
+LINE_PIECE = 8192  # keys read at once for a row, queries for a column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +106,16 @@ def row(head: Head, query: int, *, reading: Reading = "weight") -> Tensor:
         InvalidCall: No such query, an unknown reading, or no value norms.
     """
     at = _index(query, head.query_length, "query")
-    norm_K = _value_norm(head, reading)
-    x_K = _scores_of_one(head.q_QD[at], head.k_KD, head)
-    seen_K = _mask(head, range(at, at + 1), range(head.key_length))[0]
-    return _read(x_K, head.lse_Q[at], seen_K, norm_K, reading)
+    norm_K, every = _value_norm(head, reading), range(head.key_length)
+    row_K = head.k_KD.new_full((len(every),), _hidden(reading), dtype=torch.float32)
+    # What no one sees is not read: a window costs its own keys, not the length.
+    for segment in segments(head.layer, at, at, every, limit=LINE_PIECE):
+        keys = slice(segment.start, segment.end)
+        x_C = _scores_of_one(head.q_QD[at], head.k_KD[keys], head)
+        seen_C = _mask(head, range(at, at + 1), range(segment.start, segment.end))[0]
+        norm_C = None if norm_K is None else norm_K[keys]
+        row_K[keys] = _read(x_C, head.lse_Q[at], seen_C, norm_C, reading)
+    return row_K
 
 
 def column(head: Head, key: int, *, reading: Reading = "weight") -> Tensor:
@@ -175,19 +180,9 @@ def sampled(
 ) -> Pooled:
     """As `pooled`, reading only evenly spaced queries of each row, exactly and over all their keys.
 
-    For the first paint of a huge region. Means, maxima and shares are those of the queries read; a
-    sum is scaled to the number of queries in its row.
-
-    Args:
-        head: See `pooled`.
-        rows: See `pooled`.
-        columns: See `pooled`.
-        queries_per_row: Queries read of each row; where no row holds more, the pooling is exact.
-        reduce: See `pooled`.
-        queries: See `pooled`.
-        keys: See `pooled`.
-        reading: See `pooled`.
-        progress: See `pooled`.
+    For the first paint of a huge region: `queries_per_row` of each row's queries, all of them where
+    a row holds no more. Means, maxima and shares are those of the queries read; a sum is scaled to
+    the number of queries in its row. The other arguments are those of `pooled`.
 
     Raises:
         InvalidCall: As `pooled`, or fewer than one query a row.
@@ -269,7 +264,7 @@ def _pooled(
     columns: int,
     meaning: tuple[Reduce, Reading],
     region: tuple[slice, slice],
-    effort: tuple[int | None, Callable[[float], None] | None],
+    effort: tuple[int | None, Progress | None],
 ) -> Pooled:
     (reduce, reading), (queries_per_row, progress) = meaning, effort
     row_edges = _bins(_region(region[0], head.query_length), rows)
@@ -310,18 +305,18 @@ def _pooler(
 
 def _finish(cells: Cells, row_edges: Tensor, column_edges: Tensor, reduce: Reduce) -> Pooled:
     values = cells.values_HMN
-    visible_MN = cells.visible_MN.to(values.device)
+    visible_MN = cells.visible_MN.to(values)
     heights_M = row_edges.diff()
     if reduce == "mean":
         values = values / visible_MN
     elif reduce == "sum":
         values = values * (heights_M / cells.read_M)[:, None].to(values)
     values = values.masked_fill(visible_MN == 0, torch.nan).float()
-    share_MN = cells.visible_MN / (cells.read_M[:, None] * column_edges.diff())
+    share_MN = visible_MN / (cells.read_M[:, None] * column_edges.diff()).to(values)
     read, there = int(cells.read_M.sum()), int(heights_M.sum())
     return Pooled(
         values=values,
-        visible_share=share_MN.float().to(values.device),
+        visible_share=share_MN.float(),
         row_edges=row_edges,
         column_edges=column_edges,
         sampled_rows=None if read == there else read,
@@ -382,10 +377,14 @@ def _read(
     if reading != "score":
         exponentials(x.sub_(lse))
     if seen is not None:
-        x.masked_fill_(~seen, torch.nan if reading == "score" else 0.0)
+        x.masked_fill_(~seen, _hidden(reading))
     if norm is not None:
         x *= norm
     return x.float()
+
+
+def _hidden(reading: Reading) -> float:
+    return torch.nan if reading == "score" else 0.0
 
 
 def _needs_mask(head: Head, rows: range, columns: range) -> bool:

@@ -3,7 +3,10 @@
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.backends.eager import Eager
 from attnscope.kernels.backends.flex import Flex
-from attnscope.kernels.backends.sdpa import SdpaCudnn, SdpaEfficient, SdpaFlash, SdpaMath
+from attnscope.kernels.backends.sdpa_cudnn import SdpaCudnn
+from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
+from attnscope.kernels.backends.sdpa_flash import SdpaFlash
+from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.errors import UnknownBackend
 

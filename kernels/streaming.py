@@ -15,6 +15,8 @@ from attnscope.kernels.scores import accumulation_dtype, scores, visible
 
 BLOCK_PAIRS = 1 << 18
 """Pairs of one block over all its heads: 1 MiB of float32, which the second-level cache holds."""
+LEAST_ROWS = 128
+"""Queries of one block, at least: with fewer, the calls cost more than the arithmetic."""
 BLOCK_KEYS = 1024
 """Keys of one block, where there are as many."""
 LOWEST_LOG, HIGHEST_LOG = -80.0, 88.0
@@ -134,6 +136,11 @@ class Segment:
     end: int
     masked: bool
 
+    def pieces(self, limit: int) -> Iterator["Segment"]:
+        """The segment in parts of at most `limit` keys."""
+        for at in range(self.start, self.end, limit):
+            yield Segment(start=at, end=min(at + limit, self.end), masked=self.masked)
+
 
 def segments(
     layer: Layer,
@@ -160,12 +167,7 @@ def segments(
     start, end = first_query + layer.query_offset, last_query + 1 + layer.query_offset
     spans = _clip(layer.pattern.key_spans(start, end, layer.key_length), keys)
     full = _clip(layer.pattern.full_key_spans(start, end, layer.key_length), keys) if apart else []
-    return [
-        Segment(start=at, end=min(at + limit, piece.end), masked=piece.masked)
-        for span in spans
-        for piece in _cut(span, full)
-        for at in range(piece.start, piece.end, limit)
-    ]
+    return [piece for span in spans for part in _cut(span, full) for piece in part.pieces(limit)]
 
 
 def _clip(spans: Spans, keys: range) -> list[tuple[int, int]]:

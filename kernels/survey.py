@@ -54,7 +54,7 @@ class Survey:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of what `_features` gives, in its order."""
+        """Names of what `worth` gives, in its order."""
         tokens = () if self._tokens_K is None else ("duplicate_token", "induction")
         windows = tuple(f"window_mass_{window}" for window in self._windows)
         return ("mass", "mean_distance", "sink_mass", "previous_token", *tokens, *windows)
@@ -122,7 +122,7 @@ class Survey:
             x_HRC.sub_(lse_HR[..., None]).add_(hidden_RC).clamp_(LOWEST_LOG, HIGHEST_LOG)
             weights_HRC = x_HRC.exp()
             log_HR += x_HRC.mul_(weights_HRC).sum(-1)
-            features_RFC = self._features(queries, keys)
+            features_RFC = self.worth(queries, keys)
             sums_RHF = sums_RHF + torch.bmm(
                 weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
             )
@@ -148,7 +148,7 @@ class Survey:
         )
         return values, visible_R
 
-    def _features(self, queries: slice, keys: range) -> Tensor:
+    def worth(self, queries: slice, keys: range) -> Tensor:
         """What a pair is worth to each diagnostic that is a sum: float32 `[R, F, C]`."""
         at_R1 = self._at_Q[queries, None]
         shape = (len(at_R1), len(self.features), len(keys))
@@ -160,7 +160,8 @@ class Survey:
         worth["sink_mass"].copy_(self._sink_K[keys.start : keys.stop].expand(shape[0], shape[2]))
         if self._tokens_K is not None:
             # A key follows an earlier occurrence exactly if the key before it is one.
-            same = self._same_before(queries, range(keys.start - 1, keys.stop))
+            every = range(keys.start - 1, keys.stop)
+            same = self._same_before(self._tokens_K, queries, every)
             worth["duplicate_token"].copy_(same[:, 1:])
             worth["induction"].copy_(same[:, :-1])
         near = self._near(queries, keys, 2)
@@ -176,10 +177,10 @@ class Survey:
         last = queries.stop + self._layer.query_offset + reach - 1 - keys.start
         return slice(min(max(first, 0), len(keys)), min(max(last, 0), len(keys)))
 
-    def _same_before(self, queries: slice, keys: range) -> Tensor:
+    def _same_before(self, tokens_K: Tensor, queries: slice, keys: range) -> Tensor:
         """Whether a key is an earlier occurrence of the query's token: bool `[R, C]`; no at −1."""
         key_C = torch.arange(keys.start, keys.stop, device=self._at_Q.device)
-        token_C = _taken(self._tokens_K, key_C, beyond=_NO_TOKEN)
+        token_C = _taken(tokens_K, key_C, beyond=_NO_TOKEN)
         same_RC = token_C == self._tokens_Q[queries, None]
         first_at = queries.start + self._layer.query_offset
         later = slice(min(max(first_at - keys.start, 0), len(keys)), None)

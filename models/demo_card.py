@@ -3,6 +3,7 @@
 Every figure of the card is measured here, on the weights that are being written.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -22,11 +23,16 @@ from attnscope.models.demo_scores import (
 
 CARD_SEED = 7
 TABLE_COLUMNS = ("induction", "previous_token", "sink", "local", "distance")
-LONG_SHAPES = {"random_shape": (8, 512), "periods": (32, 200), "text_shape": (2, 1024)}
+LONG = {"period": 200, "text_shape": (2, 1024)}
 
 
 def export(
-    model: PreTrainedModel, tokenizer: Tokenizer, *, log: Path, last: dict, out: Path
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    *,
+    log: Path,
+    out: Path,
+    remark: str = "",
 ) -> None:
     """Write weights, configuration, tokenizer, training log and card to ``out``.
 
@@ -34,8 +40,8 @@ def export(
         model: the trained model; it must run eager attention, so that its heads can be scored.
         tokenizer: its tokenizer.
         log: the run's JSON lines.
-        last: the last line of the log, as an object.
         out: a folder; made where it is missing, and written over where it is not.
+        remark: what the card should say of this run in particular.
     """
     out.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(
@@ -44,7 +50,10 @@ def export(
     model.save_pretrained(out)
     save_tokenizer(tokenizer, out)
     shutil.copyfile(log, out / "training_log.jsonl")
-    (out / "README.md").write_text(card(model, tokenizer, last), encoding="utf-8")
+    for path in out.iterdir():
+        path.chmod(0o644)  # the weights are written for their owner alone
+    last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    (out / "README.md").write_text(card(model, tokenizer, last, remark), encoding="utf-8")
 
 
 def score_table(scores: HeadScores) -> str:
@@ -75,10 +84,10 @@ def perplexity_by_position(model: PreTrainedModel, tokenizer: Tokenizer) -> list
     ]
 
 
-def card(model: PreTrainedModel, tokenizer: Tokenizer, last: dict) -> str:
-    """The model card, measured on ``model``."""
+def card(model: PreTrainedModel, tokenizer: Tokenizer, last: dict, remark: str = "") -> str:
+    """The model card, measured on ``model``; ``last`` is the last line of its training log."""
     scores = head_scores(model, tokenizer, seed=CARD_SEED)
-    long = head_scores(model, tokenizer, seed=CARD_SEED, **LONG_SHAPES)
+    long = head_scores(model, tokenizer, seed=CARD_SEED, **LONG)
     text_BT = held_out_text(tokenizer, rows=8, length=256, seed=CARD_SEED)
     unigram = unigram_loss(tokenizer, text_BT)
     config = model.config
@@ -99,7 +108,7 @@ def card(model: PreTrainedModel, tokenizer: Tokenizer, last: dict) -> str:
         tokens=last["tokens"],
         steps=last["step"],
         minutes=last["seconds"] / 60,
-        text_loss=scores.text_loss,
+        remark=remark,
         perplexity=_exp(scores.text_loss),
         unigram=_exp(unigram),
         random_perplexity=_exp(scores.random_loss),
@@ -140,17 +149,17 @@ pipeline_tag: text-generation
 
 A small language model whose attention heads show what people come to see: heads that look at the
 token before, heads that find what followed the last time (induction), heads that rest on the first
-token (sinks), heads that stay near. It was trained for Attnscope by Attnscope's own script on text
-of Attnscope's own generator. Nothing was planted in its weights, and no attention was supervised:
-the only loss is the prediction of the next token.
+token (sinks), heads that stay near. It was trained for Attnscope by Attnscope's own script on the
+text of Attnscope's own generator. Nothing was planted in its weights, and no attention was
+supervised: the only loss is the prediction of the next token.
 
 ## Architecture
 
 Qwen3 as transformers ships it: {parameters:,} parameters in float32, {layers} layers, hidden size
-{hidden}, {heads} query heads and {kv_heads} key/value heads of {head_dim} dimensions with RMS norms on
-queries and keys, gated feed-forward of {ffn}, tied embeddings, rotary positions, context {context}.
-The tokenizer is a byte-level BPE of {vocabulary} entries with single digits; it puts `<|begin|>` before
-every text.
+{hidden}, {heads} query heads and {kv_heads} key/value heads of {head_dim} dimensions, biases and
+RMS norms on queries and keys, gated feed-forward of {ffn}, tied embeddings, rotary positions,
+context {context}. The tokenizer is a byte-level BPE of {vocabulary} entries with single digits; it
+puts `<|begin|>` before every text.
 
 ## Data and curriculum
 
@@ -159,16 +168,17 @@ Stories, dialogue, letters, songs, recipes, inventories, small programs and sums
 each document from syllables, so they cost several tokens and can only be predicted by copying;
 questions, refrains and whole sentences come back. All sums are right.
 
-Beside the text stand repeated random tokens. The run begins with 90 % of these in short segments
-(periods of 6 to 22 tokens in sequences of 64); from 10 % to 35 % of the budget their share falls to
-20 %, where it stays, while periods grow to 128 tokens and sequences to 256. Text comes in sequences of
-256 tokens, later also 1024 and 2048. The first copy of a random segment is not a training target.
+Beside the text stand repeated random tokens: 80 % of all batches until a tenth of the budget is
+spent, then falling to 18 % at 35 % of it, where they stay. Meanwhile the segments grow from 4-16
+tokens out of 256 common ones to 16-127 out of all. Text comes in sequences of 256 tokens, later
+also of 1024 and 2048. The first copy of a random segment is not a training target.
 
-Optimizer: Muon on the matrices of the layers, AdamW on embeddings and norms; constant learning rate,
-then linear decay to zero over the last quarter.
+Optimizer: Muon on the matrices of the layers, AdamW on the rest; constant learning rate, then
+linear decay to zero over the last quarter.
 
-Tokens seen: {tokens:,} in {steps:,} steps and {minutes:.0f} minutes, on a CPU with two cores that it
-shared with other work. `training_log.jsonl` has the losses and best heads on the way.
+Tokens seen: {tokens:,} in {steps:,} steps and {minutes:.0f} minutes, on a CPU with two cores that
+it shared with other work. `training_log.jsonl` has the losses and the best heads on the way.
+{remark}
 
 ## Measured on held-out text and held-out random tokens
 
@@ -176,7 +186,7 @@ shared with other work. `training_log.jsonl` has the losses and best heads on th
 | --- | ---: |
 | text, 256 tokens | {perplexity:.2f} |
 | the same text by token frequencies alone | {unigram:.1f} |
-| repeated random tokens, from the second copy on | {random_perplexity:.2f} |
+| random tokens said twice, the second time | {random_perplexity:.2f} |
 
 Perplexity on held-out text by position, in packed sequences of 2048 tokens:
 
@@ -190,34 +200,35 @@ The strongest heads:
 
 ## Every head
 
-* **induction**: mean weight from a position in the second or a later copy of a random segment
-  (periods 6 to 22, 64 tokens) to the token after the previous occurrence of its own token.
+* **induction**: mean weight from a position in the second copy of 32 random tokens to the token
+  after the first occurrence of its own token.
 * **previous token**: mean weight on the key just before the query, on held-out text.
 * **sink**: mean weight on the first token, on held-out text, over queries {local_keys} and later.
-* **local**: mean weight on the last {local_keys} keys, the query's own included, over the same queries.
-* **distance**: mean distance from query to key, in tokens.
+* **local**: mean weight on the last {local_keys} keys, the query's own included, over the same
+  queries.
+* **distance**: mean distance from query to key, in tokens, over the same queries.
 
 {table}
 
 ## The same, longer
 
-Random segments of 32 to 200 tokens in sequences of 512, and text of 1024 tokens:
+200 random tokens said twice, and text of 1024 tokens:
 
 {long_table}
 
 ## How to make it again
 
-    python -m attnscope.models.demo_training --out assets/demo_model --minutes 102
+    python -m attnscope.models.demo_training --out assets/demo_model --minutes {minutes:.0f}
 
-A budget in minutes depends on the machine's speed; `--tokens {tokens}` follows the curriculum by
-tokens instead, and then the same versions of PyTorch and tokenizers on the same machine repeat a run
-to the bit.
+A budget in minutes depends on the machine's speed. With `--tokens {tokens}` the curriculum follows
+tokens instead, and the same versions of PyTorch and tokenizers on the same machine repeat a run to
+the bit.
 
 ## Limits
 
-It knows nothing about the world: its villages, sayings and people are invented, its English is that of
-a few hundred sentence patterns, its sums stay small. It is made for looking at attention, and for
-nothing else.
+It knows nothing about the world: its villages, sayings and people are invented, its English is
+that of a few hundred sentence patterns, its sums stay small. It is made for looking at attention,
+and for nothing else.
 
 ## Licence
 

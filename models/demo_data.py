@@ -81,16 +81,17 @@ class Mixture:
     random_share: float
     random_ids: tuple[int, int]
     random_length: int
-    max_period: int
+    periods: tuple[int, int]
     text_lengths: dict[int, float]
 
 
 def mixture(progress: float, vocabulary: int) -> Mixture:
     """The curriculum at ``progress`` in [0, 1].
 
-    First almost nothing but short repeated random segments of 256 common tokens, on which previous-token heads and then
-    induction heads pay at once; then text takes over while periods and sequences grow. Repeated
-    random segments never vanish, so that nothing is forgotten.
+    First mostly short repeated random segments of 256 common tokens, on which previous-token heads
+    and then induction heads pay at once; then text takes over while the segments come to use all
+    tokens and grow, the shortest too, so that generated text does not fall into short loops.
+    Repeated random segments never vanish, so that nothing is forgotten.
     """
     ramp = min(max((progress - 0.10) / 0.25, 0.0), 1.0)
     lengths = {256: 1.0}
@@ -98,11 +99,12 @@ def mixture(progress: float, vocabulary: int) -> Mixture:
         lengths = {256: 0.8, 1024: 0.2}
     if progress > 0.70:
         lengths = {256: 0.6, 1024: 0.25, 2048: 0.15}
+    longest = round(16 + 111 * ramp)
     return Mixture(
-        random_share=0.8 - 0.6 * ramp,
+        random_share=0.8 - 0.62 * ramp,
         random_ids=(round(258 - 256 * ramp), round(514 + (vocabulary - 514) * ramp)),
-        random_length=64 if progress < 0.15 else 256,
-        max_period=round(16 + 112 * ramp),
+        random_length=64 if longest < 32 else 256,
+        periods=(round(4 + 12 * ramp), longest),
         text_lengths=lengths,
     )
 
@@ -136,7 +138,7 @@ def random_batch(now: Mixture, *, tokens: int, seed: int) -> Batch:
     tokens_BT, period_B = repeated_tokens(
         rows=tokens // length,
         length=length,
-        periods=(4, min(now.max_period, length // 2 - 1)),
+        periods=now.periods,
         ids=now.random_ids,
         generator=generator,
     )

@@ -15,17 +15,19 @@ from transformers import PreTrainedModel
 from attnscope.models.demo_data import SPECIAL_TOKENS, repeated_tokens, text_rows
 
 LOCAL_KEYS = 8
+RANDOM_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadScores:
     """Diagnostics of every head, each float32 ``[L, H]``, and how well the model predicts.
 
-    ``induction`` is the mean weight from a position in the second or a later copy of a random
-    segment to the token after the previous occurrence of its own token; ``previous_token`` the mean
-    weight on the key before the query; ``sink`` the mean weight on the first token; ``local`` the
-    mean weight on the last eight keys, the query's own included; ``distance`` the mean distance
-    from query to key in tokens. The last four are measured on held-out text.
+    ``induction`` is the mean weight, on random tokens said twice, from a position in the second
+    copy to the token after its own token's first occurrence (C. Olsson et al., "In-context
+    learning and induction heads", 2022, where it is called prefix matching); ``previous_token``
+    the mean weight on the key before the query; ``sink`` the mean weight on the first token;
+    ``local`` the mean weight on the last eight keys, the query's own included; ``distance`` the
+    mean distance from query to key in tokens. The last four are measured on held-out text.
     """
 
     induction: Tensor
@@ -56,9 +58,8 @@ def head_scores(
     tokenizer: Tokenizer,
     *,
     seed: int = 7,
-    periods: tuple[int, int] = (6, 22),
+    period: int = 32,
     ids: tuple[int, int] | None = None,
-    random_shape: tuple[int, int] = (16, 64),
     text_shape: tuple[int, int] = (8, 256),
 ) -> HeadScores:
     """Measure every head on held-out repeated random tokens and held-out text.
@@ -67,28 +68,24 @@ def head_scores(
         model: a causal language model that runs eager attention.
         tokenizer: its tokenizer.
         seed: of the held-out documents (an odd seed of the generator) and of the random tokens.
-        periods: shortest and longest random segment, in tokens.
+        period: length of the random segment, in tokens; it stands twice in each of 16 sequences.
         ids: first token id and one past the last, for random tokens; all but the special ones.
-        random_shape: rows and length of the random sequences.
         text_shape: rows and length of the text sequences.
     """
-    rows, length = random_shape
-    tokens_BT, period_B = repeated_tokens(
-        rows=rows,
-        length=length,
-        periods=periods,
+    tokens_BT, _ = repeated_tokens(
+        rows=RANDOM_ROWS,
+        length=2 * period + 1,
+        periods=(period, period),
         ids=ids or (SPECIAL_TOKENS, tokenizer.get_vocab_size()),
         generator=torch.Generator().manual_seed(1_000_000_007 + seed),
     )
     weights_LBHQK, logits = attention_of(model, tokens_BT)
-    query = torch.arange(length)
-    repeats_BQ = query[None, :] > period_B[:, None]  # position 0 is BEGIN
-    key_BQ = (query[None, :] - period_B[:, None] + 1).clamp(min=0)
-    index = key_BQ[None, :, None, :, None].expand(*weights_LBHQK.shape[:4], 1)
-    hit_LBHQ = weights_LBHQK.gather(-1, index)[..., 0] * repeats_BQ[None, :, None, :]
-    induction = hit_LBHQ.sum(dim=(1, 3)) / repeats_BQ.sum()
-    predicted = repeats_BQ[:, :-1]
-    random_loss = functional.cross_entropy(logits[:, :-1][predicted], tokens_BT[:, 1:][predicted])
+    second = slice(period + 1, 2 * period + 1)  # position 0 is BEGIN
+    # The diagonal of queries q and keys q - period + 1.
+    induction = weights_LBHQK[..., second, 2:].diagonal(0, 3, 4).mean(dim=(1, 3))
+    random_loss = functional.cross_entropy(
+        logits[:, second][:, :-1].flatten(0, 1), tokens_BT[:, second][:, 1:].flatten()
+    )
 
     text_BT = held_out_text(tokenizer, rows=text_shape[0], length=text_shape[1], seed=seed)
     weights_LBHQK, logits = attention_of(model, text_BT)

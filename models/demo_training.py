@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -115,7 +116,6 @@ def new_model(plan: Plan) -> Qwen3ForCausalLM:
         bos_token_id=demo_data.BEGIN_ID,
         eos_token_id=demo_data.END_ID,
         pad_token_id=demo_data.END_ID,
-        attn_implementation="sdpa",
     )
     model = Qwen3ForCausalLM(config)
     with torch.no_grad():
@@ -179,7 +179,7 @@ class Run:
         self.tokenizer = tokenizer_for(plan, work)
         self.model = new_model(plan)
         self.optimizers = optimizers_for(self.model, plan)
-        self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self._base_rates = [float(one.param_groups[0]["lr"]) for one in self.optimizers]
         if self.checkpoint.exists():
             self._resume()
 
@@ -263,10 +263,10 @@ class Run:
         eager.load_state_dict(self.model.state_dict())
         return eager.eval()
 
-    def export(self, out: Path) -> None:
-        """Write the model as it stands to ``out``, with its card."""
-        last = json.loads(self.log.read_text(encoding="utf-8").splitlines()[-1])
-        demo_card.export(self.eager_model(), self.tokenizer, log=self.log, last=last, out=out)
+    def export(self, out: Path, remark: str = "") -> None:
+        """Write the model as it stands to ``out``, with its card and what it should remark."""
+        model = self.eager_model()
+        demo_card.export(model, self.tokenizer, log=self.log, out=out, remark=remark)
 
     def measure(self) -> None:
         """Score the heads, append a line to the log, and save a checkpoint."""
@@ -335,15 +335,14 @@ def main(arguments: list[str] | None = None) -> None:
     budget.add_argument("--tokens", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--remark", default="", help="a sentence on this run, for the card")
     options = parser.parse_args(arguments)
     plan = Plan(minutes=options.minutes, tokens=options.tokens, seed=options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
     (options.work / "rendezvous").unlink(missing_ok=True)
     tokenizer_for(plan, options.work)  # before the workers start, so that all read the same one
-    torch.multiprocessing.spawn(
-        work_in, args=(options.workers, plan, options.work), nprocs=options.workers
-    )
-    Run(plan, options.work).export(options.out)
+    spawn(work_in, args=(options.workers, plan, options.work), nprocs=options.workers)
+    Run(plan, options.work).export(options.out, options.remark)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
+from streamlit.components.v2 import component
+
+from attnscope.app.state import new_report
 
 STATIC = Path(__file__).with_name("static")
+STYLES = ("inspector.css", "tokens.css", "map.css", "panel.css")
 ENTRY = """
 const home = new URL("/attnscope/static/inspector.js", window.location.origin);
 let viewer = null;
@@ -33,9 +36,9 @@ View = dict[str, Any]
 
 @functools.cache
 def _component() -> Callable[..., Any]:
-    return st.components.v2.component(
+    return component(
         "attnscope_inspector",
-        css=(STATIC / "inspector.css").read_text(encoding="utf-8"),
+        css="\n".join((STATIC / name).read_text(encoding="utf-8") for name in STYLES),
         js=ENTRY,
         isolate_styles=False,
     )
@@ -49,14 +52,16 @@ def clipped(view: Mapping[str, Any], summary: Mapping[str, Any]) -> View:
         summary: The capture's summary, as `/attnscope/captures/{id}` gives it.
 
     Returns:
-        The view with its layer, head and prompt in range.
+        The view with its layer, head and prompt in range; without a layer and a head, it stays so
+        and the browser opens the head that says most.
     """
     layers, sequences = summary.get("layers") or [], summary.get("sequences") or []
     out = dict(view)
     if not layers or not sequences:
         return out
-    out["layer"] = _in_range(view.get("layer"), len(layers))
-    out["head"] = _in_range(view.get("head"), int(layers[out["layer"]]["heads"]))
+    if view.get("layer") is not None or view.get("head") is not None:
+        out["layer"] = _in_range(view.get("layer"), len(layers))
+        out["head"] = _in_range(view.get("head"), int(layers[out["layer"]]["heads"]))
     out["sequence"] = _in_range(view.get("sequence"), len(sequences))
     return out
 
@@ -93,7 +98,7 @@ def inspector(
         The view as the visitor left it, once for each report; None when there is nothing new, so
         that an old report never undoes what the page itself decided since.
     """
-    report = _new_report(key)
+    report = new_report(key)
     # The viewer gets its own report back in the same run: what Python holds and what it sent last
     # are then one, and any later difference is a decision of the page.
     wanted = {**(view or {}), **(report or {})}
@@ -109,16 +114,6 @@ def inspector(
         on_run_again_change=on_run_again or _nothing,
     )
     return report
-
-
-def _new_report(key: str) -> View | None:
-    """The component's state, unless it was seen before: Streamlit gives it again at each run."""
-    state, seen = st.session_state.get(key) or {}, f"{key}-turn"
-    report = state.get("view")
-    if report is None or report.get("turn") == st.session_state.get(seen):
-        return None
-    st.session_state[seen] = report.get("turn")
-    return {name: value for name, value in report.items() if name != "turn"}
 
 
 def _nothing() -> None:

@@ -16,7 +16,7 @@ log = logging.getLogger("attnscope.pages")
 def notice(told: Notice) -> None:
     """Draw one notice; its text is shown as text, whatever it holds."""
     remedy = f" <span>{html.escape(told.remedy)}</span>" if told.remedy else ""
-    code = f" <code>{html.escape(told.reference)}</code>" if told.reference else ""
+    code = f" <code>reference {html.escape(told.reference)}</code>" if told.reference else ""
     role = "status" if told.kind == "told" else "alert"
     st.html(
         f'<div class="pg-told pg-{told.kind}" role="{role}">'
@@ -31,7 +31,7 @@ def unexpected(error: BaseException) -> Notice:
     return Notice(
         kind="failed",
         message="This page met an error of its own; what you see may be incomplete.",
-        remedy="Reload it. If it happens again, report this code with the log:",
+        remedy="Reload it. If it happens again, report this code with the log.",
         reference=reference,
     )
 

@@ -63,7 +63,7 @@ def summary(arguments: Arguments, context: Context) -> Answer:
 
 def describe(capture_id: str, capture: "Capture") -> Answer:
     """The summary that the page draws itself from."""
-    next_tokens = capture.next_tokens or (None,) * len(capture.tokens)
+    likely = capture.next_tokens
     return {
         "id": capture_id,
         "model": capture.title,
@@ -79,7 +79,7 @@ def describe(capture_id: str, capture: "Capture") -> Answer:
                 "length": len(capture.tokens[i]),
                 "tokens": list(capture.tokens[i]),
                 "words": list(capture.words[i]),
-                "next_tokens": next_tokens[i] and [[token, p] for token, p in next_tokens[i]],
+                "next_tokens": None if likely is None else [[token, p] for token, p in likely[i]],
             }
             for i in range(len(capture.tokens))
         ],

@@ -87,7 +87,7 @@ class Context:
 
         def callback(share: float, words: str = "") -> None:
             told = words[:1].upper() + words[1:] or step
-            self.progress(start + (end - start) * share, told, total=total, unit=unit)
+            self.progress(start * (1 - share) + end * share, told, total=total, unit=unit)
 
         return callback
 

@@ -30,7 +30,7 @@ class Saved(Protocol):
         """Bytes of its tensors."""
         ...
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> object:
         """Write it into a folder."""
         ...
 

@@ -69,23 +69,23 @@ async def ask_while_watched(
     """
     abandoned = threading.Event()
     question = partial(engine().ask, method, arguments, timeout_s=timeout_s, abandoned=abandoned)
+    outcome: list[dict[str, Any] | errors.AttnscopeError] = []
     async with anyio.create_task_group() as group:
         group.start_soon(_watch, request, abandoned)
-        # Errors come back as values, for the group would wrap what is raised inside it.
-        answer, error = await anyio.to_thread.run_sync(_outcome, question, limiter=_LONG_THREADS)
+        # An error comes back as a value, for the group would wrap what is raised inside it.
+        outcome.append(await anyio.to_thread.run_sync(_outcome, question, limiter=_LONG_THREADS))
         group.cancel_scope.cancel()
-    if error is not None:
-        raise error
+    answer = outcome[0]
+    if isinstance(answer, errors.AttnscopeError):
+        raise answer
     return answer
 
 
-def _outcome(
-    question: Callable[[], dict[str, Any]],
-) -> tuple[dict[str, Any], errors.AttnscopeError | None]:
+def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any] | errors.AttnscopeError:
     try:
-        return question(), None
+        return question()
     except errors.AttnscopeError as error:
-        return {}, error
+        return error
 
 
 async def _watch(request: Request, abandoned: threading.Event) -> None:

@@ -36,7 +36,7 @@ class Exports:
 
     async def export(self, request: Request) -> Response:
         """`GET /attnscope/captures/{id}/export`: one chart or its data as an attachment."""
-        given = Parameters(request.query_params)
+        given = Parameters(request)
         what, form = given.choice("what", *WHAT), given.choice("format", *MEDIA_TYPES)
         view = _view(given)
         capture = capture_id(request.path_params)

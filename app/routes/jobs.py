@@ -20,7 +20,7 @@ async def health(request: Request) -> Response:
 
 async def status(request: Request) -> Response:
     """`GET /attnscope/jobs/{id}`: the job's snapshot and its events; `after` leaves out the older ones."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     after = given.integer("after", 0)
     given.done()
     found = await in_thread(engine().status, request.path_params["id"])

@@ -19,14 +19,14 @@ _KEEP = "private, max-age=3600"  # a capture never changes
 
 async def summary(request: Request) -> Response:
     """`GET /attnscope/captures/{id}`."""
-    Parameters(request.query_params).done()
+    Parameters(request).done()
     answer = await ask("summary", {"capture": capture_id(request.path_params)})
     return JSONResponse(answer, headers={"Cache-Control": _KEEP})
 
 
 async def attention_map(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/map`: a rectangle of one head, at most 512 × 512 cells."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = _head(request, given)
     for name in ("q0", "q1", "k0", "k1"):
         if (value := given.optional(name)) is not None:
@@ -43,7 +43,7 @@ async def attention_map(request: Request) -> Response:
 
 async def row(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/row`: what one query reads."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {**_head(request, given), "query": given.integer("query")}
     given.done()
     return await _numbers(request, "row", arguments)
@@ -51,7 +51,7 @@ async def row(request: Request) -> Response:
 
 async def column(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/column`: who reads one key."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {**_head(request, given), "key": given.integer("key")}
     given.done()
     return await _numbers(request, "column", arguments)
@@ -59,7 +59,7 @@ async def column(request: Request) -> Response:
 
 async def overview(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/overview`: every head as a thumbnail."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {
         "capture": capture_id(request.path_params),
         "sequence": given.integer("sequence", 0),
@@ -72,7 +72,7 @@ async def overview(request: Request) -> Response:
 
 async def diagnostics(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/diagnostics`: every diagnostic of every head."""
-    given = Parameters(request.query_params)
+    given = Parameters(request)
     arguments = {
         "capture": capture_id(request.path_params),
         "sequence": given.integer("sequence", 0),

@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
 
 _INTEGER = re.compile(r"[0-9]{1,9}")
@@ -13,8 +16,8 @@ _CAPTURE = re.compile(r"[0-9a-f]{32}")
 class Parameters:
     """Reads one request's query; call `done` last, so that a misspelt name does not pass unseen."""
 
-    def __init__(self, query: Mapping[str, str]) -> None:
-        self._query = query
+    def __init__(self, request: Request) -> None:
+        self._query = QueryParams(request.scope["query_string"])
         self._read: set[str] = set()
 
     def integer(self, name: str, default: int | None = None, *, least: int = 0) -> int:
@@ -36,6 +39,10 @@ class Parameters:
         if text not in options:
             raise InvalidCall(f"{name} must be one of {', '.join(options)}, got {text[:40]!r}.")
         return text
+
+    def has(self, name: str) -> bool:
+        """Whether the parameter is given, whatever its value."""
+        return name in self._query
 
     def optional(self, name: str) -> int | None:
         """A whole number, or None when the parameter is not given."""

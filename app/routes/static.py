@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from attnscope.app.routes.answering import guarded, in_thread
+from attnscope.app.routes.parameters import Parameters
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 OURS = Path(__file__).resolve().parents[1] / "components" / "static"
@@ -35,7 +36,7 @@ async def static(request: Request) -> Response:
         return JSONResponse({"error": "There is no such file.", "remedy": ""}, 404)
     stat = path.stat()
     file = await in_thread(_read, path, stat.st_mtime_ns, stat.st_size)
-    keep = "public, max-age=31536000, immutable" if "v" in request.query_params else "no-cache"
+    keep = "public, max-age=31536000, immutable" if Parameters(request).has("v") else "no-cache"
     headers = {"ETag": file.tag, "Cache-Control": keep, "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == file.tag:
         return Response(status_code=304, headers=headers)

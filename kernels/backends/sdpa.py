@@ -30,7 +30,6 @@ MASK_LIMIT_BYTES = 256 * 2**20
 """Larger explicit masks are refused: a mask of n² numbers undoes what a flash kernel is for."""
 
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/"
-_MASK_ALIGNMENT = 16
 
 
 class Sdpa(Backend):
@@ -114,14 +113,21 @@ class Sdpa(Backend):
             flops=attention_flops(call, pairs),
             bytes_read=read + mask,
             bytes_written=written + lse_bytes(call),
-            workspace_bytes=lse_bytes(call) + mask + mask // call.torch_dtype.itemsize,
+            workspace_bytes=mask
+            # The booleans that the mask is made of are gone when the kernel starts.
+            + max(mask // call.torch_dtype.itemsize, lse_bytes(call) + self._tile_bytes(call)),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones where the pattern is full or "
                 "causal, n_q·n_k where it goes in as a mask; reads q, k, v once at best; holds "
-                "B·H·n_q·4 of log-sum-exp, and the mask where there is one: n_q·n_k·(s + 1), "
-                "B times with padding"
+                "B·H·n_q·4 of log-sum-exp, on a CPU one tile of scores a thread, and the mask "
+                "where there is one: n_q·n_k·s, B times with padding"
             ),
         )
+
+    def _tile_bytes(self, call: AttentionCall) -> int:
+        """What the kernel holds in device memory while it runs; on CUDA, registers do."""
+        del call
+        return 0
 
     def _attend(
         self,
@@ -140,9 +146,9 @@ class Sdpa(Backend):
         out_BHQD, lse_BHQ = self._kernel(q_BHQD, k_BGKD, v_BGKD, mask_BHQK, causal, call)
         if mask_BHQK is not None:
             blind_BHQ = _blind(mask_BHQK, call.query_length, causal=causal)
-            out_BHQD = out_BHQD.masked_fill(blind_BHQ[..., None], 0.0)
+            out_BHQD = out_BHQD.masked_fill_(blind_BHQ[..., None], 0.0)
             # Some kernels leave 0 there, which would be a denominator of 1.
-            lse_BHQ = None if lse_BHQ is None else lse_BHQ.masked_fill(blind_BHQ, -torch.inf)
+            lse_BHQ = None if lse_BHQ is None else lse_BHQ.masked_fill_(blind_BHQ, -torch.inf)
         return join_sinks(AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ), sinks_H)
 
     @abstractmethod
@@ -158,206 +164,29 @@ class Sdpa(Backend):
         """The output and the log-sum-exp; `mask_BHQK` is added to the scores, and broadcasts."""
 
 
-class SdpaMath(Sdpa):
-    """PyTorch's composition of matmul, softmax, matmul: any shape, n² memory."""
-
-    name = "sdpa_math"
-    title = "SDPA math"
-    gives_lse = False
-    devices = ("cpu", "cuda", "mps")
-    mask_devices = devices
-
-    def _refuses_shape(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        del device
-        if call.has_sinks:
-            return Refusal(
-                reason="it gives no log-sum-exp for the sinks to join",
-                remedy="Use eager, sdpa_flash or tiled.",
-            )
-        return None
-
-    def _refuses_mask(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        # It holds every score anyway.
-        del call, device
-
-    def cost(self, call: AttentionCall) -> Cost:
-        """See `Backend.cost`."""
-        pairs = call.query_length * call.key_length
-        scores = call.batch * call.query_heads * pairs
-        wide = 8 if call.dtype == "float64" else 4
-        keys = call.batch * call.query_heads * call.key_length
-        repeated = keys * (call.head_dim + call.value_dim) if call.group_size > 1 else 0
-        mask = self.mask_bytes(call, torch.device("cpu"))
-        read, written = io_bytes(call)
-        return Cost(
-            flops=attention_flops(call, pairs),
-            bytes_read=read + mask + 2 * scores * wide,
-            bytes_written=written + 2 * scores * wide,
-            workspace_bytes=(2 * scores + repeated) * wide + mask,
-            formula=(
-                "FLOP 2·B·H·n_q·n_k·(D + D_v), hidden pairs included; holds scores and "
-                "probabilities in float32, 2·B·H·n_q·n_k·4, k and v once for each query head, and "
-                "the mask; reads and writes both, 4·B·H·n_q·n_k·4"
-            ),
-        )
-
-    def _kernel(
-        self,
-        q_BHQD: Tensor,
-        k_BGKD: Tensor,
-        v_BGKD: Tensor,
-        mask_BHQK: Tensor | None,
-        causal: bool,
-        call: AttentionCall,
-    ) -> tuple[Tensor, Tensor | None]:
-        out_BHQD, _ = torch.ops.aten._scaled_dot_product_attention_math(
-            q_BHQD,
-            k_BGKD,
-            v_BGKD,
-            mask_BHQK,
-            0.0,
-            causal,
-            scale=call.scale,
-            enable_gqa=call.group_size > 1,
-        )
-        return out_BHQD, None
-
-
-class SdpaEfficient(Sdpa):
-    """PyTorch's memory-efficient attention (the kernel of xFormers, arXiv 2112.05682)."""
-
-    name = "sdpa_efficient"
-    title = "SDPA memory-efficient"
-    devices = ("cuda",)
-    mask_devices = devices
-
-    def _refuses_shape(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        del device
-        if call.dtype == "float64":
-            return _refuses_dtype(call, "float32, float16 and bfloat16")
-        if call.group_size > 1:
-            return Refusal(
-                reason=f"the kernel needs a key head for each query head, and {call.query_heads} "
-                f"query heads share {call.kv_heads}",
-                remedy="Use sdpa_flash, flex or tiled, which never repeat k and v.",
-            )
-        multiple = 4 if call.dtype == "float32" else 8
-        return _refuses_multiple(call, multiple)
-
-    def _kernel(
-        self,
-        q_BHQD: Tensor,
-        k_BGKD: Tensor,
-        v_BGKD: Tensor,
-        mask_BHQK: Tensor | None,
-        causal: bool,
-        call: AttentionCall,
-    ) -> tuple[Tensor, Tensor | None]:
-        if mask_BHQK is not None:
-            mask_BHQK = _aligned(mask_BHQK).expand(
-                call.batch, call.query_heads, call.query_length, call.key_length
-            )
-        out_BHQD, lse_BHQ = torch.ops.aten._scaled_dot_product_efficient_attention(
-            q_BHQD, k_BGKD, v_BGKD, mask_BHQK, True, 0.0, causal, scale=call.scale
-        )[:2]
-        # The kernel rounds the number of queries up to a multiple of 32.
-        return out_BHQD, lse_BHQ[..., : call.query_length]
-
-
-class SdpaFlash(Sdpa):
-    """PyTorch's flash attention: FlashAttention-2 on CUDA, a kernel of its own on the CPU."""
-
-    name = "sdpa_flash"
-    title = "SDPA flash"
-    devices = ("cpu", "cuda")
-    mask_devices = ("cpu",)
-    flag_joins_mask = True
-
-    def _refuses_shape(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        if call.value_dim != call.head_dim:
-            return Refusal(
-                reason=f"the kernel needs values as wide as keys, and they are {call.value_dim} "
-                f"and {call.head_dim} wide",
-                remedy="Use sdpa_math, flex or tiled.",
-            )
-        return None if device.type == "cpu" else _refuses_half_precision(call, widest=256)
-
-    def causal_flag(self, call: AttentionCall, device: torch.device) -> bool:
-        """See `Sdpa.causal_flag`; on CUDA the flag aligns the last query with the last key."""
-        from_zero = device.type == "cpu"
-        offset = 0 if from_zero else call.key_length - call.query_length
-        return call.query_offset == offset and is_causal(call)
-
-    def _kernel(
-        self,
-        q_BHQD: Tensor,
-        k_BGKD: Tensor,
-        v_BGKD: Tensor,
-        mask_BHQK: Tensor | None,
-        causal: bool,
-        call: AttentionCall,
-    ) -> tuple[Tensor, Tensor | None]:
-        if q_BHQD.device.type == "cpu":
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q_BHQD, k_BGKD, v_BGKD, 0.0, causal, attn_mask=mask_BHQK, scale=call.scale
-            )
-        return torch.ops.aten._scaled_dot_product_flash_attention(
-            q_BHQD, k_BGKD, v_BGKD, 0.0, causal, False, scale=call.scale
-        )[:2]
-
-
-class SdpaCudnn(Sdpa):
-    """PyTorch's route to cuDNN's fused attention."""
-
-    name = "sdpa_cudnn"
-    title = "SDPA cuDNN"
-    devices = ("cuda",)
-    mask_devices = ()
-
-    def _refuses_shape(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        del device
-        return _refuses_half_precision(call, widest=128)
-
-    def causal_flag(self, call: AttentionCall, device: torch.device) -> bool:
-        """See `Sdpa.causal_flag`; only where both corners align."""
-        square = call.query_length == call.key_length
-        return square and super().causal_flag(call, device)
-
-    def _kernel(
-        self,
-        q_BHQD: Tensor,
-        k_BGKD: Tensor,
-        v_BGKD: Tensor,
-        mask_BHQK: Tensor | None,
-        causal: bool,
-        call: AttentionCall,
-    ) -> tuple[Tensor, Tensor | None]:
-        out_BHQD, lse_BHQ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            q_BHQD, k_BGKD, v_BGKD, mask_BHQK, True, 0.0, causal, False, scale=call.scale
-        )[:2]
-        return out_BHQD, lse_BHQ.reshape(out_BHQD.shape[:3])
-
-
-def _refuses_half_precision(call: AttentionCall, *, widest: int) -> Refusal | None:
+def refuses_half_precision(call: AttentionCall, *, widest: int) -> Refusal | None:
+    """What a kernel for 16-bit numbers on tensor cores cannot take."""
     if call.dtype not in ("float16", "bfloat16"):
-        return _refuses_dtype(call, "float16 and bfloat16")
+        return refuses_dtype(call, "float16 and bfloat16")
     if max(call.head_dim, call.value_dim) > widest:
         return Refusal(
             reason=f"the kernel's heads are at most {widest} wide, and the call's are "
             f"{max(call.head_dim, call.value_dim)}",
             remedy="Use sdpa_efficient, sdpa_math or tiled.",
         )
-    return _refuses_multiple(call, 8)
+    return refuses_multiple(call, 8)
 
 
-def _refuses_dtype(call: AttentionCall, taken: str) -> Refusal:
+def refuses_dtype(call: AttentionCall, taken: str) -> Refusal:
+    """The refusal of a dtype that is not among those taken."""
     return Refusal(
         reason=f"the kernel computes in {taken}, and the call is in {call.dtype}",
         remedy="Load the model in bfloat16, or use sdpa_math or tiled.",
     )
 
 
-def _refuses_multiple(call: AttentionCall, multiple: int) -> Refusal | None:
+def refuses_multiple(call: AttentionCall, multiple: int) -> Refusal | None:
+    """What a kernel that loads several numbers at once cannot take."""
     if call.head_dim % multiple == 0 and call.value_dim % multiple == 0:
         return None
     return Refusal(
@@ -385,8 +214,8 @@ def _mask(
     else:
         return None
     seen_BHQK = seen_QK if seen_QK.ndim == 4 else seen_QK[None, None]
-    zeros_BHQK = torch.zeros(seen_BHQK.shape, dtype=call.torch_dtype, device=device)
-    return zeros_BHQK.masked_fill_(~seen_BHQK, -torch.inf)
+    zero = torch.zeros((), dtype=call.torch_dtype, device=device)
+    return torch.where(seen_BHQK, zero, -torch.inf)
 
 
 def _blind(mask_BHQK: Tensor, query_length: int, *, causal: bool) -> Tensor:
@@ -396,10 +225,3 @@ def _blind(mask_BHQK: Tensor, query_length: int, *, causal: bool) -> Tensor:
     highest_B1K = mask_BHQK[:, :, 0].cummax(dim=-1).values
     last_key_Q = torch.arange(query_length, device=mask_BHQK.device)
     return highest_B1K[..., last_key_Q.clamp_(max=highest_B1K.shape[-1] - 1)] == -torch.inf
-
-
-def _aligned(mask_BHQK: Tensor) -> Tensor:
-    """The same mask with rows that start where the memory-efficient kernel needs them to."""
-    keys = mask_BHQK.shape[-1]
-    padding = -keys % _MASK_ALIGNMENT
-    return torch.nn.functional.pad(mask_BHQK, (0, padding))[..., :keys]

@@ -12,7 +12,7 @@ from attnscope.kernels.backends.backend import (
     lse_bytes,
 )
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.tiled import default_block, tiled
+from attnscope.kernels.tiled import default_block, key_tiles, tiled
 
 
 class Tiled(Backend):
@@ -32,21 +32,28 @@ class Tiled(Backend):
         """See `Backend.cost`; the workspace is that of a CPU's tile."""
         block = default_block(call, torch.device("cpu"))
         queries = min(block.queries, call.query_length)
-        keys = min(block.keys, call.key_length)
+        # The last whole block: under a causal rule none sees more keys.
+        start = call.query_offset + (call.query_length // queries - 1) * queries
+        block_queries = range(start, start + queries)
+        tiles = list(key_tiles(call.pattern, block_queries, call.key_length, block.keys))
+        keys = max((len(tile) for tile, _ in tiles), default=1)
+        divided = max((len(part) for _, parts in tiles for part in parts), default=0)
         rows = call.group_size * queries
-        tile = max(rows * keys, min(block.scores, rows * keys * call.batch * call.kv_heads))
-        heads = max(tile // (rows * keys), 1)
+        together = max(block.scores // (rows * min(block.keys, call.key_length)), 1)
+        heads = min(together, call.batch * call.kv_heads)
+        # q, gathered and scaled; the output and what a tile adds to it.
+        vectors = rows * (2 * call.head_dim + 2 * call.value_dim)
         wide = 8 if call.dtype == "float64" else 4
-        # q, the output, and its update; k and v of a tile are cast when they are 16 bits wide.
-        vectors = heads * rows * (2 * call.head_dim + 4 * call.value_dim)
-        cast = heads * keys * (2 * call.head_dim + call.value_dim)
-        mask = queries * keys * (wide + 2)
+        narrow = call.torch_dtype.itemsize < 4
+        cast = keys * (call.head_dim + call.value_dim) if narrow else 0
         read, written = io_bytes(call)
         return Cost(
             flops=attention_flops(call, call.kept_pairs),
             bytes_read=read,
             bytes_written=written + lse_bytes(call),
-            workspace_bytes=(tile + vectors + cast) * wide + mask + lse_bytes(call),
+            workspace_bytes=heads * (rows * keys + vectors + cast) * wide
+            + queries * divided * (wide + 2)
+            + lse_bytes(call),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best "
                 "(k and v once per block of queries at worst); holds one tile of scores in "

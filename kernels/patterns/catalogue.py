@@ -1,6 +1,7 @@
 """The families of patterns by key: the one list of what exists."""
 
 from dataclasses import fields
+from typing import Any
 
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.causal import Causal
@@ -21,7 +22,7 @@ FAMILIES: dict[str, type[Pattern]] = {
 """Every family, in display order."""
 
 
-def pattern(key: str, *, causal: bool = False, **parameters: int) -> Pattern:
+def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     """The pattern of that family with those parameters.
 
     Args:

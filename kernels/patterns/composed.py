@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class Composed(Pattern):
         return self.first.key
 
     @property
-    def parameters(self) -> Mapping[str, object]:
+    def parameters(self) -> Mapping[str, Any]:
         """The first pattern's parameters, and the second as one more of its name."""
         restriction = dict(self.second.parameters) or True
         return {**self.first.parameters, self.second.key: restriction}

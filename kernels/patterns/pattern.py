@@ -7,6 +7,7 @@ more keys than queries (a KV cache), the caller adds the position of the first q
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Pattern(ABC):
         """The name of the family, as in `pattern(key, **parameters)` and in links."""
 
     @property
-    def parameters(self) -> Mapping[str, object]:
+    def parameters(self) -> Mapping[str, Any]:
         """The parameters that make this pattern, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 

@@ -3,7 +3,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.browser.planted import PlantedHead
 
@@ -86,14 +86,12 @@ def test_zoom_from_131072_tokens_to_one_exact_weight(page: Page, address: str) -
 
 def test_a_huge_region_is_read_roughly_first_and_then_exactly(page: Page, address: str) -> None:
     efforts: list[str] = []
-    page.on(
-        "request",
-        lambda request: (
-            "rows=1&" not in request.url
-            and "effort=" in request.url
-            and efforts.append(request.url.split("effort=")[1])
-        ),
-    )
+
+    def note(request: Request) -> None:
+        if "/map?" in request.url and "rows=1&" not in request.url:
+            efforts.append(request.url.split("effort=")[1])
+
+    page.on("request", note)
     open_viewer(page, address, "long", head=1)
     expect(page.locator(".as-veil")).to_be_hidden()
     assert efforts == ["first", "exact"]
@@ -129,15 +127,23 @@ def test_merged_words_add_up_over_their_tokens(page: Page, address: str) -> None
     assert page.locator(".as-t").count() < tokens
 
 
-def test_two_heads_and_their_difference(page: Page, address: str) -> None:
+@pytest.mark.parametrize(
+    ("other", "place"),
+    [
+        ({"kind": "head", "layer": 1, "head": 1}, (1, 1)),
+        ({"kind": "capture", "capture": "other"}, (0, 3)),  # its heads stand one place further on
+    ],
+)
+def test_two_maps_and_their_difference(
+    page: Page, address: str, other: dict, place: tuple[int, int]
+) -> None:
     region = {"q0": 60, "q1": 160, "k0": 0, "k1": 100}
-    other = {"kind": "head", "layer": 1, "head": 1}
     open_viewer(page, address, "small", layer=0, head=2, region=region, compare=other)
     expect(page.locator(".as-pane-frame")).to_have_count(3)
     title = page.locator(".as-pane-title").nth(2)
     expect(title).to_contain_text("largest")
     queries, keys = np.arange(60, 160), np.arange(0, 100)
-    cells = [planted(layer, head, 312).cells(queries, keys) for layer, head in ((0, 2), (1, 1))]
+    cells = [planted(layer, head, 312).cells(queries, keys) for layer, head in ((0, 2), place)]
     largest = np.nanmax(np.abs(cells[1] - cells[0]))
     stated = title.inner_text().split("| ")[1].split(" ")[0]
     assert float(stated) == pytest.approx(largest, rel=1e-3)
@@ -215,5 +221,5 @@ def test_nothing_scrolls_sideways_from_a_phone_to_a_desk(page: Page, address: st
     open_viewer(page, address, "small")
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(150)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.wait_for_function("() => document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.evaluate("window.innerWidth") == width

@@ -23,13 +23,12 @@ def test_a_file_is_at_most_400_lines_and_has_a_telling_name(path: Path):
 
 
 def test_streamlits_state_is_spoken_of_in_one_place():
-    # main.py hands it over, and only state.py knows its keys.
     spoken = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "app").rglob("*.py")
         if "st.session_state" in path.read_text() or "st.query_params" in path.read_text()
     }
-    assert spoken == {"app/main.py", "app/state.py"}
+    assert spoken == {"app/state.py"}
 
 
 def test_pyright_sees_the_rooms(tmp_path: Path):

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { count, label } from "./text.js";
 
 export const MARGIN = Object.freeze({ left: 66, right: 2, top: 2, bottom: 54 });
-const ROOM = 9; // pixels a token needs
+const ROOM = 8; // pixels a token needs
 const STEPS = [1, 2, 5];
 
 export class Axes {
@@ -43,7 +43,7 @@ function fill(axis, tokens, low, high, pixels, side) {
   const near = per >= ROOM;
   const step = near ? 1 : niceStep(46 / per);
   axis.classList.toggle("as-near", near);
-  axis.style.fontSize = near ? `${Math.min(10.5, per)}px` : "";
+  axis.style.fontSize = near ? `${Math.max(8.5, Math.min(10.5, per))}px` : "";
   let used = 0;
   for (let at = near ? first : Math.ceil(first / step) * step; at <= last; at += step) {
     const tick = axis.children[used] ?? axis.appendChild(h("bdi"));

@@ -85,6 +85,8 @@ export class MapView {
   async update() {
     const { view } = this.store;
     this.#showControls(view);
+    this.hover.leave();
+    this.onpoint(null);
     const first = firstSide(this.capture, this.summary, view);
     const turn = (this.turn = {});
     let second = null;
@@ -132,8 +134,11 @@ export class MapView {
 
   #layOut() {
     const used = this.#used();
-    if (this.row.children.length !== used.length) this.row.replaceChildren(...used.map(({ element }) => element));
     this.element.classList.toggle("as-comparing", used.length > 1);
+    if (this.row.children.length !== used.length) {
+      this.row.replaceChildren(...used.map(({ element }) => element));
+      for (const pane of used) pane.measure();
+    }
     this.differenceLegend.hidden = used.length < 2;
     const names = this.sides.map(({ title }, index) => `${"AB"[index]}: ${title}`);
     names.push("Difference, B − A");
@@ -184,7 +189,7 @@ export class MapView {
 
   #paintDifference([a, b], { region, dark }) {
     const values = b.values.map((value, index) => value - a.values[index]);
-    const { shares, legend, largest, at } = shadeDifference(values, this.store.view.reading);
+    const { shares, legend, largest, at } = shadeDifference(values, this.store.view);
     const [, , pane] = this.panes;
     pane.draw({ ...a, shares }, { region, kind: "difference", dark });
     drawLegend(this.differenceLegend, legend, dark);

@@ -227,8 +227,13 @@ export class Pane {
     });
   }
 
-  #resize() {
+  /** Forgets the size: the page was laid out anew. */
+  measure() {
     this.measured = null;
+  }
+
+  #resize() {
+    this.measure();
     if (!this.plotted || !this.frame.clientWidth) return;
     const [width, height] = this.area;
     const size = `${width}×${height}`;

@@ -37,7 +37,7 @@ export class Panel {
   describe({ layer, head }) {
     if (!this.diagnostics) return [];
     const ranked = this.diagnostics.keys
-      .map((key) => ({ ...key, rank: rankOf({ layer, head }, key.key, this.heads, this.diagnostics) }))
+      .map((key) => ({ ...key, rank: this.#rank(key.key, { layer, head }) }))
       .filter(({ rank }) => rank !== null)
       .sort((a, b) => a.rank - b.rank);
     return ranked
@@ -48,12 +48,19 @@ export class Panel {
       );
   }
 
+  /** The rank of a head where the diagnostic tells heads apart. */
+  #rank(key, head) {
+    const [low, high] = rangeOf(key, this.heads, this.diagnostics);
+    return low < high ? rankOf(head, key, this.heads, this.diagnostics) : null;
+  }
+
   #row({ key, title, unit, explanation, source }, head) {
     const value = measure(valueOf(this.diagnostics, key, head), unit);
-    const rank = rankOf(head, key, this.heads, this.diagnostics);
-    const place = rank === null ? "not defined for this head" : `rank ${rank} of ${this.heads.length}`;
+    const rank = this.#rank(key, head);
+    const place =
+      rank === null ? "no rank: undefined here, or the same everywhere" : `rank ${rank} of ${this.heads.length}`;
     const canvas = h("canvas", { role: "img", "aria-label": place });
-    const words = [explanation, source ? `Source: ${source}.` : "", `${place}, 1 the highest.`]
+    const words = [explanation, source ? `Source: ${source}.` : "", rank === null ? "" : `${place}, 1 the highest.`]
       .filter(Boolean)
       .join(" ");
     const row = h("div", { title: words, "aria-description": words, tabindex: "0" });

@@ -179,27 +179,36 @@ function decades(low, high) {
 const superscript = (power) => [...String(power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
 
 /**
- * A difference, symmetric around zero.
+ * A difference, symmetric around zero; beside logarithmic maps on a square-root scale, which also shows small ones.
  * @returns {{shares: Float32Array, legend: object, largest: number, at: number}} `at` is the index of the largest.
  */
-export function shadeDifference(values, unit) {
+export function shadeDifference(values, { reading, scale }) {
   let at = -1;
   let largest = 0;
   values.forEach((value, index) => {
     if (Math.abs(value) > largest) [largest, at] = [Math.abs(value), index];
   });
   const reach = largest || 1;
-  const shares = values.map((value) => 0.5 + value / (2 * reach));
-  const ticks = [
-    [0, `−${number(reach, 2)}`],
+  const root = scale === "log";
+  const shares = values.map((value) => {
+    const share = value / reach;
+    return 0.5 + (root ? Math.sign(share) * Math.sqrt(Math.abs(share)) : share) / 2;
+  });
+  const inner = [
+    [0.25, `−${number(reach / 4, 2)}`],
     [0.5, "0"],
+    [0.75, `+${number(reach / 4, 2)}`],
+  ];
+  const ends = [
+    [0, `−${number(reach, 2)}`],
     [1, `+${number(reach, 2)}`],
   ];
+  const ticks = [ends[0], ...(root ? inner : inner.slice(1, 2)), ends[1]];
   return {
     shares,
     largest,
     at,
-    legend: { kind: "difference", ticks, unit: `${UNITS[unit]} B − A`, low: -reach, high: reach },
+    legend: { kind: "difference", ticks, unit: `${UNITS[reading]} B − A`, low: -reach, high: reach },
   };
 }
 

@@ -32,9 +32,13 @@ export function visible(token) {
   });
 }
 
-/** A token as running text: placeholders for what cannot be seen, a mark where a line ends. */
-export function running(token) {
-  return visible(token).replaceAll("\n", "↵\n").replaceAll("\t", "⇥\t");
+/**
+ * A token as running text: placeholders for what cannot be seen, a mark where a line ends. Of several ends in a row
+ * only the last breaks the line, so that empty lines take no room; `more` says that the next token goes on with one.
+ */
+export function running(token, more) {
+  const marked = visible(token).replaceAll("\n", "↵").replaceAll("\t", "⇥\t");
+  return marked.replace(/↵(?!↵)/g, (mark, at) => (more && at === marked.length - 1 ? mark : "↵\n"));
 }
 
 /** A token as a short label: its outer space shown as a dot only when it is nothing but space. */

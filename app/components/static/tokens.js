@@ -11,7 +11,7 @@ import { largest, towards, unitAt, unitsOf } from "./words.js";
 
 const ALL_AT_ONCE = 1600;
 const WINDOW = 1200;
-const TOP = 7;
+const TOP = 6;
 const DIM = 0.12; // of the square root of the largest: fainter light is left out
 const FAINT = 0.08;
 const MERGE_NOTE =
@@ -158,7 +158,7 @@ export class Tokens {
 
   #tokenElement({ from, to }, place) {
     const text = this.tokens.slice(from, to).join("");
-    const shown = running(text).replace(/^ +(?=\S)/, "");
+    const shown = running(text, this.tokens[to]?.startsWith("\n")).replace(/^ +(?=\S)/, "");
     const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: shown });
     if (this.tokens.slice(from, to).every(isSpecial)) element.classList.add("as-special");
     return element;
@@ -166,8 +166,9 @@ export class Tokens {
 
   /** A token's element after the space that precedes its text, so that an outline hugs the word. */
   #spaced(element, place) {
-    const { from } = this.units[place];
-    const [space] = this.tokens[from].match(/^ +(?=\S)/) ?? [""];
+    const { from, to } = this.units[place];
+    const text = this.tokens.slice(from, to).join("");
+    const [space] = text.match(/^ +(?=\S)/) ?? [""];
     return space ? [space, element] : [element];
   }
 

@@ -50,7 +50,7 @@ def test_jobs_run_first_in_first_out_and_know_how_many_are_ahead(engine):
     until(engine, jobs[0], running)
 
     assert [engine.status(job).queued_ahead for job in jobs] == [0, 1, 2]
-    ended = [over(engine, job).ended for job in jobs]
+    ended = [over(engine, job).ended or 0 for job in jobs]
     assert ended == sorted(ended)
 
 
@@ -60,6 +60,8 @@ def test_progress_has_a_rate_in_its_own_unit_and_an_estimate(engine):
     status = until(engine, job, lambda s: s.rate is not None)
 
     assert status.rate_unit == "steps"
+    assert status.rate is not None
+    assert status.eta_s is not None
     assert 0 < status.rate < 60
     assert 0 < status.eta_s < 100
     assert status.step == "Waiting"

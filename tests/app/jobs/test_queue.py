@@ -132,7 +132,9 @@ def test_recovery_fails_what_ran_and_keeps_what_waits(tmp_path):
     assert failed == [ran]
     assert (again.status(ran).state, again.status(ran).remedy) == ("failed", "Run it again.")
     assert len(again.status(ran).reference) == 7
-    assert again.claim("cpu").id == waits
+    claimed = again.claim("cpu")
+    assert claimed is not None
+    assert claimed.id == waits
     again.close()
 
 

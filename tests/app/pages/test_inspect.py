@@ -26,6 +26,12 @@ EXAMPLES = [
 Open = Callable[..., AppTest]
 
 
+@pytest.fixture(autouse=True)
+def without_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
+    # AppTest has no browser and gives a mock for its cookies.
+    monkeypatch.setattr("attnscope.app.state.owner_of", lambda cookies: None)
+
+
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     shipped = tmp_path / "examples.json"
@@ -232,6 +238,46 @@ def test_the_model_form(visit: Open, engine: FakeEngine) -> None:
     assert len(engine.submitted) == 2
     assert shown(app).view.backend == "tiled"
     assert not app.exception
+
+
+def test_a_file_of_prompts_is_chosen_from(visit: Open, engine: FakeEngine) -> None:
+    app = visit()
+    lines = "\n".join(json.dumps({"title": f"No {i}", "text": f"text {i}"}) for i in range(5))
+    app.file_uploader(key=Key.UPLOAD).set_value(("many.jsonl", lines.encode(), "text/plain")).run()
+    assert app.multiselect(key=Key.CHOSEN).options[4] == "5. No 4"
+    app.multiselect(key=Key.CHOSEN).set_value([1, 4])
+    app = press(app, "Inspect")
+    assert engine.submitted[-1]["texts"] == ["text 1", "text 4"]
+    assert len(shown(app).summary["sequences"]) == 2
+    assert not app.exception
+
+
+def test_a_file_of_one_prompt_is_inspected_at_once(visit: Open, engine: FakeEngine) -> None:
+    app = visit()
+    app.file_uploader(key=Key.UPLOAD).set_value(("one.txt", b"one text", "text/plain")).run()
+    assert engine.submitted[-1]["texts"] == ["one text"]
+    assert app.text_area(key=Key.DRAFT).value == "one text"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.txt", b"\x89PNG\x00", "binary"),
+        ("a.csv", b"x,y\n1,2\n", "no column of texts"),
+        ("a.txt", b"x" * (9 * 2**20), "the limit is 8"),
+        ("<b>.exe", b"x", "not a kind of file"),
+    ],
+)
+def test_a_refused_file_keeps_the_old_capture(
+    visit: Open, engine: FakeEngine, name: str, data: bytes, words: str
+) -> None:
+    app = visit()
+    app.file_uploader(key=Key.UPLOAD).set_value((name, data, "text/plain")).run()
+    assert not app.exception
+    assert words in told(app)
+    assert "<b>" not in told(app)
+    assert len(engine.submitted) == 1
+    assert shown(app).capture_id == "capture1"
 
 
 def test_a_full_queue_is_told(visit: Open, engine: FakeEngine) -> None:

@@ -3,7 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attnscope.kernels.backends.sdpa import SdpaCudnn, SdpaEfficient, SdpaFlash, SdpaMath
+from attnscope.kernels.backends.sdpa_cudnn import SdpaCudnn
+from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
+from attnscope.kernels.backends.sdpa_flash import SdpaFlash
+from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.registry import backend
 from tests.shapes import Case
