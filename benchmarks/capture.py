@@ -1,6 +1,6 @@
 """What capturing costs: time over the same backend without it, and bytes over q, k and log-sum-exp.
 
-    python -m benchmarks.capture [--rounds 12] [--threads 1]
+    python -m benchmarks.capture [--rounds 12] [--threads 1] [--shapes demo_like]
 
 Pairs alternate in one process, on the same ids: a forward pass under the backend, then the same
 pass captured, in turns that change which comes first. Every pair gives a ratio of its own; the
@@ -150,12 +150,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--lengths", nargs="+", type=int, choices=LENGTHS, default=LENGTHS)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for shape, config in SHAPES.items():
-        model = random_model(config())
-        for length in LENGTHS:
-            for backend in BACKENDS:
+    for shape in arguments.shapes:
+        model = random_model(SHAPES[shape]())
+        for length in arguments.lengths:
+            for backend in arguments.backends:
                 record = measure(shape, model, length, backend, arguments.rounds)
                 append("capture", [record])
                 print(shape, length, backend, record["cpu_ratio"], record["held_over_q_k_lse"])
