@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import choreographer.errors
 import kaleido
@@ -93,7 +93,7 @@ class ImageServer:
             self._start()
         if self._drawer is None:
             raise RuntimeError("the drawing browser did not start")
-        return self._wait(self._drawer.calc_fig(figure, opts=options))
+        return self._wait(self._drawer.calc_fig(figure, opts=cast("Any", options)))
 
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()

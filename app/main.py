@@ -30,7 +30,7 @@ def main() -> None:
         page_title="Attnscope",
         page_icon=str(ICON),
         layout="wide",
-        initial_sidebar_state="expanded",
+        initial_sidebar_state="auto",
     )
     st.html(STYLE)
     pages = [st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)]

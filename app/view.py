@@ -37,8 +37,8 @@ class View:
         texts: The prompts themselves.
         stored: Fingerprint of prompts too long for a link.
         sequence: Which of the prompts is shown.
-        layer: Layer of the head shown.
-        head: The head shown.
+        layer: Layer of the head shown; None lets the viewer open the head that says most.
+        head: The head shown; None as for the layer.
         reading: One of `READINGS`.
         scale: One of `SCALES`.
         pooling: One of `POOLINGS`.
@@ -62,8 +62,8 @@ class View:
     texts: tuple[str, ...] = ()
     stored: str = ""
     sequence: int = 0
-    layer: int = 0
-    head: int = 0
+    layer: int | None = None
+    head: int | None = None
     reading: str = "weight"
     scale: str = "log"
     pooling: str = "max"
@@ -210,8 +210,8 @@ def fitted(
     pinned = view.pinned
     return replace(
         view,
-        layer=min(view.layer, layers - 1),
-        head=min(view.head, heads - 1),
+        layer=None if view.layer is None else min(view.layer, layers - 1),
+        head=None if view.head is None else min(view.head, heads - 1),
         sequence=min(view.sequence, sequences - 1),
         region=region,
         pinned=pinned if pinned is not None and pinned < max(lengths) else None,

@@ -5,16 +5,19 @@ of a block, once for each query head that shares a kv head), C keys of one tile.
 the sequences and kv heads that one tile covers.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.pattern import Pattern, Spans
 from attnscope.kernels.scores import accumulation_dtype, scores, visible
+
+LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +97,8 @@ def tiled(
 
 def key_tiles(
     pattern: Pattern, queries: range, key_length: int, keys_at_a_time: int
-) -> Iterator[tuple[range, bool]]:
-    """The keys that a block of queries must visit, and whether each query sees all of them.
+) -> Iterator[tuple[range, tuple[range, ...]]]:
+    """The keys that a block of queries must visit, and where among them the rule divides.
 
     Args:
         pattern: The rule.
@@ -104,16 +107,23 @@ def key_tiles(
         keys_at_a_time: Longest tile.
 
     Yields:
-        `(keys, whole)`: disjoint, ascending; `whole` means the rule need not be applied.
+        `(keys, divided)`: tiles are disjoint and ascending; each query sees all keys of the tile
+        outside `divided`, so the rule need be applied only there.
     """
-    whole_spans = pattern.full_key_spans(queries.start, queries.stop, key_length)
-    edges = [edge for span in whole_spans for edge in span]
+    whole = pattern.full_key_spans(queries.start, queries.stop, key_length)
     for first, last in pattern.key_spans(queries.start, queries.stop, key_length):
-        cuts = sorted({first, last, *(edge for edge in edges if first < edge < last)})
-        for start, end in pairwise(cuts):
-            whole = any(a <= start and end <= b for a, b in whole_spans)
-            for tile in range(start, end, keys_at_a_time):
-                yield range(tile, min(tile + keys_at_a_time, end)), whole
+        for start in range(first, last, keys_at_a_time):
+            keys = range(start, min(start + keys_at_a_time, last))
+            yield keys, _outside(keys, whole)
+
+
+def _outside(keys: range, spans: Spans) -> tuple[range, ...]:
+    parts, at = [], keys.start
+    for first, last in spans:
+        if at < min(first, keys.stop):
+            parts.append(range(at, min(first, keys.stop)))
+        at = max(at, last)
+    return (*parts, range(at, keys.stop)) if at < keys.stop else tuple(parts)
 
 
 def _regions(call: AttentionCall, block: Block) -> Iterator[tuple[slice, slice, slice]]:
@@ -136,7 +146,11 @@ def _slices(length: int, step: int) -> list[slice]:
 
 @dataclass(slots=True)
 class _Softmax:
-    """An online softmax: `out` and `total` are relative to exp(`highest`)."""
+    """An online softmax in powers of 2: `out` and `total` are relative to 2 ** `highest`.
+
+    Base 2, its factor folded into the scale, as GPU kernels do; on a CPU because MKL's exp takes up
+    to 150 times as long where it underflows, which every hidden pair does.
+    """
 
     q_bgRD: Tensor
     out_bgRD: Tensor
@@ -154,7 +168,7 @@ def _start(q_bgRD: Tensor, call: AttentionCall, sinks_h: Tensor | None) -> _Soft
         # rounding of large logarithms would reach the output.
         sinks_gR1 = sinks_h.to(dtype).unflatten(0, (-1, call.group_size, 1))
         sinks_gR1 = sinks_gR1.repeat_interleave(q_bgRD.shape[2] // call.group_size, dim=1)
-        highest_bgR1 = sinks_gR1.expand(one_a_row)
+        highest_bgR1 = (sinks_gR1 * LOG2_E).expand(one_a_row)
         return _Softmax(q_bgRD, out_bgRD, q_bgRD.new_ones(one_a_row), highest_bgR1)
     # The lowest number, not −inf: −inf − (−inf) would be NaN in a row that sees nothing yet.
     highest_bgR1 = q_bgRD.new_full(one_a_row, torch.finfo(dtype).min)
@@ -172,43 +186,46 @@ def _attend(
     keys_at_a_time: int,
 ) -> None:
     q_bgRD = state.q_bgRD
-    for keys, whole in key_tiles(call.pattern, queries, call.key_length, keys_at_a_time):
+    scale = call.scale * LOG2_E
+    softcap = None if call.softcap is None else call.softcap * LOG2_E
+    for keys, divided in key_tiles(call.pattern, queries, call.key_length, keys_at_a_time):
         cut = slice(keys.start, keys.stop)
         padding_bC = None if visible_keys_bK is None else visible_keys_bK[:, cut]
         if padding_bC is not None and not padding_bC.any():
             continue
+        scores_bgRC = scores(q_bgRD, k_bgKD[:, :, cut], scale=scale, softcap=softcap)
         padded = padding_bC is not None and not bool(padding_bC.all())
-        scores_bgRC = scores(q_bgRD, k_bgKD[:, :, cut], scale=call.scale, softcap=call.softcap)
-        if not whole or padded:
+        for part in (keys,) if padded else divided:
             seen_bQC = visible(
                 call.pattern,
                 queries,
-                keys,
+                part,
                 visible_keys_bK if padded else None,
                 device=q_bgRD.device,
             )
-            _hide(scores_bgRC, seen_bQC)
+            start = part.start - keys.start
+            _hide(scores_bgRC[..., start : start + len(part)], seen_bQC)
         _update(state, scores_bgRC, v_bgKD[:, :, cut].to(q_bgRD.dtype))
 
 
 def _hide(scores_bgRC: Tensor, seen_bQC: Tensor) -> None:
     seen_b11QC = seen_bQC.reshape(-1, 1, 1, *seen_bQC.shape[-2:])
-    bias_b11QC = torch.zeros_like(seen_b11QC, dtype=scores_bgRC.dtype)
-    bias_b11QC.masked_fill_(~seen_b11QC, -torch.inf)
     # An addition over the heads that share the mask is a third of the price of a masked fill.
+    zero = scores_bgRC.new_zeros(())
+    bias_b11QC = torch.where(seen_b11QC, zero, -torch.inf)
     scores_bgRC.unflatten(2, (-1, seen_bQC.shape[-2])).add_(bias_b11QC)
 
 
 def _update(state: _Softmax, scores_bgRC: Tensor, v_bgCD: Tensor) -> None:
     highest_bgR1 = torch.maximum(state.highest_bgR1, scores_bgRC.amax(-1, keepdim=True))
-    shrink_bgR1 = (state.highest_bgR1 - highest_bgR1).exp_()
-    weights_bgRC = scores_bgRC.sub_(highest_bgR1).exp_()
-    state.total_bgR1 = state.total_bgR1 * shrink_bgR1 + weights_bgRC.sum(-1, keepdim=True)
-    state.out_bgRD = state.out_bgRD * shrink_bgR1 + weights_bgRC @ v_bgCD
+    shrink_bgR1 = (state.highest_bgR1 - highest_bgR1).exp2_()
+    weights_bgRC = scores_bgRC.sub_(highest_bgR1).exp2_()
+    state.total_bgR1.mul_(shrink_bgR1).add_(weights_bgRC.sum(-1, keepdim=True))
+    state.out_bgRD.mul_(shrink_bgR1).add_(weights_bgRC @ v_bgCD)
     state.highest_bgR1 = highest_bgR1
 
 
 def _finish(state: _Softmax) -> tuple[Tensor, Tensor]:
     total_bgR1 = state.total_bgR1
-    out_bgRD = state.out_bgRD / total_bgR1.masked_fill(total_bgR1 == 0, 1)
-    return out_bgRD, (state.highest_bgR1 + total_bgR1.log()).squeeze(-1)
+    out_bgRD = state.out_bgRD.div_(total_bgR1.masked_fill(total_bgR1 == 0, 1))
+    return out_bgRD, (state.highest_bgR1 / LOG2_E + total_bgR1.log()).squeeze(-1)

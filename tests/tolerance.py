@@ -11,7 +11,7 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.scores import visible
 
 
-def assert_as_good_as(actual: Tensor, exact: Tensor, same_dtype_reference: Tensor) -> None:
+def assert_as_good_as(actual: Tensor | None, exact: Tensor, same_dtype_reference: Tensor) -> None:
     """`actual` errs no more than twice what PyTorch errs, plus the rounding of the reference
     (one unit in the last place of its largest number).
 
@@ -20,6 +20,7 @@ def assert_as_good_as(actual: Tensor, exact: Tensor, same_dtype_reference: Tenso
         exact: float64, what it should be.
         same_dtype_reference: What PyTorch's own attention gives in the kernel's dtype.
     """
+    assert actual is not None
     assert actual.shape == exact.shape, f"shape {tuple(actual.shape)}, not {tuple(exact.shape)}"
     assert actual.dtype == same_dtype_reference.dtype
     assert not actual.isnan().any(), "NaN"
@@ -30,8 +31,10 @@ def assert_as_good_as(actual: Tensor, exact: Tensor, same_dtype_reference: Tenso
     exact, actual = exact[finite], actual[finite]
     theirs = (same_dtype_reference[finite].double() - exact).abs().max().item()
     assert theirs == theirs, "the reference itself is NaN"
-    rounding = torch.finfo(actual.dtype).eps * exact.abs().max().item()
-    allowed = 2 * theirs + rounding
+    # The reference's own sums are rounded too, which is all there is to see in float64.
+    unit = torch.finfo(actual.dtype).eps + 8 * torch.finfo(torch.float64).eps
+    # 0.3 as in flash-attention's rule: a small number is not held to its own last digit.
+    allowed = 2 * theirs + unit * (exact.abs().max().item() + 0.3)
     ours = (actual.double() - exact).abs().max().item()
     assert ours <= allowed, f"error {ours:.2e}, allowed {allowed:.2e} (PyTorch errs {theirs:.2e})"
 

@@ -15,6 +15,7 @@ from streamlit.components.v2 import component
 from attnscope.app.state import new_report
 
 STATIC = Path(__file__).with_name("static")
+STYLES = ("inspector.css", "tokens.css", "map.css", "panel.css")
 ENTRY = """
 const home = new URL("/attnscope/static/inspector.js", window.location.origin);
 let viewer = null;
@@ -37,7 +38,7 @@ View = dict[str, Any]
 def _component() -> Callable[..., Any]:
     return component(
         "attnscope_inspector",
-        css=(STATIC / "inspector.css").read_text(encoding="utf-8"),
+        css="\n".join((STATIC / name).read_text(encoding="utf-8") for name in STYLES),
         js=ENTRY,
         isolate_styles=False,
     )
@@ -51,14 +52,16 @@ def clipped(view: Mapping[str, Any], summary: Mapping[str, Any]) -> View:
         summary: The capture's summary, as `/attnscope/captures/{id}` gives it.
 
     Returns:
-        The view with its layer, head and prompt in range.
+        The view with its layer, head and prompt in range; without a layer and a head, it stays so
+        and the browser opens the head that says most.
     """
     layers, sequences = summary.get("layers") or [], summary.get("sequences") or []
     out = dict(view)
     if not layers or not sequences:
         return out
-    out["layer"] = _in_range(view.get("layer"), len(layers))
-    out["head"] = _in_range(view.get("head"), int(layers[out["layer"]]["heads"]))
+    if view.get("layer") is not None or view.get("head") is not None:
+        out["layer"] = _in_range(view.get("layer"), len(layers))
+        out["head"] = _in_range(view.get("head"), int(layers[out["layer"]]["heads"]))
     out["sequence"] = _in_range(view.get("sequence"), len(sequences))
     return out
 

@@ -19,9 +19,15 @@ from attnscope.app.prompt_links import checked
 from attnscope.app.prompts import Prompt, shortened, typed, uploaded
 from attnscope.app.state import Key, Notice, Session
 from attnscope.app.view import View, changed, for_inspector
-from attnscope.kernels.errors import AttnscopeError, CaptureMissing, PromptRefused
+from attnscope.kernels.errors import (
+    AttnscopeError,
+    CaptureMissing,
+    EngineUnavailable,
+    PromptRefused,
+)
 
 _DRAFT_CHARACTERS = 20_000
+_BACKENDS_S = 1.5
 
 
 def page(session: Session) -> None:
@@ -71,12 +77,13 @@ def _settle(session: Session) -> None:
     if watched is not None and _status(watched).is_over:
         session.watched = None
         try:
-            session.shown = inspections.finished(engine(), watched)
+            shown = inspections.finished(engine(), watched)
         except AttnscopeError as error:
             session.give_up(watched.view, _ended_badly(watched, error))
             _fill_model_drafts(session)
         else:
-            session.show(inspections.inside(session.view, session.shown))
+            session.shown = shown
+            session.show(inspections.inside(session.view, shown))
     compared = session.comparing
     if compared is not None and _status(compared).is_over:
         session.comparing = None
@@ -210,9 +217,13 @@ def _backends(session: Session) -> tuple[BackendChoice, ...]:
     name = shown.capture_id if shown else ""
     if name not in known:
         try:
-            answer = engine().ask("backends", {"capture": name} if shown else {})
-        except CaptureMissing:
-            answer = engine().ask("backends", {})
+            answer = engine().ask(
+                "backends", {"capture": name} if shown else {}, timeout_s=_BACKENDS_S
+            )
+        except (CaptureMissing, EngineUnavailable):
+            # The page does not wait for a worker that is still starting; the next run of the script asks again.
+            chosen = session.view.backend
+            return (BackendChoice(name=chosen, title=chosen),)
         known = {name: backend_choices(answer["backends"])}
         session.set_draft({Key.BACKENDS: known})
     return known[name]
@@ -243,11 +254,8 @@ def _run(session: Session) -> None:
 def _ask(session: Session, texts: tuple[str, ...], *, chat: bool = False) -> None:
     """Take prompts into the view, or say why not and leave everything as it was."""
     try:
-        passed = (
-            tuple(typed(text).text for text in checked(texts))
-            if len(texts) > 1
-            else (typed(texts[0]).text,)
-        )
+        several = checked(texts) if len(texts) > 1 else texts
+        passed = tuple(typed(text).text for text in several)
     except PromptRefused as error:
         session.tell(Notice.of(error))
         return
@@ -354,6 +362,6 @@ def _fill_prompt_draft(session: Session) -> None:
         texts = inspections.texts_of(session.view, session.kept)
     except PromptRefused:
         # The refusal itself is told where the capture is asked for.
-        texts = ()
+        texts = []
     fits = len(texts) == 1 and len(texts[0]) <= _DRAFT_CHARACTERS
     session.set_draft({Key.DRAFT: texts[0] if fits else ""})

@@ -32,17 +32,17 @@ class Tiled(Backend):
         """See `Backend.cost`; the workspace is that of a CPU's tile."""
         block = default_block(call, torch.device("cpu"))
         queries = min(block.queries, call.query_length)
-        last = call.query_offset + call.query_length
-        tiles = list(
-            key_tiles(call.pattern, range(last - queries, last), call.key_length, block.keys)
-        )
+        # The last whole block: under a causal rule none sees more keys.
+        start = call.query_offset + (call.query_length // queries - 1) * queries
+        block_queries = range(start, start + queries)
+        tiles = list(key_tiles(call.pattern, block_queries, call.key_length, block.keys))
         keys = max((len(tile) for tile, _ in tiles), default=1)
-        divided = max((len(tile) for tile, whole in tiles if not whole), default=0)
+        divided = max((len(part) for _, parts in tiles for part in parts), default=0)
         rows = call.group_size * queries
         together = max(block.scores // (rows * min(block.keys, call.key_length)), 1)
         heads = min(together, call.batch * call.kv_heads)
-        # q, gathered and scaled; the output, its shrunk copy and what is added to it.
-        vectors = rows * (3 * call.head_dim + 3 * call.value_dim)
+        # q, gathered and scaled; the output and what a tile adds to it.
+        vectors = rows * (2 * call.head_dim + 2 * call.value_dim)
         wide = 8 if call.dtype == "float64" else 4
         narrow = call.torch_dtype.itemsize < 4
         cast = keys * (call.head_dim + call.value_dim) if narrow else 0

@@ -50,6 +50,18 @@ export function rankOf(head, key, heads, diagnostics) {
   return 1 + heads.filter((other) => valueOf(diagnostics, key, other) > own).length;
 }
 
+/** Diagnostics that make a head worth opening first, and from which value on. */
+const TELLING = [["induction", 0.2], ["duplicate_token", 0.2], ["previous_token", 0.5], ["sink_mass", 0.5]];
+
+/** The head that says most of a prompt: the strongest of the first kind that there is. @returns {Head} */
+export function mostTelling(heads, diagnostics) {
+  for (const [key, least] of TELLING) {
+    const [first] = sorted(heads, { key, descending: true }, diagnostics);
+    if (valueOf(diagnostics, key, first) >= least) return first;
+  }
+  return heads[0];
+}
+
 /** The lowest and highest value of a diagnostic. */
 export function rangeOf(key, heads, diagnostics) {
   const values = heads.map((head) => valueOf(diagnostics, key, head)).filter((value) => !Number.isNaN(value));

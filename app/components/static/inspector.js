@@ -1,5 +1,6 @@
 /** The Inspect page's viewer: mounts once an element, follows the data Python gives, reports what the visitor does. */
 
+import { headsOf, mostTelling } from "./arrange.js";
 import { Capture, isAbort } from "./capture.js";
 import { h } from "./dom.js";
 import { MapView } from "./mapview.js";
@@ -13,6 +14,7 @@ import { Tip } from "./tip.js";
 import { Tokens } from "./tokens.js";
 import { layerName } from "./view.js";
 
+const FIND_HEAD_WITHIN = 800;
 const COLOURS_ONLY = new Set(["scale"]);
 const MAP_KEYS = ["layer", "head", "sequence", "reading", "pooling", "region", "compare"];
 
@@ -81,13 +83,25 @@ class Inspector {
     try {
       const capture = new Capture(id);
       const [summary] = await Promise.all([capture.summary(control.signal), loadPlotly()]);
-      if (!control.signal.aborted) this.#show(capture, summary, wanted);
+      const view = await this.#withHead(capture, summary, wanted);
+      if (!control.signal.aborted) this.#show(capture, summary, view);
     } catch (error) {
       if (isAbort(error) || control.signal.aborted) return undefined;
       const retry = () => this.#open(id, wanted);
       this.stage.replaceChildren(failure(error, { retry, runAgain: () => this.runAgain() }));
     }
     return undefined;
+  }
+
+  /** A view that names no head opens the one that says most, unless finding it takes longer than a glance. */
+  async #withHead(capture, summary, wanted) {
+    if (Number.isInteger(wanted?.layer) || Number.isInteger(wanted?.head)) return wanted;
+    const read = capture.diagnostics(wanted?.sequence ?? 0, this.control.signal).catch(() => null);
+    const late = new Promise((resolve) => setTimeout(resolve, FIND_HEAD_WITHIN, null));
+    const diagnostics = await Promise.race([read, late]);
+    if (!diagnostics) return wanted;
+    const { layer, head } = mostTelling(headsOf(summary), diagnostics);
+    return { ...wanted, layer, head };
   }
 
   #show(capture, summary, wanted) {

@@ -29,6 +29,10 @@ export class Store {
    */
   receive(wanted) {
     if (!wanted) return;
+    if (wanted.layer == null && wanted.head == null) {
+      // No head is named: the one that the viewer chose stays.
+      wanted = { ...wanted, layer: this.view.layer, head: this.view.head };
+    }
     const differs = (key) => canonical(wanted[key]) !== canonical(this.received[key]);
     const changed = Object.keys(wanted).filter(differs);
     this.received = wanted;

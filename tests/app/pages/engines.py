@@ -1,5 +1,6 @@
 """An engine that a page test steers by hand."""
 
+import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,7 +110,14 @@ class FakeEngine:
             raise JobCancelled("The job was cancelled.")
         return self.results[job_id]
 
-    def ask(self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None):
+    def ask(
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: threading.Event | None = None,
+    ) -> dict[str, Any]:
         assert method == "backends"
         return {
             "backends": [

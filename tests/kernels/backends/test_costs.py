@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
         kept = run()
     del kept
     assert profiled.profiler is not None
-    events = profiled.profiler.kineto_results.events()
+    results: Any = profiled.profiler.kineto_results
+    events = results.events()
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     live = highest = 0
     for _, change in sorted(changes, key=lambda change: change[0]):
@@ -69,8 +71,8 @@ def test_the_workspace_is_what_is_really_held(name: str, dtype, case: Case) -> N
     held = peak_bytes(lambda: found.run(*inputs.tensors, inputs.call, **inputs.extras))
     measured = held - io_bytes(inputs.call)[1]
     predicted = found.cost(inputs.call).workspace_bytes
-    # One tile has small things beside it that a formula would hide the tile with.
-    within = 0.25 if name == "tiled" else 0.1
+    # Small things lie beside a tile that a formula would hide the tile with.
+    within = 0.15 if name == "tiled" else 0.1
     assert measured == pytest.approx(predicted, rel=within)
 
 

@@ -59,6 +59,8 @@ def test_blocks_hold_every_visible_pair_and_full_ones_no_other(case: Case) -> No
     inputs = case.inputs()
     call = inputs.call
     mask = _block_mask(call, inputs.visible_keys_BK, CPU)
+    assert mask.full_kv_num_blocks is not None
+    assert mask.full_kv_indices is not None
     padding = None if inputs.visible_keys_BK is None else inputs.visible_keys_BK[:, None]
     queries = range(call.query_offset, call.query_offset + call.query_length)
     seen = visible(call.pattern, queries, range(call.key_length), padding)

@@ -114,6 +114,8 @@ def test_block_mask_equals_flex_attentions(found: Pattern, queries: int, keys: i
         (PARTIAL, theirs.kv_num_blocks, theirs.kv_indices),
         (FULL, theirs.full_kv_num_blocks, theirs.full_kv_indices),
     ):
+        assert count is not None
+        assert index is not None
         for row in range(dense.shape[0]):
             dense[row, index[0, 0, row, : count[0, 0, row]].numpy()] = value
     assert found.block_mask(queries, keys, block).tolist() == dense.tolist()
