@@ -158,7 +158,7 @@ def _body(
     if form == "html":
         title, note = _title(summary, what, view), themes.caption(summary, view)
         return offline_html(figure, title=title, note=note)
-    drawing = json.loads(figure.to_json())
+    drawing = json.loads(str(figure.to_json()))
     if images is not None:
         return images.draw(drawing, form=form)
     with ImageServer() as alone:

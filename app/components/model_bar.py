@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from attnscope.app.inspections import Shown
 from attnscope.app.state import Key
@@ -186,6 +187,4 @@ _SHARE_CSS = """
 
 @st.cache_resource(show_spinner=False)
 def _share() -> Any:
-    return st.components.v2.component(
-        "attnscope_share", html=_SHARE_HTML, css=_SHARE_CSS, js=_SHARE_JS
-    )
+    return component("attnscope_share", html=_SHARE_HTML, css=_SHARE_CSS, js=_SHARE_JS)

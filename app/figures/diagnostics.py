@@ -48,10 +48,10 @@ def diagnostics(rows: Sequence[Diagnostic], *, title: str, note: str, look: Them
     )
     layers, heads = rows[0].values.shape
     for index, row in enumerate(rows):
-        place = {"row": index // _COLUMNS + 1, "col": index % _COLUMNS + 1}
-        figure.add_trace(_grid(row, names[index]), **place)
+        line, column = index // _COLUMNS + 1, index % _COLUMNS + 1
+        figure.add_trace(_grid(row, names[index]), row=line, col=column)
         if heads <= _NUMBERED_HEADS:
-            figure.add_trace(_numbers(row), **place)
+            figure.add_trace(_numbers(row), row=line, col=column)
     figure.update_xaxes(showgrid=False, zeroline=False, color=look.muted, dtick=_tick(heads))
     figure.update_yaxes(
         showgrid=False,

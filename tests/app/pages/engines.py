@@ -1,9 +1,11 @@
 """An engine that a page test steers by hand."""
 
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import Any
 
-from attnscope.app.jobs.engine import Event, JobStatus
+from attnscope.app.jobs.engine import Event as JobEvent
+from attnscope.app.jobs.engine import JobStatus
 from attnscope.kernels.errors import JobCancelled, JobFailed, JobMissing
 
 
@@ -94,7 +96,7 @@ class FakeEngine:
             raise JobMissing(f"No job {job_id}.")
         return self.statuses[job_id]
 
-    def events(self, job_id: str, after: int = 0) -> list[Event]:
+    def events(self, job_id: str, after: int = 0) -> list[JobEvent]:
         return []
 
     def cancel(self, job_id: str) -> None:
@@ -109,7 +111,14 @@ class FakeEngine:
             raise JobCancelled("The job was cancelled.")
         return self.results[job_id]
 
-    def ask(self, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None):
+    def ask(
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float | None = None,
+        abandoned: Event | None = None,
+    ) -> dict[str, Any]:
         assert method == "backends"
         return {
             "backends": [
