@@ -99,7 +99,7 @@ class ImageServer:
             self._start()
         if self._drawer is None:
             raise RuntimeError("the drawing browser did not start")
-        return self._wait(self._drawer.calc_fig(figure, opts=options))
+        return self._wait(self._drawer.calc_fig(figure, opts=cast("Any", options)))
 
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()

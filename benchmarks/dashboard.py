@@ -248,10 +248,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in named:
             records = FIGURES[name](Path(folder))
-            path = append("dashboard", records)
-            for record in records:
-                sys.stdout.write(f"{record}\n")
-    sys.stdout.write(f"appended to {path}\n")
+            sys.stdout.writelines(f"{record}\n" for record in records)
+            sys.stdout.write(f"appended to {append('dashboard', records)}\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ other work too, the second is what the call itself costs. Writes one line a case
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -22,6 +23,7 @@ from benchmarks.results import append, spread
 RULE = {"pattern": Causal(), "query_offset": 0}
 LONG = 131_072
 LEAST_RUNS, LEAST_SECONDS = 20, 2.0
+REDUCTIONS: tuple[maps.Reduce, ...] = ("mean", "max")
 Case = tuple[str, float, Callable[[], object]]
 """What is measured, the milliseconds to stay under, and the call."""
 
@@ -77,11 +79,11 @@ def pooled_cases() -> list[Case]:
         (
             f"pooled 512², {reduce}, {length} tokens, head_dim 64",
             limit,
-            lambda h=head, r=reduce: maps.pooled(h, 512, 512, reduce=r),
+            partial(maps.pooled, head, 512, 512, reduce=reduce),
         )
         for length, limit in ((4096, 150), (16_384, 2000))
         for head in (head_of(length, 64),)
-        for reduce in ("mean", "max")
+        for reduce in REDUCTIONS
     ]
 
 
@@ -94,9 +96,9 @@ def layer_cases() -> list[Case]:
         (
             f"overview 48², {reduce}, 12 heads, 512 tokens, head_dim 64",
             15,
-            lambda r=reduce: maps.overview(q, k, lse, scale=0.125, size=48, reduce=r, **RULE),
+            partial(maps.overview, q, k, lse, scale=0.125, size=48, reduce=reduce, **RULE),
         )
-        for reduce in ("max", "mean")
+        for reduce in REDUCTIONS
     ]
     layers = [(3 * torch.randn(12, 1024, 64), torch.randn(12, 1024, 64)) for _ in range(12)]
     lses = [maps.log_sum_exp(q[None], k[None], scale=0.125, **RULE)[0] for q, k in layers]

@@ -91,6 +91,7 @@ class Pooler:
         )
         visible_MN = torch.zeros((rows, columns), dtype=torch.int64)
         read_M = torch.zeros(rows, dtype=torch.int64)
+        start, end = int(row_edges[0]), int(row_edges[-1])
         for block in row_blocks(
             row_edges,
             limit=max(LEAST_ROWS, BLOCK_PAIRS // (heads * min(BLOCK_KEYS, len(keys)))),
@@ -101,7 +102,9 @@ class Pooler:
             read_M[at] += block.read_r
             self._pool_block(block, keys, values_HMN[:, at], visible_MN[at])
             if progress is not None:
-                progress(block.row_end / rows)
+                progress((block.last + 1 - start) / (end - start))
+        if progress is not None:
+            progress(1.0)
         return Cells(values_HMN=values_HMN, visible_MN=visible_MN, read_M=read_M)
 
     def _pool_block(
@@ -197,5 +200,5 @@ class Pooler:
             seen_rC = seen_RC.float().unflatten(0, block.queries_rw.shape).sum(1)
         if shown_K is not None:
             seen_rC = seen_rC * shown_K[keys]
-        before_rC = torch.nn.functional.pad(seen_rC.cumsum(-1), (1, 0))
+        before_rC = torch.nn.functional.pad(seen_rC.cumsum(-1, dtype=torch.float64), (1, 0))
         return before_rC[:, bounds.to(self._device)].diff().round_().to("cpu", torch.int64)

@@ -92,14 +92,13 @@ def pattern_to_json(one: Pattern) -> dict[str, object]:
     """A pattern's key and parameters.
 
     Raises:
-        InvalidCall: It is a rule of its own, a function, which has no form on disk.
+        InvalidCall: It is a rule of its own, a function, which has no such form.
     """
     inner, causal = (one.first, True) if isinstance(one, Composed) else (one, False)
     if inner.key not in FAMILIES:
         raise InvalidCall(
-            f"A capture whose mask is {one.title!r} cannot be saved: "
-            "that rule is a function of the model.",
-            "Export the maps or the diagnostics instead.",
+            f"The rule {one.title!r} has no form in JSON: it is a function of the model.",
+            "Tabulate it first.",
         )
     return {"key": inner.key, "causal": causal, "parameters": dict(inner.parameters)}
 

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from attnscope.kernels import maps
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.models import capture_store
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
+from attnscope.models.rule_table import rule_of, tabulate
 
 SCHEMA = 1
 
@@ -182,9 +185,10 @@ class Capture:
             The folder.
 
         Raises:
-            InvalidCall: A layer's mask is a rule of its own, which has no form on disk.
+            InvalidCall: A layer's mask is a rule of its own, over too many tokens to tabulate.
         """
         tensors, layers = {}, []
+        tables = _Tables()
         for layer in self.layers:
             held = (
                 layer.q_BHQD,
@@ -204,13 +208,14 @@ class Capture:
                     "layer": layer.layer,
                     "name": layer.name,
                     "backend": layer.backend,
-                    "patterns": [capture_store.pattern_to_json(one) for one in layer.patterns],
+                    "patterns": [tables.described(one, layer) for one in layer.patterns],
                     "query_offset": layer.query_offset,
                     "scale": layer.scale,
                     "softcap": layer.softcap,
                 }
             )
         facts = {name: getattr(self, name) for name in _FACTS}
+        tensors |= tables.tensors
         return capture_store.write(
             Path(folder), tensors, {"schema": SCHEMA, "layers": layers, **facts}
         )
@@ -246,6 +251,36 @@ _FACTS = (
 )
 
 
+class _Tables:
+    """Patterns as JSON; a rule of its own becomes a tensor, one for all the layers that share it."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[Pattern, str] = {}
+
+    def described(self, pattern: Pattern, layer: LayerCapture) -> dict[str, object]:
+        if not isinstance(pattern, Predicate):
+            return capture_store.pattern_to_json(pattern)
+        if pattern not in self._names:
+            name = self._names[pattern] = f"rule.{len(self._names)}"
+            self.tensors[name] = tabulate(
+                pattern,
+                query_offset=layer.query_offset,
+                query_length=layer.q_BHQD.shape[2],
+                key_length=layer.k_BGKD.shape[2],
+            )
+        return {"table": self._names[pattern], "label": pattern.label}
+
+
+def _pattern_from(tensors: Mapping[str, Tensor], described: Mapping, query_offset: int) -> Pattern:
+    if "table" not in described:
+        return capture_store.pattern_from_json(described)
+    table = tensors.get(described["table"])
+    if table is None:
+        raise CaptureMissing("The mask of a saved capture is damaged.", "Run the prompt again.")
+    return rule_of(table, query_offset=query_offset, label=described["label"])
+
+
 def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCapture:
     q, k, lse, value_norm, sinks, seen = (
         tensors.get(f"{described['layer']}.{name}") for name in _TENSORS
@@ -261,7 +296,9 @@ def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCaptu
         q_BHQD=q,
         k_BGKD=k,
         value_norm_BGK=value_norm,
-        patterns=tuple(capture_store.pattern_from_json(one) for one in described["patterns"]),
+        patterns=tuple(
+            _pattern_from(tensors, one, described["query_offset"]) for one in described["patterns"]
+        ),
         query_offset=described["query_offset"],
         scale=described["scale"],
         softcap=described["softcap"],

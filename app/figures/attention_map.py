@@ -89,9 +89,9 @@ def attention_map(
     )
     across = _axis(data.column_edges, data.key_tokens, "key", exact=data.exact)
     down = _axis(data.row_edges, data.query_tokens, "query", exact=data.exact)
-    figure.update_xaxes(**across, showgrid=False, zeroline=False, color=look.muted)
+    figure.update_xaxes(across, showgrid=False, zeroline=False, color=look.muted)
     figure.update_yaxes(
-        **down, showgrid=False, zeroline=False, color=look.muted, autorange="reversed"
+        down, showgrid=False, zeroline=False, color=look.muted, autorange="reversed"
     )
     figure.update_layout(width=960, height=900)
     return framed(figure, title=title, note=note, look=look)

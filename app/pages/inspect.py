@@ -20,9 +20,15 @@ from attnscope.app.prompt_links import checked
 from attnscope.app.prompts import Prompt, shortened, uploaded
 from attnscope.app.state import Key, Notice, Session
 from attnscope.app.view import View, changed, for_inspector
-from attnscope.kernels.errors import AttnscopeError, CaptureMissing, PromptRefused
+from attnscope.kernels.errors import (
+    AttnscopeError,
+    CaptureMissing,
+    EngineUnavailable,
+    PromptRefused,
+)
 
 _DRAFT_CHARACTERS = 20_000
+_BACKENDS_S = 1.5
 
 
 def page(session: Session) -> None:
@@ -213,9 +219,13 @@ def _backends(session: Session) -> tuple[BackendChoice, ...]:
     name = shown.capture_id if shown else ""
     if name not in known:
         try:
-            answer = engine().ask("backends", {"capture": name} if shown else {})
-        except CaptureMissing:
-            answer = engine().ask("backends", {})
+            answer = engine().ask(
+                "backends", {"capture": name} if shown else {}, timeout_s=_BACKENDS_S
+            )
+        except (CaptureMissing, EngineUnavailable):
+            # The page does not wait for a worker that is still starting; the next run of the script asks again.
+            chosen = session.view.backend
+            return (BackendChoice(name=chosen, title=chosen),)
         known = {name: backend_choices(answer["backends"])}
         session.set_draft({Key.BACKENDS: known})
     return known[name]

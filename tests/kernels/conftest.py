@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.utils import deterministic
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +12,7 @@ def _poisoned_memory() -> Iterator[None]:
     """Fresh memory holds NaN, so a kernel that skips a cell of its output cannot pass."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    deterministic.fill_uninitialized_memory = True  # pyright: ignore[reportAttributeAccessIssue]
     yield
     torch.use_deterministic_algorithms(before)
 

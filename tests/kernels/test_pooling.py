@@ -74,6 +74,22 @@ def test_padding_never_reaches_a_cell():
         assert cells.read_M.tolist() == [4, 4]
 
 
+def test_counts_of_a_cell_are_exact_beyond_what_float32_counts():
+    layer = Layer(
+        q_HQD=torch.ones(1, 128, 1),
+        k_GKD=torch.ones(1, 150_001, 1),
+        pattern=pattern("full"),
+        query_offset=0,
+        scale=1.0,
+        visible_keys_K=torch.arange(150_001) != 3,
+    )
+    edges = torch.tensor([0, 150_001])
+    lse_HQ = torch.zeros(1, 128)
+    pooler = Pooler(layer, lse_HQ, column_edges=edges, reading="weight", maximum=True)
+    cells = pooler.run(torch.tensor([0, 128]), queries_per_row=None, progress=None)
+    assert cells.visible_MN.tolist() == [[150_000 * 128]]
+
+
 def causal_head(length):
     generator = torch.Generator().manual_seed(length)
     q, k = (torch.randn(length, 16, generator=generator) for _ in "qk")

@@ -45,6 +45,7 @@ def test_equals_the_reference(case: Case, block: Block | None, dtype) -> None:
     theirs, theirs_lse = pytorch_attention(*inputs.tensors, inputs.call, **inputs.extras)
     found = tiled(*inputs.tensors, inputs.call, **inputs.extras, block=block)
     assert_as_good_as(found.out_BHQD, exact.out_BHQD, theirs)
+    assert found.lse_BHQ is not None
     assert_as_good_as(found.lse_BHQ, exact.lse_BHQ, theirs_lse)
 
 

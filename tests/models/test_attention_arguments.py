@@ -17,7 +17,7 @@ MASK = Mask(patterns=(Full(),), query_offset=0, visible_keys_BK=None)
 def _read(mask: object = None, *, causal: bool | None = None, **options: object) -> Asked:
     module = nn.Module()
     if causal is not None:
-        module.is_causal = causal
+        module.__dict__["is_causal"] = causal
     q, k = torch.zeros(1, 4, 6, 16), torch.zeros(1, 2, 6, 16)
     return read(module, (q, k, k), mask, options, "toy")
 
@@ -71,7 +71,7 @@ def test_what_no_backend_computes_is_refused_by_name(
     options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(UnsupportedCall, match=words):
-        _read(**options)
+        _read(**options)  # pyright: ignore[reportArgumentType]
 
 
 def test_sequence_lengths_beside_a_mask_say_the_same() -> None:

@@ -10,7 +10,8 @@ import torch
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.models import capture_store
+from attnscope.kernels.patterns.predicate import Predicate
+from attnscope.models import capture_store, rule_table
 from attnscope.models.capture import Capture, capture
 from attnscope.models.loading import LoadedModel
 
@@ -54,12 +55,30 @@ def test_saving_again_replaces(tiny_family: Family, tmp_path: Path) -> None:
     assert Capture.load(tmp_path).texts == ("second",)
 
 
-def test_a_rule_of_its_own_cannot_be_saved(tiny_family: Family, tmp_path: Path) -> None:
+def test_a_rule_of_its_own_is_saved_as_a_table(tiny_family: Family, tmp_path: Path) -> None:
+    made = capture(tiny_family("llama4_text"), ["abcdefgh", "abcde"], backend="tiled")
+    read = Capture.load(made.save(tmp_path))
+    assert read.layers[0].pattern.title == made.layers[0].pattern.title
+    for sequence in (0, 1):
+        tiles = made.tile(0, 1, sequence=sequence), read.tile(0, 1, sequence=sequence)
+        assert (tiles[0] == tiles[1]).all()
+
+
+def test_a_rule_too_large_to_tabulate_is_refused(
+    tiny_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = capture(tiny_family("llama4_text"), "abcdefgh")
-    with pytest.raises(InvalidCall, match="function of the model"):
+    monkeypatch.setattr(rule_table, "_MOST_PAIRS", 10)
+    with pytest.raises(InvalidCall, match="too large to save"):
         made.save(tmp_path)
     with pytest.raises(CaptureMissing):
         Capture.load(tmp_path)
+
+
+def test_a_function_has_no_form_in_json() -> None:
+    rule = Predicate(function=lambda q, k: q >= k, label="own")
+    with pytest.raises(InvalidCall, match="function of the model"):
+        capture_store.pattern_to_json(rule)
 
 
 @pytest.mark.parametrize(

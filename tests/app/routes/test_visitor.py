@@ -9,6 +9,7 @@ def test_one_browser_is_one_owner_and_its_cookie_stays_secret():
 
     assert owner == owner_of({COOKIE: value, "other": "x"})
     assert owner != owner_of({COOKIE: "f" * 32})
+    assert owner is not None
     assert owner not in value
 
 
