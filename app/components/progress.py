@@ -32,7 +32,7 @@ def step(status: JobStatus) -> str:
     if status.state == "queued":
         ahead = status.queued_ahead
         return f"Waiting; {count(ahead)} before this" if ahead else "Starting"
-    return status.step or "Running"
+    return status.step or "Starting the worker"
 
 
 def pace(status: JobStatus) -> str:

@@ -84,7 +84,11 @@ def test_two_failures_have_two_codes() -> None:
             "Running the prompt",
             f"42 % · 5.00{N}MiB/s",
         ),
-        ({"rate_unit": "share", "step": ""}, "Running", f"42 % · about 1{N}min 15{N}s left"),
+        (
+            {"rate_unit": "share", "step": ""},
+            "Starting the worker",
+            f"42 % · about 1{N}min 15{N}s left",
+        ),
         ({"state": "queued", "queued_ahead": 3, "rate": None}, "Waiting; 3 before this", ""),
         ({"state": "queued", "rate": None}, "Starting", ""),
     ],
