@@ -9,13 +9,16 @@ import threading
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import choreographer.errors
 import kaleido
 import plotly
 
 from attnscope.kernels.errors import ImagesUnavailable
+
+if TYPE_CHECKING:
+    from kaleido._utils.fig_tools import LayoutOpts
 
 _TIMEOUT_S = 60.0
 _SCALE = {"png": 2, "svg": 1, "pdf": 1}
@@ -61,12 +64,15 @@ class ImageServer:
             ImagesUnavailable: No Chromium, or it died twice; says what to do.
         """
         layout = figure.get("layout", {})
-        options = {
-            "format": form,
-            "width": layout.get("width", 960),
-            "height": layout.get("height", 720),
-            "scale": _SCALE[form],
-        }
+        options = cast(
+            "LayoutOpts",
+            {
+                "format": form,
+                "width": layout.get("width", 960),
+                "height": layout.get("height", 720),
+                "scale": _SCALE[form],
+            },
+        )
         with self._lock:
             try:
                 return self._drawn(figure, options)
@@ -88,7 +94,7 @@ class ImageServer:
         with self._lock:
             self._stop()
 
-    def _drawn(self, figure: dict[str, Any], options: dict[str, Any]) -> bytes:
+    def _drawn(self, figure: dict[str, Any], options: "LayoutOpts") -> bytes:
         if self._drawer is None:
             self._start()
         if self._drawer is None:

@@ -10,6 +10,7 @@ other work too, the second is what the call itself costs. Writes one line a case
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -78,7 +79,7 @@ def pooled_cases() -> list[Case]:
         (
             f"pooled 512², {reduce}, {length} tokens, head_dim 64",
             limit,
-            lambda h=head, r=reduce: maps.pooled(h, 512, 512, reduce=r),
+            partial(maps.pooled, head, 512, 512, reduce=reduce),
         )
         for length, limit in ((4096, 150), (16_384, 2000))
         for head in (head_of(length, 64),)
@@ -95,7 +96,7 @@ def layer_cases() -> list[Case]:
         (
             f"overview 48², {reduce}, 12 heads, 512 tokens, head_dim 64",
             15,
-            lambda r=reduce: maps.overview(q, k, lse, scale=0.125, size=48, reduce=r, **RULE),
+            partial(maps.overview, q, k, lse, scale=0.125, size=48, reduce=reduce, **RULE),
         )
         for reduce in REDUCTIONS
     ]

@@ -17,7 +17,7 @@ from attnscope.kernels.head import Head
 from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce
-from attnscope.kernels.scores import scores
+from attnscope.kernels.scores import accumulation_dtype, scores
 from attnscope.kernels.streaming import Layer, exponentials, segments
 
 __all__ = [
@@ -109,10 +109,11 @@ def row(head: Head, query: int, *, reading: Reading = "weight") -> Tensor:
     norm_K, every = _value_norm(head, reading), range(head.key_length)
     row_K = head.k_KD.new_full((len(every),), _hidden(reading), dtype=torch.float32)
     # What no one sees is not read: a window costs its own keys, not the length.
-    for segment in segments(head.layer, at, at, every, limit=LINE_PIECE):
+    for segment in segments(head.layer, at, at, every, limit=len(every)):
         keys = slice(segment.start, segment.end)
         x_C = _scores_of_one(head.q_QD[at], head.k_KD[keys], head)
-        seen_C = _mask(head, range(at, at + 1), range(segment.start, segment.end))[0]
+        hidden = segment.masked or head.visible_keys_K is not None
+        seen_C = _mask(head, range(at, at + 1), range(keys.start, keys.stop))[0] if hidden else None
         norm_C = None if norm_K is None else norm_K[keys]
         row_K[keys] = _read(x_C, head.lse_Q[at], seen_C, norm_C, reading)
     return row_K
@@ -361,13 +362,12 @@ def _value_norm(head: Head, reading: Reading) -> Tensor | None:
 
 def _scores_of_one(one_D: Tensor, many_ND: Tensor, head: Head) -> Tensor:
     # In pieces that the cache holds, 16-bit keys are widened four times faster than all at once.
-    pieces = (
-        scores(
-            one_D[None], many_ND[start : start + LINE_PIECE], scale=head.scale, softcap=head.softcap
-        )[0]
-        for start in range(0, many_ND.shape[0], LINE_PIECE)
-    )
-    return torch.cat(list(pieces))
+    wide = many_ND.dtype == accumulation_dtype(many_ND.dtype)
+    pieces = [
+        scores(one_D[None], piece_ND, scale=head.scale, softcap=head.softcap)[0]
+        for piece_ND in ([many_ND] if wide else many_ND.split(LINE_PIECE))
+    ]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _read(

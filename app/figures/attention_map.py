@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -138,7 +139,7 @@ def _hover(data: MapData, pooling: str) -> str:
     )
 
 
-def _axis(edges: np.ndarray, tokens: Sequence[str], name: str, *, exact: bool) -> dict[str, object]:
+def _axis(edges: np.ndarray, tokens: Sequence[str], name: str, *, exact: bool) -> dict[str, Any]:
     if exact and len(edges) - 1 <= _LABELLED_TOKENS:
         positions = _positions(edges)
         labels = [token_label(tokens[i], 12) for i in positions]

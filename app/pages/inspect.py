@@ -1,6 +1,7 @@
 """Inspect: what do the heads attend to? A prompt, every head, one head large, its tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import streamlit as st
@@ -16,12 +17,18 @@ from attnscope.app.inspections import Shown, Watched
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.prompt_links import checked
-from attnscope.app.prompts import Prompt, shortened, typed, uploaded
+from attnscope.app.prompts import Prompt, shortened, uploaded
 from attnscope.app.state import Key, Notice, Session
 from attnscope.app.view import View, changed, for_inspector
-from attnscope.kernels.errors import AttnscopeError, CaptureMissing, PromptRefused
+from attnscope.kernels.errors import (
+    AttnscopeError,
+    CaptureMissing,
+    EngineUnavailable,
+    PromptRefused,
+)
 
 _DRAFT_CHARACTERS = 20_000
+_BACKENDS_S = 1.5
 
 
 def page(session: Session) -> None:
@@ -57,8 +64,9 @@ def page(session: Session) -> None:
     )
     for told in session.notices:
         notice(told)
-    if session.watched is not None:
-        _watch(session, session.watched)
+    under_way = session.watched or session.comparing
+    if under_way is not None:
+        _watch(session, under_way)
     if shown is not None:
         _inspect(session, shown)
     elif session.has_given_up:
@@ -211,9 +219,13 @@ def _backends(session: Session) -> tuple[BackendChoice, ...]:
     name = shown.capture_id if shown else ""
     if name not in known:
         try:
-            answer = engine().ask("backends", {"capture": name} if shown else {})
-        except CaptureMissing:
-            answer = engine().ask("backends", {})
+            answer = engine().ask(
+                "backends", {"capture": name} if shown else {}, timeout_s=_BACKENDS_S
+            )
+        except (CaptureMissing, EngineUnavailable):
+            # The page does not wait for a worker that is still starting; the next run of the script asks again.
+            chosen = session.view.backend
+            return (BackendChoice(name=chosen, title=chosen),)
         known = {name: backend_choices(answer["backends"])}
         session.set_draft({Key.BACKENDS: known})
     return known[name]
@@ -244,8 +256,7 @@ def _run(session: Session) -> None:
 def _ask(session: Session, texts: tuple[str, ...], *, chat: bool = False) -> None:
     """Take prompts into the view, or say why not and leave everything as it was."""
     try:
-        several = checked(texts) if len(texts) > 1 else texts
-        passed = tuple(typed(text).text for text in several)
+        passed = checked(texts)
     except PromptRefused as error:
         session.tell(Notice.of(error))
         return
@@ -348,10 +359,10 @@ def _fill_model_drafts(session: Session) -> None:
 
 
 def _fill_prompt_draft(session: Session) -> None:
-    try:
+    texts: tuple[str, ...] = ()
+    # A refusal is told where the capture is asked for.
+    with suppress(PromptRefused):
         texts = inspections.texts_of(session.view, session.kept)
-    except PromptRefused:
-        # The refusal itself is told where the capture is asked for.
-        texts = []
-    fits = len(texts) == 1 and len(texts[0]) <= _DRAFT_CHARACTERS
-    session.set_draft({Key.DRAFT: texts[0] if fits else ""})
+    text = "".join(texts)
+    fits = len(texts) == 1 and len(text) <= _DRAFT_CHARACTERS
+    session.set_draft({Key.DRAFT: text if fits else ""})

@@ -156,7 +156,7 @@ def test_pooled_maps_say_which_positions_a_cell_holds() -> None:
 
 
 def test_masked_cells_are_empty_never_zero() -> None:
-    figure = figure_of(SUMMARY, "map", arrays("map"), {**VIEW, "scale": "log"})
+    figure: Any = figure_of(SUMMARY, "map", arrays("map"), {**VIEW, "scale": "log"})
     drawn = np.asarray(figure.data[0].z, dtype=float)
     np.testing.assert_array_equal(np.isnan(drawn), np.isnan(weights()))
     assert figure.data[0].hoverongaps is False
@@ -167,7 +167,8 @@ def test_masked_cells_are_empty_never_zero() -> None:
 @pytest.mark.parametrize("reading", ["weight", "score", "value_weighted"])
 def test_hover_gives_the_exact_number_on_every_scale(scale: str, reading: str) -> None:
     view = {**VIEW, "scale": scale, "reading": reading}
-    trace = figure_of(SUMMARY, "map", arrays("map"), view).data[0]
+    figure: Any = figure_of(SUMMARY, "map", arrays("map"), view)
+    trace = figure.data[0]
     np.testing.assert_array_equal(np.asarray(trace.customdata, np.float32), weights())
     assert "customdata" in trace.hovertemplate
 
@@ -208,7 +209,7 @@ def test_what_does_not_fit_is_refused(
 def test_large_overviews_are_shrunk_without_losing_their_brightest_cells() -> None:
     maps = np.full((32, 32, 48, 48), 1e-5, dtype=np.float32)
     maps[3, 4, 17, 33] = 0.9
-    figure = figure_of(SUMMARY, "overview", {"values": maps}, {})
+    figure: Any = figure_of(SUMMARY, "overview", {"values": maps}, {})
     drawn = np.asarray(figure.data[0].z)
     assert max(drawn.shape) <= 1300
     assert np.nanmax(drawn) == pytest.approx(np.log10(0.9))

@@ -1,5 +1,6 @@
+from typing import Any
+
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 
 from attnscope.app.figures.attention_map import MapData, attention_map
@@ -124,12 +125,12 @@ def sample(rows: int, columns: int, **changes) -> MapData:
     return MapData(**{**given, **changes})
 
 
-def draw(data: MapData, scale: str = "linear") -> go.Figure:
+def draw(data: MapData, scale: str = "linear") -> Any:
     return attention_map(data, title="t", note="n", scale=scale, look=LIGHT)
 
 
 def test_a_map_labels_its_tokens_when_they_fit() -> None:
-    figure = draw(sample(4, 6))
+    figure: Any = draw(sample(4, 6))
     assert figure.layout.yaxis.ticktext == ("q0", "q1", "q2", "q3")
     assert figure.layout.yaxis.autorange == "reversed"
     assert "%{text}" in figure.data[0].hovertemplate
@@ -140,7 +141,7 @@ def test_a_map_labels_its_tokens_when_they_fit() -> None:
 def test_a_pooled_map_says_so() -> None:
     data = sample(2, 2, row_edges=np.array([0, 5, 10]), column_edges=np.array([0, 4, 8]))
     assert not data.exact
-    figure = draw(data)
+    figure: Any = draw(data)
     np.testing.assert_array_equal(figure.data[0].y, [2, 7])
     np.testing.assert_array_equal(figure.data[0].x, [1.5, 5.5])
     assert "mean attention weight" in figure.data[0].hovertemplate
@@ -158,7 +159,7 @@ def test_scores_are_drawn_round_zero_and_rows_by_their_maximum() -> None:
 
 def test_the_overview_keeps_every_head_apart() -> None:
     maps = np.full((2, 3, 4, 4), 0.1, dtype=np.float32)
-    figure = overview(maps, title="t", note="n", look=DARK)
+    figure: Any = overview(maps, title="t", note="n", look=DARK)
     drawn = np.asarray(figure.data[0].z)
     assert drawn.shape == (10, 16)
     assert np.isnan(drawn[4]).all()
@@ -171,7 +172,7 @@ def test_diagnostics_write_every_number() -> None:
         Diagnostic(title="Entropy <b>", unit="nats", values=np.array([[1.5, np.nan]])),
         Diagnostic(title="Sink mass", unit="", values=np.array([[0.25, 0.5]])),
     ]
-    figure = diagnostics(rows, title="t", note="n", look=LIGHT)
+    figure: Any = diagnostics(rows, title="t", note="n", look=LIGHT)
     assert figure.layout.annotations[0].text == "Entropy &lt;b&gt;, nats"
     texts = [trace.text for trace in figure.data if trace.type == "scatter"]
     assert texts == [("1.5", ""), ("0.25", "0.5")]
@@ -181,7 +182,7 @@ def test_the_token_strip_keeps_reading_order() -> None:
     tokens = [f"t{i}" for i in range(20)]
     weights = np.linspace(0.1, 1, 20, dtype=np.float32)
     weights[3] = np.nan
-    figure = token_strip(tokens, weights, title="t", note="n", look=LIGHT, pinned=17)
+    figure: Any = token_strip(tokens, weights, title="t", note="n", look=LIGHT, pinned=17)
     heat, words = figure.data
     assert np.asarray(heat.z).shape == (2, 16)
     assert list(words.text) == tokens

@@ -1,10 +1,11 @@
 """An engine that a page test steers by hand."""
 
-import threading
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import Any
 
-from attnscope.app.jobs.engine import Event, JobStatus
+from attnscope.app.jobs.engine import Event as JobEvent
+from attnscope.app.jobs.engine import JobStatus
 from attnscope.kernels.errors import JobCancelled, JobFailed, JobMissing
 
 
@@ -95,7 +96,7 @@ class FakeEngine:
             raise JobMissing(f"No job {job_id}.")
         return self.statuses[job_id]
 
-    def events(self, job_id: str, after: int = 0) -> list[Event]:
+    def events(self, job_id: str, after: int = 0) -> list[JobEvent]:
         return []
 
     def cancel(self, job_id: str) -> None:
@@ -116,7 +117,7 @@ class FakeEngine:
         arguments: dict[str, Any],
         *,
         timeout_s: float | None = None,
-        abandoned: threading.Event | None = None,
+        abandoned: Event | None = None,
     ) -> dict[str, Any]:
         assert method == "backends"
         return {
