@@ -57,7 +57,7 @@ def title(page: Page, words: str, timeout_s: float = 120) -> None:
 
 def run_prompt(page: Page, text: str, tokens: int) -> float:
     """Types a prompt, presses Run, and returns the seconds until its first map is drawn."""
-    page.get_by_label("Prompt").fill(text)
+    page.get_by_role("textbox", name="Prompt").fill(text)
     start = time.perf_counter()
     page.get_by_role("button", name="Run", exact=True).click()
     title(page, f"{tokens} tokens")

@@ -56,7 +56,7 @@ def visit(browser: Browser, served: str) -> Iterator[Page]:
 
 
 def run(page: Page, text: str) -> None:
-    page.get_by_label("Prompt", exact=True).fill(text)
+    page.get_by_role("textbox", name="Prompt").fill(text)
     page.get_by_role("button", name="Run", exact=True).click()
 
 

@@ -82,7 +82,9 @@ class Inspector {
     this.stage.replaceChildren(skeleton("Reading the capture", 9));
     try {
       const capture = new Capture(id);
-      const [summary] = await Promise.all([capture.summary(control.signal), loadPlotly()]);
+      // The chart library is large: the map waits for it, the text and the overview do not.
+      loadPlotly().catch(() => {});
+      const summary = await capture.summary(control.signal);
       const view = await this.#withHead(capture, summary, wanted);
       if (!control.signal.aborted) this.#show(capture, summary, view);
     } catch (error) {

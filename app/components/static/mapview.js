@@ -179,7 +179,7 @@ export class MapView {
     tiles.forEach((tile, index) => {
       if (!tile) return;
       const { shares, legend } = shade(tile.values, { ...tile, ...pick(view), keys: this.extent.keys, limits });
-      this.panes[index].draw({ ...tile, shares }, { region, kind: "sequential", dark });
+      this.#drawIn(this.panes[index], { ...tile, shares }, { region, kind: "sequential", dark });
       drawLegend(this.legend, legend, dark);
       this.#describe(this.panes[index], tile);
     });
@@ -187,11 +187,16 @@ export class MapView {
     this.about.textContent = this.#words(tiles[0] ?? tiles[1]);
   }
 
+  /** Draws once the chart library is there, and says so when it cannot be loaded. */
+  #drawIn(pane, tile, how) {
+    pane.draw(tile, how).catch((error) => this.#fail(error));
+  }
+
   #paintDifference([a, b], { region, dark }) {
     const values = b.values.map((value, index) => value - a.values[index]);
     const { shares, legend, largest, at } = shadeDifference(values, this.store.view);
     const [, , pane] = this.panes;
-    pane.draw({ ...a, shares }, { region, kind: "difference", dark });
+    this.#drawIn(pane, { ...a, shares }, { region, kind: "difference", dark });
     drawLegend(this.differenceLegend, legend, dark);
     const where = at < 0 ? "" : ` at ${this.#pairName(a, at)}`;
     const words = `largest |B − A| ${number(largest, 4)}${where}`;

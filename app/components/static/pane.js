@@ -92,6 +92,8 @@ export class Pane {
    */
   async draw(tile, { region, kind, dark }) {
     this.drawn = tile;
+    await loadPlotly();
+    if (this.drawn !== tile) return;
     const dx = (tile.k1 - tile.k0) / tile.cols;
     const dy = (tile.q1 - tile.q0) / tile.rows;
     const z = Array.from({ length: tile.rows }, (_, row) =>
