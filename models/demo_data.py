@@ -175,4 +175,4 @@ def micro_batch(tokenizer: Tokenizer, *, progress: float, tokens: int, seed: int
     if rng.random() < now.random_share:
         return random_batch(now, tokens=tokens, seed=seed)
     (length,) = rng.choices(list(now.text_lengths), list(now.text_lengths.values()))
-    return text_batch(tokenizer, tokens=tokens, length=length, seed=seed)
+    return text_batch(tokenizer, tokens=tokens, length=min(length, tokens), seed=seed)

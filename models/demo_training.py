@@ -37,8 +37,7 @@ class Plan:
     """One training run; everything that its result depends on, apart from the machine's speed.
 
     ``minutes`` or ``tokens`` is the budget, and the other is None: the curriculum and the learning
-    rate follow the share of the budget that is spent. Only a budget in tokens is reproducible to
-    the bit.
+    rate follow the share of the budget that is spent. Only a budget in tokens is reproducible.
     """
 
     minutes: float | None = None

@@ -84,15 +84,16 @@ def test_text_is_predicted_far_better_than_by_frequencies(scores, tokenizer) -> 
     text_BT = demo_scores.held_out_text(tokenizer, rows=8, length=256, seed=SEED)
     unigram = demo_scores.unigram_loss(tokenizer, text_BT)
     assert math.exp(scores.text_loss) < math.exp(unigram) / 8
-    assert math.exp(scores.text_loss) < 4.0
+    assert math.exp(scores.text_loss) < 2.2  # 1.91 on the card's documents
 
 
 def test_repeated_random_tokens_are_predicted(scores) -> None:
-    assert math.exp(scores.random_loss) < 4.0
+    assert math.exp(scores.random_loss) < 1.3
 
 
-def test_positions_up_to_the_end_of_the_context_are_trained(model, tokenizer) -> None:
-    by_position = dict(demo_card.perplexity_by_position(model, tokenizer))
+def test_positions_up_to_the_end_of_the_context_are_trained(tokenizer) -> None:
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, local_files_only=True).eval()
+    by_position = dict(demo_card.perplexity_by_position(model, tokenizer, rows=2))
     assert by_position["1024-2048"] < 1.2 * by_position["64-256"]
 
 
@@ -142,7 +143,7 @@ def test_example_prompts_fit_and_are_described(tokenizer) -> None:
 
 TINY = {
     "vocabulary": 600,
-    "layers": 1,
+    "layers": 2,
     "hidden": 32,
     "ffn": 32,
     "query_heads": 2,
