@@ -74,6 +74,7 @@ class Inspector {
 
   async #open(id, wanted) {
     this.control?.abort();
+    const before = this.store?.view ?? null;
     this.#closeParts();
     this.id = id;
     if (!id) return this.stage.replaceChildren(empty());
@@ -85,7 +86,7 @@ class Inspector {
       // The chart library is large: the map waits for it, the text and the overview do not.
       loadPlotly().catch(() => {});
       const summary = await capture.summary(control.signal);
-      const view = await this.#withHead(capture, summary, wanted);
+      const view = await this.#withHead(capture, summary, wanted, before);
       if (!control.signal.aborted) this.#show(capture, summary, view);
     } catch (error) {
       if (isAbort(error) || control.signal.aborted) return undefined;
@@ -95,9 +96,13 @@ class Inspector {
     return undefined;
   }
 
-  /** A view that names no head opens the one that says most, unless finding it takes longer than a glance. */
-  async #withHead(capture, summary, wanted) {
+  /**
+   * A view that names no head keeps the one before; the first opens the one that says most, unless finding it takes
+   * longer than a glance.
+   */
+  async #withHead(capture, summary, wanted, before) {
     if (Number.isInteger(wanted?.layer) || Number.isInteger(wanted?.head)) return wanted;
+    if (before) return { ...wanted, layer: before.layer, head: before.head };
     const read = capture.diagnostics(wanted?.sequence ?? 0, this.control.signal).catch(() => null);
     const late = new Promise((resolve) => setTimeout(resolve, FIND_HEAD_WITHIN, null));
     const diagnostics = await Promise.race([read, late]);
