@@ -8,7 +8,8 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     HF_HOME=/data/huggingface \
-    ATTNSCOPE_DATA=/data
+    ATTNSCOPE_DATA=/data \
+    ATTNSCOPE_MODEL_FOLDERS=/data/models
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 

@@ -37,6 +37,8 @@ class Settings:
         threads: PyTorch threads of a job; 0 takes one a core.
         reader_threads: PyTorch threads of one map request; 0 takes one a core, at most 4.
         model_bytes: Memory that loaded models may hold in one worker before the least used goes.
+        model_folders: Local models may be loaded from these folders only, comma separated; none given allows any
+            folder that the server can read, which suits one's own machine and not a shared one.
         capture_bytes: Largest capture that one run may make.
         capture_memory_bytes: Captures held open at once in one process before the least used is closed.
         capture_disk_bytes: Captures kept in the data folder before the least used is deleted.
@@ -56,6 +58,7 @@ class Settings:
     threads: int = 0
     reader_threads: int = 0
     model_bytes: int = 8 * GIB
+    model_folders: tuple[str, ...] = ()
     capture_bytes: int = 4 * GIB
     capture_memory_bytes: int = 8 * GIB
     capture_disk_bytes: int = 16 * GIB

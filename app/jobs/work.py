@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
-from attnscope.kernels.errors import PromptRefused
+from attnscope.kernels.errors import ModelNotFound, PromptRefused
 
 if TYPE_CHECKING:
     from attnscope.models.capture import Capture
@@ -169,12 +169,34 @@ def _changed(source: str) -> int:
 
 def _wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
     device = arguments.get("device") or "auto"
+    source = cast("str", arguments["source"])
+    refuse_folder(source, context.settings.model_folders)
     return {
-        "source": cast("str", arguments["source"]),
+        "source": source,
         "revision": arguments.get("revision") or None,
         "device": context.device if device == "auto" else device,
         "dtype": arguments.get("dtype") or "auto",
     }
+
+
+def refuse_folder(source: str, allowed: tuple[str, ...]) -> None:
+    """Keep visitors of a shared server out of the folders it can read.
+
+    Args:
+        source: What the visitor asks for; only a path is looked at.
+        allowed: Folders that models may lie in; none allows any.
+
+    Raises:
+        ModelNotFound: The path leads elsewhere, links followed; it is not said whether it exists.
+    """
+    if not allowed or not source.startswith(("/", "./")):
+        return
+    path = Path(source).resolve()
+    if not any(path.is_relative_to(Path(folder).resolve()) for folder in allowed):
+        raise ModelNotFound(
+            f"This server loads local models only from {', '.join(allowed)}; {source} is not there.",
+            "Put the model there, or name it by its hub id.",
+        )
 
 
 WORK = {"load": load, "plan": plan, "inspect": inspect}

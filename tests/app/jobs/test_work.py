@@ -8,7 +8,7 @@ import transformers as hf
 from attnscope.app.jobs import answers, work
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
-from attnscope.kernels.errors import CaptureTooLarge, JobCancelled, PromptRefused
+from attnscope.kernels.errors import CaptureTooLarge, JobCancelled, ModelNotFound, PromptRefused
 from attnscope.models.loading import LoadedModel
 from attnscope.models.shelf import ModelShelf
 from tests.models.conftest import tiny, tiny_tokenizer
@@ -110,6 +110,29 @@ def test_a_cancelled_inspection_leaves_nothing(context, tmp_path):
     with pytest.raises(JobCancelled):
         work.inspect(arguments(), context)
     assert not list(tmp_path.rglob("capture.json"))
+
+
+@pytest.mark.parametrize(
+    ("source", "refused"),
+    [
+        ("demo", False),
+        ("openai-community/gpt2", False),
+        ("{allowed}/a/model", False),
+        ("{allowed}/../elsewhere", True),
+        ("{allowed}-too/model", True),
+        ("/etc", True),
+        ("./assets", True),
+    ],
+)
+def test_a_shared_server_keeps_to_its_model_folders(tmp_path, source, refused):
+    allowed = tmp_path / "models"
+    named = source.format(allowed=allowed)
+    work.refuse_folder(named, ())
+    if refused:
+        with pytest.raises(ModelNotFound, match="only from"):
+            work.refuse_folder(named, (str(allowed),))
+    else:
+        assert work.refuse_folder(named, (str(allowed),)) is None
 
 
 def test_loading_says_what_the_model_is(context):
