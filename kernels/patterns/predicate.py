@@ -1,7 +1,7 @@
 """Any rule at all, as a function."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class Predicate(Pattern):
         label: The rule in a few words, for people.
     """
 
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
     label: str
 
     @property
