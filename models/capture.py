@@ -251,13 +251,10 @@ def _kept(call: LayerCall) -> LayerCapture:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """Contiguous and alone in its memory: a view would keep the whole fused projection alive."""
+    """Alone in its memory: a view would keep the whole fused projection alive."""
     alone = tensor.untyped_storage().nbytes() == tensor.nbytes
-    return (
-        tensor.detach()
-        if alone and tensor.is_contiguous()
-        else tensor.detach().clone(memory_format=torch.contiguous_format)
-    )
+    kept = tensor.detach()
+    return kept if alone else kept.clone(memory_format=torch.contiguous_format)
 
 
 def _forward(model: LoadedModel, batch: Batch) -> Tensor | None:

@@ -90,7 +90,7 @@ class LayerCapture:
         layer: Which attention call, from 0.
         name: The module's name in the model.
         backend: The backend that ran it.
-        q_BHQD: After rotary embedding, contiguous, in the model's dtype.
+        q_BHQD: After rotary embedding, in the model's dtype; dense, in any order of dimensions.
         k_BGKD: Likewise, kv heads not repeated.
         value_norm_BGK: float32, ‖v‖ of every key.
         patterns: One for all sequences, or one per sequence where the rule depends on it.
