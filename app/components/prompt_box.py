@@ -21,6 +21,7 @@ def prompt_box(
     *,
     limit: int | None,
     has_template: bool,
+    bytes_per_token: int | None,
     on_run: Callable[[], None],
     on_example: Callable[[], None],
     on_upload: Callable[[], None],
@@ -34,6 +35,7 @@ def prompt_box(
         refusal: Why the file was refused, or None.
         limit: Most tokens of one prompt under the loaded model, or None while unknown.
         has_template: Whether the tokenizer has a chat template.
+        bytes_per_token: What a capture holds for each token, or None while unknown.
         on_run: Called when the typed prompt is sent.
         on_example: Called when an example is chosen.
         on_upload: Called when a file is given or taken away.
@@ -41,7 +43,7 @@ def prompt_box(
     """
     with st.container(key="prompt_row", horizontal=True, vertical_alignment="center", gap="small"):
         with st.form("prompt_form", border=False):
-            _typed(limit, has_template=has_template, on_run=on_run)
+            _typed(limit, bytes_per_token, has_template=has_template, on_run=on_run)
         st.selectbox(
             "Examples",
             [entry.title for entry in examples],
@@ -56,7 +58,13 @@ def prompt_box(
             _upload(offered, refusal, on_upload=on_upload, on_choose=on_choose)
 
 
-def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None]) -> None:
+def _typed(
+    limit: int | None,
+    bytes_per_token: int | None,
+    *,
+    has_template: bool,
+    on_run: Callable[[], None],
+) -> None:
     with st.container(
         key="prompt_typed", horizontal=True, vertical_alignment="center", gap="small"
     ):
@@ -72,12 +80,13 @@ def _typed(limit: int | None, *, has_template: bool, on_run: Callable[[], None])
             st.checkbox(
                 "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
             )
+        cost = f" It keeps {nbytes(bytes_per_token)} a token." if bytes_per_token else ""
         st.form_submit_button(
             "Run",
             type="primary",
             on_click=on_run,
             width=96,
-            help="Run the prompt and look at every head; Ctrl+Enter does the same.",
+            help=f"Run the prompt and look at every head; Ctrl+Enter does the same.{cost}",
         )
 
 

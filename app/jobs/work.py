@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
 from attnscope.kernels.errors import ModelNotFound, PromptRefused
+from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
-    from attnscope.models.capture import Capture
+    from attnscope.models.capture import Capture, CapturePlan
     from attnscope.models.loading import LoadedModel
     from attnscope.models.shelf import ModelShelf
 
@@ -39,17 +40,12 @@ def prepare() -> None:
 
 def plan(arguments: Arguments, context: Context) -> Result:
     """What an `inspect` job with these arguments would hold: tokens of each prompt, bytes of each layer and in all."""
-    from attnscope.models.capture import plan as plan_of
-    from attnscope.models.prompting import batch_of
-
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.9, "Loading the model")
     with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
-        prompts = _prompts(arguments, model)
-        batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
-        planned = plan_of(model, [len(ids) for ids in batch.ids], arguments.get("layers"))
+        lengths, planned = _planned(arguments, model)
         return {
-            "lengths": [len(ids) for ids in batch.ids],
+            "lengths": lengths,
             "layers": list(planned.layers),
             "bytes_per_layer": list(planned.bytes_per_layer),
             "total_bytes": planned.total_bytes,
@@ -93,6 +89,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
         The capture's id under `capture_id`, its summary, and whether it was there already.
     """
     from attnscope.models.capture import capture
+    from attnscope.models.capture import plan as plan_of
 
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.3, "Loading the model")
@@ -101,17 +98,20 @@ def inspect(arguments: Arguments, context: Context) -> Result:
         was_kept = shelf(context).holds(capture_id)
         if not was_kept:
             layers = arguments.get("layers")
+            _, planned = _planned(arguments, model)
             captured = capture(
                 model,
                 **_prompts(arguments, model),
                 backend=arguments.get("backend") or "eager",
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
-                progress=context.part(0.3, 0.9, "Running the prompt"),
+                progress=context.part(
+                    0.3, 0.9, f"Running the prompt; it keeps {nbytes(planned.total_bytes)}"
+                ),
             )
             context.progress(0.9, "Saving the capture")
             shelf(context).add(capture_id, captured)
-        model_facts = described(model)
+        model_facts = described(model) | {"bytes_per_token": plan_of(model, [1]).total_bytes}
     kept = cast("Capture", shelf(context).get(capture_id))
     return {
         "capture_id": capture_id,
@@ -119,6 +119,17 @@ def inspect(arguments: Arguments, context: Context) -> Result:
         "summary": describe(capture_id, kept),
         "model": model_facts,
     }
+
+
+def _planned(arguments: Arguments, model: "LoadedModel") -> "tuple[list[int], CapturePlan]":
+    """Tokens of each prompt, and what their capture will hold."""
+    from attnscope.models.capture import plan as plan_of
+    from attnscope.models.prompting import batch_of
+
+    prompts = _prompts(arguments, model)
+    batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
+    lengths = [len(ids) for ids in batch.ids]
+    return lengths, plan_of(model, lengths, arguments.get("layers"))
 
 
 def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:

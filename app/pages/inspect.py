@@ -57,6 +57,7 @@ def page(session: Session) -> None:
         session.draft(Key.UPLOAD_REFUSAL),
         limit=shown.model.get("max_length") if shown else None,
         has_template=bool(shown and shown.model.get("has_chat_template")),
+        bytes_per_token=shown.model.get("bytes_per_token") if shown else None,
         on_run=_act(session, _run),
         on_example=_act(session, _choose_example),
         on_upload=_act(session, _read_upload),

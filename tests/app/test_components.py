@@ -143,6 +143,7 @@ def test_the_prompt_box_states_the_limits_before() -> None:
             None,
             limit=2048,
             has_template=True,
+            bytes_per_token=10_240,
             on_run=nothing,
             on_example=nothing,
             on_upload=nothing,
@@ -154,3 +155,4 @@ def test_the_prompt_box_states_the_limits_before() -> None:
     assert f"up to 2{N}048 tokens" in app.text_area[0].placeholder
     assert "8.00\u202fMiB and 500 prompts" in app.caption[0].value
     assert [box.label for box in app.checkbox] == ["Chat"]
+    assert f"10.0{N}KiB a token" in app.button[0].help

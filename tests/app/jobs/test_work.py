@@ -79,6 +79,8 @@ def test_a_plan_states_what_the_capture_then_holds(context):
     made = work.inspect(arguments(), context)
 
     assert planned["total_bytes"] == made["summary"]["nbytes"]
+    one = work.plan(arguments(texts=["a"]), context)
+    assert made["model"]["bytes_per_token"] * sum(one["lengths"]) == one["total_bytes"]
     assert planned["lengths"] == [made["summary"]["sequences"][0]["length"]]
     assert planned["budget_bytes"] > planned["total_bytes"]
 
