@@ -179,7 +179,7 @@ def test_the_view_is_reported_and_reopens_as_it_was(page: Page, address: str) ->
 
 
 def test_keyboard_alone_opens_pins_zooms_and_resets(page: Page, address: str) -> None:
-    open_viewer(page, address, "small")
+    open_viewer(page, address, "small", layer=0, head=0)
     page.locator(".as-overview-frame").press("ArrowDown")
     expect(page.locator(".as-live")).to_contain_text("Layer 1, head 0")
     page.locator(".as-text").press("ArrowLeft")
