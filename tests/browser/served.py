@@ -1,6 +1,7 @@
 """The real dashboard, started for a benchmark or a browser test on a free port with a data folder of its own."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -24,10 +25,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def dashboard(start_timeout_s: float = 180, **settings: str) -> Iterator[str]:
-    """Runs `attnscope serve`, yields its address, and ends it.
+    """Runs `attnscope serve`, yields its address once its first prompt is inspected, and ends it.
 
     Args:
-        start_timeout_s: How long it may take until its health route answers.
+        start_timeout_s: How long it may take until its workers are ready and rest.
         **settings: Environment variables, such as `ATTNSCOPE_PROMPT_AT_START="false"`.
     """
     port = free_port()
@@ -65,6 +66,9 @@ def _wait(address: str, process: subprocess.Popen, timeout_s: float) -> None:
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/attnscope/health", timeout=5) as answer:
-            return answer.status == 200
+            health = json.load(answer)
     except (urllib.error.URLError, OSError):
         return False
+    workers = health["workers"]
+    resting = all(worker["ready"] and not worker["busy"] for worker in workers)
+    return bool(workers) and resting and health["queued"] == 0

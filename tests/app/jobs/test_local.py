@@ -286,7 +286,7 @@ def test_two_engines_on_one_folder_have_queues_of_their_own(tmp_path):
 
 
 def test_a_worker_that_cannot_start_leaves_the_engine_answering(tmp_path):
-    tables = replace(FAKES, work="tests.app.jobs.no_such_module:WORK")
+    tables = replace(FAKES, prepare_worker="tests.app.jobs.no_such_module:prepare")
     with LocalEngine(Settings(data=tmp_path, readers=0), tables) as engine:
         job = engine.submit("step", {}, owner="ada")
         with pytest.raises(EngineUnavailable):
