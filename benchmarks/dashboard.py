@@ -178,7 +178,7 @@ def long_map(folder: Path) -> list[dict]:
             page.wait_for_function(SETTLED, timeout=180_000)
             start = time.perf_counter()
             upload(page, path)
-            title(page, "131 072 tokens", timeout_s=1200)
+            title(page, "131\u202f072 tokens", timeout_s=1200)
             captured_s = time.perf_counter() - start
             page.wait_for_function(SETTLED, timeout=120_000)
             page.wait_for_timeout(5000)
