@@ -5,10 +5,12 @@ Started by `attnscope serve`, `python -m attnscope.app.server`, or `streamlit ru
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -48,10 +50,27 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
                 threading.Thread(
                     target=warm_up, args=(engine, first()), name="warm up", daemon=True
                 ).start()
+            _stop_answering_first(engine)
             yield {"engine": engine}
     finally:
         await anyio.to_thread.run_sync(engine.stop)
         await anyio.to_thread.run_sync(IMAGES.close)
+
+
+def _stop_answering_first(engine: LocalEngine) -> None:
+    """End the questions that wait when the server is told to stop, for it lets every request finish before."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # Only the main thread hears signals.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        stop = signal.getsignal(number)
+
+        def stop_all(number: int, frame: FrameType | None, stop: Any = stop) -> None:
+            # Not here: the handler may run while this very thread holds the engine's lock.
+            threading.Thread(target=engine.stop_answering, name="stop answering").start()
+            if callable(stop):
+                stop(number, frame)
+
+        signal.signal(number, stop_all)
 
 
 PARTS: dict[str, Any] = {

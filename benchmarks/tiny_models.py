@@ -3,20 +3,27 @@
 Random weights give near-uniform rows: right for limits and costs, useless for pictures.
 """
 
-import shutil
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 TOKENIZER = Path(__file__).parents[1] / "assets" / "demo_model"
 VOCABULARY = 1024
 
 
-def _save(model: torch.nn.Module, folder: Path) -> Path:
-    model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(TOKENIZER / name, folder / name)
+def _save(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    # The lesser of the model's and the tokenizer's limit holds, and the demo's tokenizer says 2 048.
+    length = model.config.max_position_embeddings
+    AutoTokenizer.from_pretrained(TOKENIZER, model_max_length=length).save_pretrained(folder)
     return folder
 
 

@@ -172,7 +172,8 @@ def capture(
         backend: A name of `kernels.registry`, or names by layer.
         layers: The layers to keep, from 0; all when None. Every layer runs on the backend.
         byte_budget: What the capture may hold; half of the memory left on the device when None.
-        progress: Called after every layer with the share done; what it raises ends the run.
+        progress: Called before and after every layer with the share done; what it raises ends the
+            run.
 
     Raises:
         PromptRefused: Empty, over the model's limit, or unknown ids.
@@ -190,6 +191,7 @@ def capture(
         recording = _Recording(
             wanted=frozenset(planned.layers), total=len(_shapes(model)), progress=progress
         )
+        recording.report(0)
         start = time.perf_counter()
         with torch.no_grad(), swapped(model.model, backend, recording.record):
             logits = _forward(model, batch)
@@ -227,9 +229,12 @@ class _Recording:
     def record(self, call: LayerCall) -> None:
         if call.layer in self.wanted:
             self.layers.append(_kept(call))
+        self.report(call.layer + 1)
+
+    def report(self, done: int) -> None:
         if self.progress is not None:
-            done = call.layer + 1
-            self.progress(min(1.0, done / self.total), f"layer {done} of {self.total}")
+            under_way = min(done + 1, self.total)
+            self.progress(min(1.0, done / self.total), f"layer {under_way} of {self.total}")
 
 
 def _kept(call: LayerCall) -> LayerCapture:

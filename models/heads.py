@@ -3,6 +3,8 @@
 L captured layers, H query heads (of the layer that has most).
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -30,7 +32,7 @@ def diagnose_capture(
     Args:
         capture: A captured pass.
         sequence: Which of its prompts.
-        progress: Called after every layer with the share done; what it raises ends the work.
+        progress: Called often with the share done; what it raises ends the work.
 
     Returns:
         float32 `[L, H]` by key, see `KEYS`; NaN where a layer has fewer heads or nothing counts.
@@ -55,9 +57,12 @@ def diagnose_capture(
             sinks_H=view.sinks_H,
             visible_keys_K=view.visible_keys_K,
             token_ids_K=ids,
+            progress=None if progress is None else partial(_told, progress, at, total),
         )
         for key, values_H in diagnostics.by_key().items():
             found[key][at, : len(values_H)] = values_H.float().cpu().numpy()
-        if progress is not None:
-            progress((at + 1) / total, f"diagnosing layer {at + 1} of {total}")
     return found
+
+
+def _told(progress: Progress, at: int, total: int, share: float) -> None:
+    progress((at + share) / total, f"diagnosing layer {at + 1} of {total}")

@@ -1,47 +1,49 @@
-"""What stands on the page while a job runs: how far, how fast, how long still, and a way out."""
+"""What stands on the page while a job runs: how far, how fast, how long still, and a way out.
 
-import html
+The browser asks the job's route, so that following a job costs the page no run of its script; the script runs once
+more, when the job is over.
+"""
+
+import functools
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 from attnscope.app.jobs.engine import JobStatus
-from attnscope.profiling.units import count, nbytes, seconds
+from attnscope.app.jobs.words import pace, step
 
-POLL_S = 0.3
-
-
-def progress(status: JobStatus, *, on_cancel: Callable[[], None]) -> None:
-    """Draw one moment of a job; call again for the next."""
-    with st.container(
-        key="job_progress", horizontal=True, vertical_alignment="center", gap="small"
-    ):
-        share = min(max(status.progress, 0.0), 1.0)
-        st.html(
-            '<div class="pg-job" role="status">'
-            f"<div><strong>{html.escape(step(status))}</strong><span>{html.escape(pace(status))}"
-            f'</span></div><div class="pg-track" role="progressbar" aria-valuemin="0" '
-            f'aria-valuemax="100" aria-valuenow="{round(100 * share)}">'
-            f'<i style="width:{100 * share:.1f}%"></i></div></div>'
-        )
-        st.button("Cancel", key=f"cancel_{status.id}", on_click=on_cancel)
+STATIC = Path(__file__).with_name("static")
+ENTRY = """
+const home = new URL("/attnscope/static/progress.js", window.location.origin);
+export default async (component) => (await import(home.href)).default(component);
+"""
 
 
-def step(status: JobStatus) -> str:
-    """Say what a job is doing now."""
-    if status.state == "queued":
-        ahead = status.queued_ahead
-        return f"Waiting; {count(ahead)} before this" if ahead else "Starting"
-    return status.step or "Starting the worker"
+@functools.cache
+def _component() -> Callable[..., Any]:
+    css = (STATIC / "progress.css").read_text(encoding="utf-8")
+    return component("attnscope_progress", css=css, js=ENTRY, isolate_styles=False)
 
 
-def pace(status: JobStatus) -> str:
-    """Say how far a job is, how fast and how long still."""
-    parts = [f"{100 * status.progress:.0f} %"] if status.state == "running" else []
-    if status.rate and status.rate_unit == "bytes":
-        parts.append(f"{nbytes(status.rate)}/s")
-    elif status.rate and status.rate_unit != "share":
-        parts.append(f"{status.rate:.3g} {status.rate_unit}/s")
-    if status.eta_s is not None and status.state == "running":
-        parts.append(f"about {seconds(status.eta_s)} left")
-    return " · ".join(parts)
+def progress(status: JobStatus) -> None:
+    """Follow a job until it is over; then the script runs again.
+
+    Args:
+        status: The job as it is now; what is shown until the route's first answer.
+    """
+    _component()(
+        key=f"progress_{status.id}",
+        data={
+            "job": status.id,
+            "share": status.progress,
+            "step": step(status),
+            "pace": pace(status),
+        },
+        on_over_change=_nothing,
+    )
+
+
+def _nothing() -> None:
+    """A trigger of a component only reruns the script when it has a callback."""

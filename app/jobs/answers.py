@@ -396,5 +396,5 @@ ASKS = {
     "row": Ask(row),
     "column": Ask(column),
     "overview": Ask(overview, lane="patient"),
-    "diagnostics": Ask(diagnostics, lane="patient"),
+    "diagnostics": Ask(diagnostics, lane="long"),
 }

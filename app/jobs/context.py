@@ -48,6 +48,7 @@ class Context:
         resources: Kept by the worker.
         stop: Set when the visitor cancels, or no longer waits for the answer.
         report: Takes progress to the server; does nothing for a question.
+        give_way: Called between any two layers or tiles; long work rests there while others wait.
     """
 
     settings: Settings
@@ -55,6 +56,7 @@ class Context:
     resources: Resources
     stop: threading.Event = field(default_factory=threading.Event)
     report: Callable[[Progress], None] = lambda progress: None
+    give_way: Callable[[threading.Event], None] = lambda stop: None
     _told: tuple[float, str] = (0.0, "")
 
     def progress(
@@ -71,6 +73,7 @@ class Context:
         Raises:
             JobCancelled: The visitor asked for it; let it pass through.
         """
+        self.give_way(self.stop)
         self.check()
         now = monotonic()
         told_at, told_step = self._told
@@ -83,10 +86,10 @@ class Context:
     def part(
         self, start: float, end: float, step: str, *, total: float = 1.0, unit: str = "share"
     ) -> Callable[..., None]:
-        """A callback `(share, words="")` for one stage that covers `start` to `end` of the whole."""
+        """A callback `(share, words="")` for one stage, `start` to `end` of the whole; its words follow the step's."""
 
         def callback(share: float, words: str = "") -> None:
-            told = words[:1].upper() + words[1:] or step
+            told = f"{step}: {words}" if words else step
             self.progress(start * (1 - share) + end * share, told, total=total, unit=unit)
 
         return callback

@@ -6,9 +6,8 @@ import logging
 import os
 import threading
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from time import monotonic
 from typing import IO, Any
 
@@ -17,6 +16,7 @@ from attnscope.app.jobs.engine import SERVER, Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
+from attnscope.app.jobs.seat import Seat, Wait, WorkerGoneError
 from attnscope.app.jobs.tables import Ask, Tables, named
 from attnscope.app.jobs.wire import Message, unpacked_error
 from attnscope.app.settings import Settings
@@ -25,44 +25,11 @@ from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelle
 log = logging.getLogger("attnscope.engine")
 
 _PATIENCE_S = 0.7  # how long a job may take to obey a cancellation before its worker is killed
-_LOOK_EVERY_S = 0.2
 _MOST_ENGINES = 16
 
 
-class _WorkerGoneError(Exception):
-    """The process died with the question."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wait:
-    """How long somebody waits for an answer: until a moment, or until they leave."""
-
-    deadline: float
-    abandoned: threading.Event | None
-
-    def result(self, future: "Future[Message]") -> Message:
-        while (left := self.deadline - monotonic()) > 0:
-            with suppress(FutureTimeout):
-                return future.result(left if self.abandoned is None else min(left, _LOOK_EVERY_S))
-            if self.abandoned is not None and self.abandoned.is_set():
-                raise JobCancelled("Nobody waits for this answer any more.")
-        raise EngineUnavailable("No answer came in time.", "The server is busy; try again.")
-
-
-@dataclass(eq=False, kw_only=True)
-class _Seat:
-    """One place for a worker: the process in it changes, the seat stays."""
-
-    name: str
-    device: str
-    runs_jobs: bool
-    process: WorkerProcess | None = None
-    is_ready: bool = False
-    false_starts: int = 0
-    job_id: str | None = None
-    pace: Pace = field(default_factory=Pace)
-    oom_kills_before: int = 0
-    asks: dict[str, "Future[Message]"] = field(default_factory=dict)
+def _stopping() -> EngineUnavailable:
+    return EngineUnavailable("The server is stopping.", "Try again once it is back.")
 
 
 class LocalEngine:
@@ -83,11 +50,11 @@ class LocalEngine:
         self._cancelled: set[str] = set()
         self._ask_ids = itertools.count(1)
         readers = [
-            _Seat(name=f"reader {i + 1}", device="cpu", runs_jobs=False)
+            Seat(name=f"reader {i + 1}", device="cpu", runs_jobs=False)
             for i in range(settings.readers)
         ]
         workers = [
-            _Seat(name=f"worker {device}", device=device, runs_jobs=True)
+            Seat(name=f"worker {device}", device=device, runs_jobs=True)
             for device in settings.devices
         ]
         self._seats = workers + readers
@@ -109,6 +76,15 @@ class LocalEngine:
         self._queue.recover("The server was restarted while the job ran.", "Run it again.")
         for seat in self._seats:
             self._fill(seat)
+
+    def stop_answering(self) -> None:
+        """Refuse every question, those that wait included: the server waits for its requests before it stops."""
+        with self._lock:
+            self._stopping = True
+            waiting = [future for seat in self._seats for future in seat.asks.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(_stopping())
 
     def stop(self) -> None:
         """End every worker and close the queue; what was running is marked failed."""
@@ -183,9 +159,9 @@ class LocalEngine:
         abandoned: threading.Event | None = None,
     ) -> dict[str, Any]:
         """See Engine."""
-        wait = _Wait(monotonic() + (timeout_s or self._settings.ask_timeout_s), abandoned)
+        wait = Wait(monotonic() + (timeout_s or self._settings.ask_timeout_s), abandoned)
         for _attempt in range(2):
-            with suppress(_WorkerGoneError):
+            with suppress(WorkerGoneError):
                 return self._ask_once(method, arguments, wait)
         raise EngineUnavailable(
             "The process that answers was lost twice in a row.", "Try again in a few seconds."
@@ -207,13 +183,15 @@ class LocalEngine:
 
     # Questions
 
-    def _ask_once(self, method: str, arguments: dict[str, Any], wait: "_Wait") -> dict[str, Any]:
+    def _ask_once(self, method: str, arguments: dict[str, Any], wait: Wait) -> dict[str, Any]:
         known = self._known_asks.get(method)
         if known is None:
             raise InvalidCall(f"There is no question called {method!r}.")
         ask_id = f"ask-{next(self._ask_ids)}"
         future: Future[Message] = Future()
         with self._lock:
+            if self._stopping:
+                raise _stopping()
             seats = [seat for seat in self._answering[known.at] if seat.process]
             if not seats:
                 raise EngineUnavailable(
@@ -239,7 +217,7 @@ class LocalEngine:
 
     # Workers
 
-    def _fill(self, seat: _Seat) -> None:
+    def _fill(self, seat: Seat) -> None:
         with self._lock:
             if self._stopping:
                 return
@@ -259,7 +237,7 @@ class LocalEngine:
                 on_exit=lambda process, code: self._lost(seat, code),
             )
 
-    def _environment(self, seat: _Seat) -> dict[str, str]:
+    def _environment(self, seat: Seat) -> dict[str, str]:
         cores = (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
@@ -278,7 +256,7 @@ class LocalEngine:
             **hidden,
         }
 
-    def _heard(self, seat: _Seat, message: Message) -> None:
+    def _heard(self, seat: Seat, message: Message) -> None:
         said = message["say"]
         if said == "ready":
             with self._lock:
@@ -293,7 +271,7 @@ class LocalEngine:
         else:
             self._ended(seat, message)
 
-    def _progressed(self, seat: _Seat, message: Message) -> None:
+    def _progressed(self, seat: Seat, message: Message) -> None:
         estimate = seat.pace.update(message["share"])
         rate = None if estimate.share_per_s is None else estimate.share_per_s * message["total"]
         self._queue.report(
@@ -305,7 +283,7 @@ class LocalEngine:
             eta_s=estimate.eta_s,
         )
 
-    def _ended(self, seat: _Seat, message: Message) -> None:
+    def _ended(self, seat: Seat, message: Message) -> None:
         words = {
             key: message[key]
             for key in ("result", "reason", "remedy", "reference")
@@ -317,13 +295,13 @@ class LocalEngine:
             seat.job_id = None
         self._dispatch()
 
-    def _insist(self, seat: _Seat, process: WorkerProcess, job_id: str) -> None:
+    def _insist(self, seat: Seat, process: WorkerProcess, job_id: str) -> None:
         with self._lock:
             if seat.job_id == job_id and seat.process is process:
                 log.warning("Job %s did not obey its cancellation; its worker is replaced.", job_id)
                 process.kill()
 
-    def _lost(self, seat: _Seat, code: int) -> None:
+    def _lost(self, seat: Seat, code: int) -> None:
         """The seat's process is dead: end its job with the reason, free who waits, and put another in its place."""
         with self._lock:
             was_ready, seat.is_ready, seat.process = seat.is_ready, False, None
@@ -335,9 +313,9 @@ class LocalEngine:
         # After the replacement: a question asked again at once must find it.
         for future in waiting:
             if not future.done():
-                future.set_exception(_WorkerGoneError())
+                future.set_exception(WorkerGoneError())
 
-    def _replace(self, seat: _Seat, code: int, *, was_ready: bool) -> None:
+    def _replace(self, seat: Seat, code: int, *, was_ready: bool) -> None:
         if self._stopping:
             return
         log.warning("%s ended with code %d and is replaced.", seat.name, code)
@@ -350,7 +328,7 @@ class LocalEngine:
         again.daemon = True
         again.start()
 
-    def _bury(self, seat: _Seat, job_id: str, code: int) -> None:
+    def _bury(self, seat: Seat, job_id: str, code: int) -> None:
         if job_id in self._cancelled:
             self._cancelled.discard(job_id)
             self._queue.finish(job_id, "cancelled", reason="Cancelled.")

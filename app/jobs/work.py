@@ -106,7 +106,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
                 progress=context.part(
-                    0.3, 0.9, f"Running the prompt; it keeps {nbytes(planned.total_bytes)}"
+                    0.3, 0.9, f"Running the prompt, keeping {nbytes(planned.total_bytes)}"
                 ),
             )
             context.progress(0.9, "Saving the capture")

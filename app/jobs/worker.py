@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ from typing import Any
 from attnscope.app.jobs import reasons
 from attnscope.app.jobs.context import Context, Progress, Resources
 from attnscope.app.jobs.tables import Ask, Lane, Work, named
+from attnscope.app.jobs.traffic import Traffic
 from attnscope.app.jobs.wire import Message, Wire, packed_error
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobCancelled
@@ -43,11 +45,12 @@ class Worker:
         self._asks: dict[str, Ask] = named(start["asks"])
         self._resources = Resources()
         self._stops: dict[str, threading.Event] = {}
+        self._traffic = Traffic()
         self._jobs = ThreadPoolExecutor(1, "job")
         self._lanes: dict[Lane, ThreadPoolExecutor] = {
             "quick": ThreadPoolExecutor(2, "quick"),
             "patient": ThreadPoolExecutor(2, "patient"),
-            "long": ThreadPoolExecutor(2, "long", initializer=_step_back),
+            "long": ThreadPoolExecutor(4, "long", initializer=_step_back),
         }
         if start["prepare"]:
             # In the job lane: the first job needs it done, and messages are read meanwhile.
@@ -72,9 +75,17 @@ class Worker:
     def _ask(self, message: Message) -> None:
         ask = self._asks.get(message["method"])
         context = self._context(message["id"])
+        lane: Lane = ask.lane if ask else "quick"
         answer = partial(_checked, ask and ask.answer, message["arguments"], context)
-        lane = self._lanes[ask.lane if ask else "quick"]
-        lane.submit(answer).add_done_callback(partial(self._answered, message["id"]))
+        if lane == "long":
+            context.give_way = self._traffic.give_way
+        else:
+            answer = partial(self._passing, answer)
+        self._lanes[lane].submit(answer).add_done_callback(partial(self._answered, message["id"]))
+
+    def _passing(self, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        with self._traffic.passing():
+            return answer()
 
     def _stop(self, message: Message) -> None:
         if message["id"] in self._stops:
@@ -141,9 +152,11 @@ class Worker:
 
 
 def _step_back() -> None:
-    """Let this thread, and those PyTorch starts for it, yield to every other lane."""
+    """Let this thread, and those PyTorch starts for it, yield to every other lane and leave them half of the cores."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[len(cores) // 2 :])
 
 
 def _prepared(future: Future[None]) -> None:

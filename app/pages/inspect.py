@@ -10,7 +10,7 @@ from attnscope.app import inspections
 from attnscope.app.components.inspector import inspector
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
 from attnscope.app.components.notice import guarded, notice
-from attnscope.app.components.progress import POLL_S, progress
+from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
 from attnscope.app.examples import examples
 from attnscope.app.inspections import Shown, Watched
@@ -67,9 +67,11 @@ def page(session: Session) -> None:
         notice(told)
     under_way = session.watched or session.comparing
     if under_way is not None:
-        _watch(session, under_way)
+        progress(_status(under_way))
     if shown is not None:
         _inspect(session, shown)
+    elif under_way is not None:
+        st.html('<div class="pg-waiting" aria-hidden="true"><i></i><i></i><i></i></div>')
     elif session.has_given_up:
         st.button("Try again", on_click=session.try_again)
 
@@ -151,20 +153,6 @@ def _started(session: Session, view: View) -> Watched | None:
         session.give_up(view, Notice.of(error))
         return None
     return Watched(job_id=job_id, view=view)
-
-
-def _watch(session: Session, watched: Watched) -> None:
-    """Follow a job without rerunning the page, until it is over."""
-
-    def moment() -> None:
-        status = _status(watched)
-        if status.is_over:
-            st.rerun()
-        progress(status, on_cancel=_act(session, lambda _: engine().cancel(watched.job_id)))
-
-    st.fragment(guarded(moment), run_every=POLL_S)()
-    if session.shown is None:
-        st.html('<div class="pg-waiting" aria-hidden="true"><i></i><i></i><i></i></div>')
 
 
 def _inspect(session: Session, shown: Shown) -> None:

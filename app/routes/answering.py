@@ -15,10 +15,9 @@ from attnscope.kernels import errors
 
 Handler = Callable[[Request], Awaitable[Response]]
 _LOOK_EVERY_S = 0.25
-_LONG_THREADS = anyio.CapacityLimiter(64)  # each only waits
-_THREADS = anyio.CapacityLimiter(
-    16
-)  # apart from Streamlit's own, so that slow maps never hold up its files
+# Apart from Streamlit's own, so that slow answers never hold up its files.
+_THREADS = anyio.CapacityLimiter(16)
+_WAITING = anyio.CapacityLimiter(128)  # each only waits for a worker
 
 _STATUS: tuple[tuple[type[errors.AttnscopeError], int], ...] = (
     (errors.CaptureMissing, 410),
@@ -52,17 +51,10 @@ def refusal(error: errors.AttnscopeError) -> JSONResponse:
     return JSONResponse({"error": error.message, "remedy": error.remedy}, status, headers)
 
 
-async def ask(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The engine's answer, waited for in a thread."""
-    return await anyio.to_thread.run_sync(
-        partial(engine().ask, method, arguments), limiter=_THREADS
-    )
-
-
-async def ask_while_watched(
-    request: Request, method: str, arguments: dict[str, Any], *, timeout_s: float
+async def ask(
+    request: Request, method: str, arguments: dict[str, Any], *, timeout_s: float | None = None
 ) -> dict[str, Any]:
-    """As `ask`, for what may take minutes: the work stops when the browser no longer waits.
+    """The engine's answer, waited for in a thread; the work stops when the browser no longer waits.
 
     Raises:
         JobCancelled: The browser is gone.
@@ -73,7 +65,7 @@ async def ask_while_watched(
     async with anyio.create_task_group() as group:
         group.start_soon(_watch, request, abandoned)
         # An error comes back as a value, for the group would wrap what is raised inside it.
-        outcome.append(await anyio.to_thread.run_sync(_outcome, question, limiter=_LONG_THREADS))
+        outcome.append(await anyio.to_thread.run_sync(_outcome, question, limiter=_WAITING))
         group.cancel_scope.cancel()
     answer = outcome[0]
     if isinstance(answer, errors.AttnscopeError):

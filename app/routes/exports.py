@@ -1,6 +1,7 @@
 """Every chart as a file: the numbers come from the capture, the file from `app.exports`."""
 
 import re
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from attnscope.app.jobs.quantise import Quantised, restore
 from attnscope.app.routes.answering import ask, guarded
 from attnscope.app.routes.maps import READINGS, REDUCTIONS
 from attnscope.app.routes.parameters import Parameters, capture_id
+from attnscope.app.settings import Settings
 from attnscope.kernels.errors import InvalidCall
 
 _FILES = anyio.CapacityLimiter(
@@ -24,6 +26,8 @@ _FILES = anyio.CapacityLimiter(
 )  # a file may take seconds, and the browser that draws takes one at a time
 _REGION = ("q0", "q1", "k0", "k1")
 
+Values = dict[str, Any]
+Asked = Callable[[str, Values], Awaitable[Values]]
 Arrays = dict[str, NDArray[np.float32]]
 
 
@@ -40,8 +44,14 @@ class Exports:
         what, form = given.choice("what", *WHAT), given.choice("format", *MEDIA_TYPES)
         view = _view(given)
         capture = capture_id(request.path_params)
-        summary = await ask("summary", {"capture": capture})
-        arrays = await _arrays(what, {"capture": capture}, summary, view)
+        patience_s = Settings.from_environment().exact_timeout_s
+
+        async def asked(method: str, arguments: Values) -> Values:
+            wanted = {"capture": capture, **arguments}
+            return await ask(request, method, wanted, timeout_s=patience_s)
+
+        summary = await asked("summary", {})
+        arrays = await _MAKERS[what](asked, summary, view)
         write = partial(export, summary, what, form, arrays, view, images=self._images)
         body, media_type, name = await anyio.to_thread.run_sync(write, limiter=_FILES)
         safe = re.sub(r"[^A-Za-z0-9._-]", "-", name)
@@ -74,42 +84,29 @@ def _view(given: Parameters) -> dict[str, Any]:
     return {**view, **{name: value for name, value in region.items() if value is not None}}
 
 
-async def _arrays(
-    what: str, capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]
-) -> Arrays:
-    makers = {"map": _map, "overview": _overview, "diagnostics": _diagnostics, "tokens": _tokens}
-    return await makers[what](capture, summary, view)
-
-
-async def _map(capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]) -> Arrays:
+async def _map(asked: Asked, summary: Values, view: Values) -> Arrays:
     wanted = {
         name: view[name]
         for name in ("layer", "head", "sequence", "reading", *_REGION)
         if name in view
     }
     exact = {"encoding": "f32", "effort": "exact", "reduce": view["pooling"]}
-    answer = await ask("exact_map", {**capture, **wanted, **exact})
+    answer = await asked("exact_map", {**wanted, **exact})
     header = answer["header"]
     view.update({name: header[name] for name in _REGION})
     return {"values": _floats(answer, header["rows"], header["cols"])}
 
 
-async def _overview(
-    capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]
-) -> Arrays:
-    answer = await ask(
-        "overview", {**capture, "sequence": view["sequence"], "size": 48, "reduce": "max"}
-    )
+async def _overview(asked: Asked, summary: Values, view: Values) -> Arrays:
+    answer = await asked("overview", {"sequence": view["sequence"], "size": 48, "reduce": "max"})
     header = answer["header"]
     codes = np.frombuffer(answer["body"], np.uint8).reshape(header["shape"])
     coded = Quantised(codes=codes, scale=header["scale"], lo=header["lo"], hi=header["hi"])
     return {"values": restore(coded)}
 
 
-async def _diagnostics(
-    capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]
-) -> Arrays:
-    answer = await ask("diagnostics", {**capture, "sequence": view["sequence"]})
+async def _diagnostics(asked: Asked, summary: Values, view: Values) -> Arrays:
+    answer = await asked("diagnostics", {"sequence": view["sequence"]})
     view["titles"] = {words["key"]: words["title"] for words in answer["keys"]}
     view["units"] = {words["key"]: words["unit"] for words in answer["keys"]}
     return {
@@ -118,7 +115,7 @@ async def _diagnostics(
     }
 
 
-async def _tokens(capture: dict[str, Any], summary: dict[str, Any], view: dict[str, Any]) -> Arrays:
+async def _tokens(asked: Asked, summary: Values, view: Values) -> Arrays:
     sequences = summary["sequences"]
     if view["sequence"] >= len(sequences):
         raise InvalidCall(
@@ -128,9 +125,12 @@ async def _tokens(capture: dict[str, Any], summary: dict[str, Any], view: dict[s
         view["pinned"] = len(sequences[view["sequence"]]["tokens"]) - 1
     names = ("layer", "head", "sequence", "reading")
     line, place = ("row", "query") if view["direction"] == "pays" else ("column", "key")
-    answer = await ask(line, {**capture, **{n: view[n] for n in names}, place: view["pinned"]})
+    answer = await asked(line, {**{n: view[n] for n in names}, place: view["pinned"]})
     return {"values": _floats(answer, answer["header"]["length"])}
 
 
 def _floats(answer: dict[str, Any], *shape: int) -> NDArray[np.float32]:
     return np.frombuffer(answer["body"], "<f4").reshape(shape)
+
+
+_MAKERS = {"map": _map, "overview": _overview, "diagnostics": _diagnostics, "tokens": _tokens}

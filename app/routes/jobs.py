@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.words import pace, step
 from attnscope.app.routes.answering import guarded, in_thread
 from attnscope.app.routes.parameters import Parameters
 
@@ -19,15 +20,15 @@ async def health(request: Request) -> Response:
 
 
 async def status(request: Request) -> Response:
-    """`GET /attnscope/jobs/{id}`: the job's snapshot and its events; `after` leaves out the older ones."""
+    """`GET /attnscope/jobs/{id}`: the job's snapshot, in words too, and its events after number `after`."""
     given = Parameters(request)
     after = given.integer("after", 0)
     given.done()
     found = await in_thread(engine().status, request.path_params["id"])
     events = await in_thread(engine().events, request.path_params["id"], after)
-    return JSONResponse(
-        {**asdict(found), "events": [asdict(event) for event in events]}, headers=_NEVER
-    )
+    told = [asdict(event) for event in events]
+    words = {"step": step(found), "pace": pace(found)}
+    return JSONResponse({**asdict(found), "words": words, "events": told}, headers=_NEVER)
 
 
 async def cancel(request: Request) -> Response:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attnscope.app.routes.answering import ask, ask_while_watched, compact, guarded, in_thread
+from attnscope.app.routes.answering import ask, compact, guarded, in_thread
 from attnscope.app.routes.parameters import Parameters, capture_id
 from attnscope.app.settings import Settings
 
@@ -20,7 +20,7 @@ _KEEP = "private, max-age=3600"  # a capture never changes
 async def summary(request: Request) -> Response:
     """`GET /attnscope/captures/{id}`."""
     Parameters(request).done()
-    answer = await ask("summary", {"capture": capture_id(request.path_params)})
+    answer = await ask(request, "summary", {"capture": capture_id(request.path_params)})
     return JSONResponse(answer, headers={"Cache-Control": _KEEP})
 
 
@@ -78,7 +78,9 @@ async def diagnostics(request: Request) -> Response:
         "sequence": given.integer("sequence", 0),
     }
     given.done()
-    return JSONResponse(await ask("diagnostics", arguments), headers={"Cache-Control": _KEEP})
+    patience_s = Settings.from_environment().exact_timeout_s
+    answer = await ask(request, "diagnostics", arguments, timeout_s=patience_s)
+    return JSONResponse(answer, headers={"Cache-Control": _KEEP})
 
 
 def _head(request: Request, given: Parameters) -> dict[str, Any]:
@@ -97,11 +99,8 @@ async def _numbers(request: Request, method: str, arguments: dict[str, Any]) -> 
     headers = {"Cache-Control": _KEEP, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    if method == "exact_map":
-        timeout_s = Settings.from_environment().exact_timeout_s
-        answer = await ask_while_watched(request, method, arguments, timeout_s=timeout_s)
-    else:
-        answer = await ask(method, arguments)
+    patience_s = Settings.from_environment().exact_timeout_s if method == "exact_map" else None
+    answer = await ask(request, method, arguments, timeout_s=patience_s)
     headers["X-Attnscope"] = compact(answer["header"])
     body = answer["body"]
     if answer["header"]["encoding"] == "u8" and "gzip" in request.headers.get(

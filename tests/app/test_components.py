@@ -7,9 +7,9 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, facts
 from attnscope.app.components.notice import guarded, unexpected
-from attnscope.app.components.progress import pace, step
 from attnscope.app.inspections import Shown
 from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.jobs.words import pace, step
 from attnscope.app.state import Notice
 from attnscope.app.view import View
 from attnscope.kernels.errors import PromptRefused

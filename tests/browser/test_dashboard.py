@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 MAP_DRAWN = """() => {
     const panes = [...document.querySelectorAll('.as-map .as-pane')];
     return panes.length > 0 && panes.every((pane) => pane.getAttribute('aria-busy') === 'false')
-        && Boolean(document.querySelector('.as-plotly .heatmaplayer image'));
+        && Boolean(document.querySelector('.as-plotly image'));
 }"""
 HOSTILE = (
     "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 2'> "

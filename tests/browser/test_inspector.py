@@ -10,7 +10,7 @@ from tests.browser.planted import PlantedHead
 pytestmark = pytest.mark.browser
 
 expect.set_options(timeout=30_000)
-DRAWN = "() => document.querySelector('.as-plotly .hm image, .as-plotly .heatmaplayer image')"
+DRAWN = "() => document.querySelector('.as-plotly image')"
 MARGIN_LEFT, MARGIN_TOP = 66, 2
 
 

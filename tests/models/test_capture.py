@@ -110,7 +110,7 @@ def test_progress_counts_layers(tiny_family: Family) -> None:
     plan(model, [1])
     seen: list[tuple[float, str]] = []
     capture(model, PROMPT, progress=lambda *step: seen.append(step))
-    assert seen == [(0.5, "layer 1 of 2"), (1.0, "layer 2 of 2")]
+    assert seen == [(0.0, "layer 1 of 2"), (0.5, "layer 2 of 2"), (1.0, "layer 2 of 2")]
 
 
 def test_progress_cancels_and_leaves_the_model_whole(tiny_family: Family) -> None:

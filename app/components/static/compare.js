@@ -50,8 +50,10 @@ export function commonExtent(sides) {
   const differ = all.some(([q, k]) => q !== all[0][0] || k !== all[0][1]);
   const { tokens } = first.summary.sequences[first.sequence];
   const sources = first.summary.sequences[first.sequence].source_tokens ?? tokens;
-  return { queries, keys, queryTokens: tokens.slice(0, queries), keyTokens: sources.slice(0, keys), differ };
+  return { queries, keys, queryTokens: leading(tokens, queries), keyTokens: leading(sources, keys), differ };
 }
+
+const leading = (tokens, length) => (length === tokens.length ? tokens : tokens.slice(0, length));
 
 export class CompareControls {
   constructor({ store }) {

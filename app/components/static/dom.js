@@ -89,6 +89,24 @@ export function debounce(action, delay) {
   return run;
 }
 
+/**
+ * Calls `action` at once when things were quiet, and otherwise once they have been quiet for `delay` milliseconds.
+ * @returns {(() => void) & {cancel: () => void}}
+ */
+export function promptly(action, delay) {
+  const later = debounce(action, delay);
+  let last = -Infinity;
+  const run = () => {
+    const quiet = performance.now() - last > delay;
+    last = performance.now();
+    if (!quiet) return later();
+    later.cancel();
+    return action();
+  };
+  run.cancel = later.cancel;
+  return run;
+}
+
 /** The CSS size of an element's content box, at least 1 × 1. */
 export function sizeOf(element) {
   return [Math.max(1, element.clientWidth), Math.max(1, element.clientHeight)];

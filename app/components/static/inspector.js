@@ -15,6 +15,7 @@ import { Tokens } from "./tokens.js";
 import { layerName } from "./view.js";
 
 const FIND_HEAD_WITHIN = 800;
+const PAIRS_AT_A_GLANCE = 1e8; // more take longer to diagnose, unless that was done before
 const COLOURS_ONLY = new Set(["scale"]);
 const MAP_KEYS = ["layer", "head", "sequence", "reading", "pooling", "region", "compare"];
 
@@ -86,8 +87,7 @@ class Inspector {
       // The chart library is large: the map waits for it, the text and the overview do not.
       loadPlotly().catch(() => {});
       const summary = await capture.summary(control.signal);
-      const view = await this.#withHead(capture, summary, wanted, before);
-      if (!control.signal.aborted) this.#show(capture, summary, view);
+      if (!control.signal.aborted) await this.#show(capture, summary, withHeadOf(before, wanted));
     } catch (error) {
       if (isAbort(error) || control.signal.aborted) return undefined;
       const retry = () => this.#open(id, wanted);
@@ -96,22 +96,8 @@ class Inspector {
     return undefined;
   }
 
-  /**
-   * A view that names no head keeps the one before; the first opens the one that says most, unless finding it takes
-   * longer than a glance.
-   */
-  async #withHead(capture, summary, wanted, before) {
-    if (Number.isInteger(wanted?.layer) || Number.isInteger(wanted?.head)) return wanted;
-    if (before) return { ...wanted, layer: before.layer, head: before.head };
-    const read = capture.diagnostics(wanted?.sequence ?? 0, this.control.signal).catch(() => null);
-    const late = new Promise((resolve) => setTimeout(resolve, FIND_HEAD_WITHIN, null));
-    const diagnostics = await Promise.race([read, late]);
-    if (!diagnostics) return wanted;
-    const { layer, head } = mostTelling(headsOf(summary), diagnostics);
-    return { ...wanted, layer, head };
-  }
-
-  #show(capture, summary, wanted) {
+  /** Until the head is known, everything that needs none of it is read already. */
+  async #show(capture, summary, wanted) {
     const onchange = (view, changed) => this.#changed(changed);
     this.store = new Store({ summary, wanted, onchange });
     this.store.reportTo(this.report);
@@ -138,15 +124,31 @@ class Inspector {
     tokens.setCapture(capture, summary);
     map.setCapture(capture, summary, this.captures);
     panel.setCapture(summary, null);
+    tokens.showText();
+    const diagnostics = this.#readModel();
+    if (!namesHead(wanted)) await this.#chooseHead(diagnostics);
+    if (this.parts?.map !== map) return;
     map.update();
     tokens.update();
     panel.update();
+    overview.draw();
     this.#comparing();
-    this.#readModel();
   }
 
-  /** The pictures and the diagnostics of every head of the open prompt. */
-  async #readModel() {
+  /** Opens the head that says most, unless finding it takes longer than a glance or the visitor was quicker. */
+  async #chooseHead(read) {
+    const { store, summary } = this;
+    const { view } = store;
+    const heads = headsOf(summary);
+    const { query_length: queries, key_length: keys } = summary.layers[0];
+    const within = heads.length * queries * keys > PAIRS_AT_A_GLANCE ? FIND_HEAD_WITHIN / 8 : FIND_HEAD_WITHIN;
+    const late = new Promise((resolve) => setTimeout(resolve, within, null));
+    const diagnostics = await Promise.race([read, late]);
+    if (diagnostics && store.view === view) store.open(mostTelling(heads, diagnostics));
+  }
+
+  /** The pictures and the diagnostics of every head of the open prompt; the latter once read, null if they fail. */
+  #readModel() {
     const { signal } = this.control;
     const { capture, summary, parts } = this;
     const { sequence } = this.store.view;
@@ -156,9 +158,10 @@ class Inspector {
       if (!signal.aborted && this.parts === parts) parts.overview.setPictures(summary, read);
     });
     const diagnostics = capture.diagnostics(sequence, signal).then((read) => {
-      if (signal.aborted || this.parts !== parts) return;
+      if (signal.aborted || this.parts !== parts) return null;
       this.diagnostics = read;
       panelWith(parts, summary, read);
+      return read;
     });
     for (const part of ["overview", "panel"]) parts[part].element.querySelector(".as-notice")?.remove();
     for (const [part, work] of [
@@ -171,6 +174,7 @@ class Inspector {
         parts[part].element.append(failure(error, { retry, runAgain: () => this.runAgain() }));
       });
     }
+    return diagnostics.catch(() => null);
   }
 
   #changed(changed) {
@@ -216,6 +220,13 @@ class Inspector {
   #key(event) {
     if (event.key === "Escape" && this.store?.view.region) this.store.change({ region: null });
   }
+}
+
+const namesHead = (view) => Number.isInteger(view?.layer) || Number.isInteger(view?.head);
+
+/** A view that names no head keeps the one before. */
+function withHeadOf(before, wanted) {
+  return before && !namesHead(wanted) ? { ...wanted, layer: before.layer, head: before.head } : wanted;
 }
 
 function panelWith(parts, summary, diagnostics) {

@@ -1,7 +1,7 @@
 /** The large map: one head, or two and their difference, with its readings, scales, zoom and words. */
 
 import { CompareControls, commonExtent, firstSide, secondSide } from "./compare.js";
-import { button, debounce, h, segmented, select } from "./dom.js";
+import { button, h, promptly, segmented, select } from "./dom.js";
 import { ExportMenu } from "./exports.js";
 import { Hover } from "./hover.js";
 import { Loader, request } from "./loader.js";
@@ -42,7 +42,7 @@ export class MapView {
       (index) =>
         new Loader({ ontile: (tile) => this.#took(index, tile), onstate: (state) => this.#state(index, state) }),
     );
-    this.fetchSoon = debounce(() => this.#fetch(), FETCH_AFTER);
+    this.fetchSoon = promptly(() => this.#fetch(), FETCH_AFTER);
     this.title = h("h2");
     this.about = h("p.as-note");
     this.legend = h("div.as-legend", { role: "img" });

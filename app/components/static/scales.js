@@ -1,5 +1,6 @@
 /** Colours and the scales between a weight and its colour. */
 
+import { h } from "./dom.js";
 import { number } from "./text.js";
 
 /** Viridis: perceptually uniform, and safe for colour-blind readers. */
@@ -67,9 +68,24 @@ export function palette(kind, dark) {
   return kind === "difference" ? diverging(dark) : SEQUENTIAL;
 }
 
-/** The colours as Plotly takes them. */
-export function plotlyScale(colours) {
-  return Array.from({ length: 33 }, (_, i) => [i / 32, `rgb(${colours[Math.round((i * 255) / 32)].join(",")})`]);
+/**
+ * Shares as a picture, a pixel each; what is masked stays clear, for the hatching lies under it.
+ * @param {Float32Array} shares 0..1, NaN where masked @param {[number, number, number][]} colours 256 of them.
+ * @returns {string} A data address.
+ */
+export function picture(shares, { rows, cols }, colours) {
+  const canvas = h("canvas", { width: cols, height: rows });
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(cols, rows);
+  // A pixel at once, on the little-endian machines that browsers run on.
+  const pixels = new Uint32Array(image.data.buffer);
+  const packed = Uint32Array.from(colours, ([red, green, blue]) => (255 << 24) | (blue << 16) | (green << 8) | red);
+  for (let index = 0; index < shares.length; index += 1) {
+    const share = shares[index];
+    if (share === share) pixels[index] = packed[Math.min(255, Math.max(0, Math.round(share * 255)))];
+  }
+  context.putImageData(image, 0, 0);
+  return canvas.toDataURL();
 }
 
 /**

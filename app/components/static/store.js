@@ -3,7 +3,7 @@
 import { debounce } from "./dom.js";
 import { canonical, checked } from "./view.js";
 
-const REPORT_AFTER = 400;
+const REPORT_AFTER = 800;
 const ECHO_WITHIN = 10_000;
 
 export class Store {
@@ -16,6 +16,12 @@ export class Store {
     this.reported = canonical(this.view);
     this.awaited = [];
     this.reportSoon = debounce(() => this.#report(), REPORT_AFTER);
+  }
+
+  /** The head the viewer itself opens with; nobody has to be told. @param {{layer: number, head: number}} head */
+  open({ layer, head }) {
+    this.view = checked({ ...this.view, layer, head }, this.summary);
+    this.reported = canonical(this.view);
   }
 
   /** Changes some of the view. @param {object} patch */

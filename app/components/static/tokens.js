@@ -58,17 +58,22 @@ export class Tokens {
     this.#buildTools();
   }
 
-  /** Shows the view: new text where the prompt or the units changed, new light where the head did. */
-  update() {
+  /** The text, which needs no head: new where the prompt or the units changed. */
+  showText() {
     const { view } = this.store;
     this.#showTools(view);
     const shape = JSON.stringify([view.sequence, view.merged]);
+    if (shape === this.shape) return;
+    this.shape = shape;
+    this.cursor = null;
+    this.#buildText();
+  }
+
+  /** Shows the view: the text, and new light where the head changed. */
+  update() {
+    const { view } = this.store;
+    this.showText();
     const head = JSON.stringify([view.sequence, view.layer, view.head, readingOf(view)]);
-    if (shape !== this.shape) {
-      this.shape = shape;
-      this.cursor = null;
-      this.#buildText();
-    }
     if (head !== this.head || this.rows?.source.capture !== this.capture) {
       this.head = head;
       this.#openHead();

@@ -40,7 +40,7 @@ def test_a_part_covers_its_share_of_the_whole(context, told):
     callback(1.0, "reading 3 MiB of weights")
     assert [(each.share, each.step) for each in told] == [
         (pytest.approx(0.4), "Loading"),
-        (pytest.approx(0.6), "Reading 3 MiB of weights"),
+        (pytest.approx(0.6), "Loading: reading 3 MiB of weights"),
     ]
 
 

@@ -58,6 +58,13 @@ def told(app: AppTest) -> str:
     return " ".join(str(element.proto.body) for element in app.get("html"))
 
 
+def followed(app: AppTest) -> dict[str, Any] | None:
+    """What the page gives the component that follows a job."""
+    mounted = [each.proto for each in app.get("bidi_component")]
+    given = (each for each in mounted if each.component_name == "attnscope_progress")
+    return next((json.loads(each.json) for each in given), None)
+
+
 def url(app: AppTest) -> dict[str, str]:
     return {
         name: value[-1] if isinstance(value, list) else value
@@ -124,13 +131,16 @@ def test_a_job_under_way_shows_its_progress_and_can_be_cancelled(
     app = visit()
     engine.hold = True
     app = type_prompt(app, "another prompt")
-    assert "Running the prompt" in told(app)
-    assert "12 layers/s" in told(app)
-    assert "3\u202fs left" in told(app)
+    assert followed(app) == {
+        "job": "job2",
+        "share": 0.4,
+        "step": "Running the prompt",
+        "pace": "40 % · 12 layers/s · about 3\u202fs left",
+    }
     assert shown(app).capture_id == "capture1"
-    app = press(app, "Cancel")
+    engine.cancel("job2")
     app = app.run()
-    assert engine.statuses["job2"].state == "cancelled"
+    assert followed(app) is None
     assert "Cancelled" in told(app)
     assert shown(app).capture_id == "capture1"
     assert url(app) == {}
