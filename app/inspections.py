@@ -61,6 +61,7 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
         "device": view.device,
         "dtype": view.dtype,
         "backend": view.backend,
+        "layer_backends": {str(layer): name for layer, name in view.layer_backends},
         "texts": list(texts),
         "chat": view.chat,
         "layers": None,

@@ -45,6 +45,7 @@ class Key(StrEnum):
     DEVICE = "draft_device"
     DTYPE = "draft_dtype"
     BACKEND = "draft_backend"
+    LAYER_BACKENDS = "draft_layer_backends"
     COMPARE = "draft_compare"
     INSPECTOR = "inspector"
     SHARE = "share"

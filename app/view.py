@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from attnscope.app import layer_backends
+from attnscope.app.layer_backends import LayerBackends
 from attnscope.app.prompt_links import packed, unpacked
 from attnscope.app.prompts import shortened
-from attnscope.kernels.errors import PromptRefused
+from attnscope.kernels.errors import AttnscopeError
 
 READINGS = ("weight", "score", "value_weighted")
 SCALES = ("log", "linear", "row")
@@ -32,6 +34,7 @@ class View:
         device: "auto", "cpu" or "cuda:0".
         dtype: One of `DTYPES`.
         backend: A name of the backend registry.
+        layer_backends: Layers that run on another one.
         chat: Whether the tokenizer's chat template is put round the prompts.
         example: Title of a shipped example; empty when `texts` or `stored` say what is inspected.
         texts: The prompts themselves.
@@ -49,7 +52,8 @@ class View:
         hide_special: Whether padding and special tokens are left out.
         sort: Key of the diagnostic that orders the overview, "-" before it for the largest first.
         filter: Heads shown in full, such as "induction>=0.5"; empty for all.
-        compare: What stands beside the head: "head:2.5", "sequence:1", "backend:tiled" or nothing.
+        compare: What stands beside the head: "head:2.5", "sequence:1", "backend:tiled",
+            "capture:<id>" while that is held, or nothing.
     """
 
     model: str = "demo"
@@ -57,6 +61,7 @@ class View:
     device: str = "auto"
     dtype: str = "auto"
     backend: str = DEFAULT_BACKEND
+    layer_backends: LayerBackends = ()
     chat: bool = False
     example: str = ""
     texts: tuple[str, ...] = ()
@@ -81,7 +86,7 @@ class View:
         """What decides which capture the view needs; the rest only decides how it is shown."""
         return (
             *(self.model, self.revision, self.device, self.dtype, self.backend, self.chat),
-            *(self.example, self.texts, self.stored),
+            *(self.layer_backends, self.example, self.texts, self.stored),
         )
 
 
@@ -113,7 +118,7 @@ def parse(parameters: Mapping[str, str]) -> tuple[View, tuple[str, ...]]:
             continue
         try:
             values[parameter.attribute] = parameter.read(text)
-        except PromptRefused as error:
+        except AttnscopeError as error:
             notices.append(str(error))
         except ValueError:
             notices.append(
@@ -170,7 +175,7 @@ def changed(
     Args:
         view: The view before.
         changes: What the inspector reports.
-        backends: The backend of each capture that the inspector may name in a comparison.
+        backends: The backend of each capture that differs from the one shown in nothing else.
     """
     values: dict[str, Any] = {}
     for parameter in _PARAMETERS:
@@ -225,6 +230,8 @@ def _comparison(compare: str, capture: str) -> dict[str, Any] | None:
         return {"kind": "head", "layer": int(layer), "head": int(head)}
     if kind == "sequence":
         return {"kind": "sequence", "sequence": int(rest)}
+    if kind == "capture":
+        return {"kind": "capture", "capture": rest}
     if kind == "backend" and capture:
         return {"kind": "capture", "capture": capture}
     return None
@@ -243,8 +250,9 @@ def _text(attribute: str, value: Any, backends: Mapping[str, str]) -> str:
             return f"head:{_plain(value['layer'])}.{_plain(value['head'])}"
         if value["kind"] == "sequence":
             return f"sequence:{_plain(value['sequence'])}"
-        # The id of a capture means nothing tomorrow; the backend it came from does.
-        return f"backend:{backends[value['capture']]}"
+        # The id of a capture may mean nothing tomorrow; the backend it came from does.
+        capture = value["capture"]
+        return f"backend:{backends[capture]}" if capture in backends else f"capture:{capture}"
     return _plain(value)
 
 
@@ -341,6 +349,12 @@ _PARAMETERS = (
     ),
     _choice("dtype", DTYPES),
     _text_of("backend", "backend", _KEY, "the name of a backend"),
+    _Parameter(
+        name="layers",
+        attribute="layer_backends",
+        read=layer_backends.read,
+        write=layer_backends.written,
+    ),
     _switch("chat", "chat"),
     _Parameter(name="example", attribute="example", read=_line, hint="the title of an example"),
     _Parameter(name="prompt", attribute="texts", read=unpacked),
@@ -367,7 +381,8 @@ _PARAMETERS = (
     _text_of(
         "compare",
         "compare",
-        rf"head:[0-9]{{1,4}}\.[0-9]{{1,4}}|sequence:[0-9]{{1,4}}|backend:{_KEY}",
+        rf"head:[0-9]{{1,4}}\.[0-9]{{1,4}}|sequence:[0-9]{{1,4}}|backend:{_KEY}"
+        r"|capture:[0-9a-zA-Z_-]{1,64}",
         "a comparison such as head:2.5",
     ),
 )

@@ -41,7 +41,8 @@ MOVE_TO = """async ([query, key]) => {
         'xaxis.range': [key - 0.5, key + 511.5],
         'yaxis.range': [query + 511.5, query - 0.5],
     });
-    const painted = () => image() !== before && /one cell, one pair/.test(document.querySelector('.as-map').textContent);
+    const words = () => document.querySelector('.as-map').textContent;
+    const painted = () => image() !== before && words().includes('one cell, one pair');
     while (!painted()) await new Promise((done) => setTimeout(done, 4));
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     const taken = performance.now() - start;

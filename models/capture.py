@@ -204,6 +204,7 @@ def capture(
         tokens=tuple(model.tokens(one) for one in ids),
         token_ids=ids,
         words=tuple(model.words(one) for one in ids),
+        marks=tuple(model.marks(one) for one in ids),
         texts=batch.texts,
         spans=batch.spans,
         title=model.title,

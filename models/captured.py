@@ -18,7 +18,7 @@ from attnscope.models import capture_store
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.rule_table import rule_of, tabulate
 
-SCHEMA = 1
+SCHEMA = 2
 
 _TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys")
 _WHOLE = slice(None)
@@ -33,6 +33,7 @@ class Capture:
         tokens: The text of each token, by sequence; padding is not among them.
         token_ids: Their ids.
         words: The word each token belongs to.
+        marks: Positions of the tokenizer's own marks, which are no text.
         texts: The prompts; the joined tokens where ids were given.
         spans: Where each sequence lies in the padded batch, `[start, end)`.
         title: The model's name for people.
@@ -52,6 +53,7 @@ class Capture:
     tokens: tuple[tuple[str, ...], ...]
     token_ids: tuple[tuple[int, ...], ...]
     words: tuple[tuple[int, ...], ...]
+    marks: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
     title: str
@@ -236,6 +238,7 @@ _FACTS = (
     "tokens",
     "token_ids",
     "words",
+    "marks",
     "texts",
     "spans",
     "title",

@@ -134,6 +134,10 @@ class LoadedModel:
         """The word each token belongs to, see `TokenDisplay.words`."""
         return self.display.words(ids)
 
+    def marks(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Where the tokenizer's own marks are, see `TokenDisplay.marks`."""
+        return self.display.marks(ids)
+
 
 def load(
     source: str,

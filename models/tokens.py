@@ -51,6 +51,10 @@ class TokenDisplay:
         """
         return tuple(self._look_up(token_id)[1] for token_id in ids)
 
+    def marks(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The positions of special tokens: the tokenizer's own marks, which nobody wrote."""
+        return tuple(place for place, token_id in enumerate(ids) if token_id in self.special)
+
     def words(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The index of the word each token belongs to, from 0, never falling: to merge sub-words.
 

@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.components.v2 import component
 
 from attnscope.app.inspections import Shown
+from attnscope.app.layer_backends import written
 from attnscope.app.state import Key
 from attnscope.app.view import DTYPES, View
 from attnscope.profiling.units import count, nbytes
@@ -46,7 +47,7 @@ def facts(view: View, shown: Shown | None) -> list[tuple[str, str, str]]:
     found = [
         ("model", f"{summary['model']} · {shape}", f"{summary.get('source') or summary['model']}"),
         ("revision", revision[:10], revision),
-        ("backend", str(summary["backend"]), str(summary["backend"])),
+        ("backend", str(summary["backend"]), _by_layer(layers)),
         ("device", f"{summary['device']} · {summary['dtype']}{held}", "weights in memory"),
         (
             "captured",
@@ -55,6 +56,10 @@ def facts(view: View, shown: Shown | None) -> list[tuple[str, str, str]]:
         ),
     ]
     return [fact for fact in found if fact[1]]
+
+
+def _by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
+    return written(tuple((layer["index"], layer["backend"]) for layer in layers))
 
 
 def model_bar(
@@ -125,6 +130,13 @@ def _form(
             key=Key.BACKEND,
             format_func=lambda name: titles.get(name, name),
             captions=[_caption(choice) for choice in backends],
+        )
+        st.text_input(
+            "Other backends by layer",
+            key=Key.LAYER_BACKENDS,
+            placeholder="0-3: tiled, 5: sdpa_math",
+            help=f"Layers are counted from 0; the names are {', '.join(titles)}. "
+            "The layers left out run on the backend above.",
         )
         st.form_submit_button("Apply and run", type="primary", on_click=on_apply, width="stretch")
 

@@ -79,6 +79,7 @@ def describe(capture_id: str, capture: "Capture") -> Answer:
                 "length": len(capture.tokens[i]),
                 "tokens": list(capture.tokens[i]),
                 "words": list(capture.words[i]),
+                "marks": list(capture.marks[i]),
                 "next_tokens": None if likely is None else [[token, p] for token, p in likely[i]],
             }
             for i in range(len(capture.tokens))

@@ -3,12 +3,13 @@
 Heavy imports stay inside the functions: the server reads the table too, and a worker must be up at once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
-from attnscope.kernels.errors import ModelNotFound, PromptRefused
+from attnscope.kernels.errors import InvalidCall, ModelNotFound, PromptRefused
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     """Run a prompt, or several, through a model and keep what its heads attended with.
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
-    layers (None for all), chat (put the chat template round each text), byte_budget (None for the server's own).
+    layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), byte_budget
+    (None for the server's own).
 
     Returns:
         The capture's id under `capture_id`, its summary, and whether it was there already.
@@ -102,7 +104,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             captured = capture(
                 model,
                 **_prompts(arguments, model),
-                backend=arguments.get("backend") or "eager",
+                backend=_backends(arguments, plan_of(model, [1]).layers),
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
                 progress=context.part(
@@ -153,11 +155,24 @@ def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
 
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "backend", "layers", "chat")
+    names = ("texts", "backend", "layer_backends", "layers", "chat")
     return [
-        [arguments.get(name) for name in names],
+        [arguments.get(name) or None for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
     ]
+
+
+def _backends(arguments: Arguments, layers: Sequence[int]) -> str | dict[int, str]:
+    """One backend, or one for each layer where some run on another."""
+    backend = arguments.get("backend") or "eager"
+    others = {int(layer): name for layer, name in (arguments.get("layer_backends") or {}).items()}
+    unknown = sorted(set(others) - set(layers))
+    if unknown:
+        raise InvalidCall(
+            f"There is no layer {unknown[0]} to give a backend.",
+            f"The layers are 0 to {len(layers) - 1}.",
+        )
+    return {layer: others.get(layer, backend) for layer in layers} if others else backend
 
 
 def _budget(arguments: Arguments, model: "LoadedModel", context: Context) -> int:

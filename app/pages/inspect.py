@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from attnscope.app import inspections
+from attnscope.app import inspections, layer_backends
 from attnscope.app.components.inspector import inspector
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
 from attnscope.app.components.notice import guarded, notice
@@ -133,10 +133,18 @@ def _request(session: Session) -> None:
 
 def _request_comparison(session: Session) -> None:
     shown, view = session.shown, session.view
-    kind, _, backend = view.compare.partition(":")
+    kind, _, named = view.compare.partition(":")
+    if kind == "capture" and named not in {each.capture_id for each in session.recent}:
+        session.tell(
+            Notice(
+                message="The capture to compare with is not held in this session.",
+                remedy="Run its prompt again, then choose it under compare.",
+            )
+        )
+        session.show(replace(view, compare=""))
     if kind != "backend" or shown is None or shown.view.capture_key != view.capture_key:
         return
-    beside = replace(view, backend=backend, compare="")
+    beside = replace(view, backend=named, layer_backends=(), compare="")
     have = any(each.view.capture_key == beside.capture_key for each in session.recent)
     if not have and session.comparing is None:
         session.comparing = _started(session, beside)
@@ -184,7 +192,9 @@ def _inspect(session: Session, shown: Shown) -> None:
 
 
 def _same_but_backend(one: Shown, other: Shown) -> bool:
-    return replace(one.view, backend="").capture_key == replace(other.view, backend="").capture_key
+    """Whether two captures differ in their backend alone, and a link can name the first by it."""
+    plain = (replace(each.view, backend="", layer_backends=()).capture_key for each in (one, other))
+    return len(set(plain)) == 1 and not one.view.layer_backends
 
 
 def _others(session: Session, shown: Shown) -> list[dict[str, str]]:
@@ -309,7 +319,9 @@ def _inspect_prompts(session: Session, prompts: Sequence[Prompt]) -> None:
 
 def _apply(session: Session) -> None:
     source = str(session.draft(Key.SOURCE) or "").strip()
+    layers = layer_backends.read(str(session.draft(Key.LAYER_BACKENDS) or ""))
     asked = {
+        "layer_backends": layers,
         "model": source or "demo",
         "revision": str(session.draft(Key.REVISION) or "").strip(),
         "device": session.draft(Key.DEVICE) or "auto",
@@ -342,6 +354,7 @@ def _fill_model_drafts(session: Session) -> None:
             Key.DEVICE: view.device,
             Key.DTYPE: view.dtype,
             Key.BACKEND: view.backend,
+            Key.LAYER_BACKENDS: layer_backends.written(view.layer_backends),
             Key.CHAT: view.chat,
         }
     )

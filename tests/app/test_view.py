@@ -15,6 +15,7 @@ VIEWS = [
     View(stored="0123456789abcdef" * 2, region=(0, 64, 131_008, 131_072), pinned=131_071),
     View(sort="-window_mass_16", filter="induction>=0.5", compare="head:2.5"),
     View(sort="entropy", filter="distance<1e-05", compare="backend:sdpa_flash"),
+    View(layer_backends=((0, "tiled"), (1, "tiled"), (4, "eager")), compare="capture:0123abcd"),
 ]
 
 
@@ -42,6 +43,7 @@ def test_every_field_travels() -> None:
         sequence=1,
         layer=1,
         head=1,
+        layer_backends=((1, "tiled"),),
         reading="score",
         scale="row",
         pooling="sum",
@@ -94,7 +96,10 @@ HOSTILE = [
     ("filter", "entropy>1; drop table"),
     ("filter", "entropy>" + "1" * 400),
     ("compare", "head:2"),
-    ("compare", "capture:abc"),
+    ("compare", "capture:../abc"),
+    ("layers", "0-3 tiled"),
+    ("layers", "3-0: tiled"),
+    ("layers", "0: <b>"),
     ("compare", "javascript:alert('x')"),
 ]
 

@@ -105,7 +105,9 @@ def summary(request: Request) -> Response:
             [" <b>x</b>", 0.01],
             [" lamp", 0.01],
         ]
-        sequences.append({"tokens": tokens, "words": words, "text": "", "next_tokens": chips})
+        sequences.append(
+            {"tokens": tokens, "words": words, "marks": [0], "text": "", "next_tokens": chips}
+        )
     return JSONResponse(
         {
             "id": capture, "model": "planted", "revision": "1", "backend": "tiled", "device": "cpu",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.served import dashboard
 
@@ -93,6 +93,25 @@ def test_a_prompt_of_ones_own_is_inspected_and_its_link_opens_the_same_view(
     assert other.locator(".as-map h2").inner_text() == heading
     assert "Mara" in strip(other)
     other.context.close()
+
+
+def test_a_long_run_is_followed_and_cancelled_and_loses_nothing(visit: Page):
+    before = visit.locator(".as-map h2").inner_text()
+    visit.route("**/attnscope/jobs/*", _under_way)
+    run(visit, "The lamp stood by the door.")
+    expect(visit.locator(".as-job")).to_contain_text("layer 2 of 4")
+    expect(visit.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "42")
+    visit.unroute("**/attnscope/jobs/*")
+    visit.get_by_role("button", name="Cancel").click()
+    expect(visit.locator(".as-job")).to_have_count(0, timeout=30_000)
+    expect(visit.locator(".as-map h2")).to_have_text(before)
+
+
+def _under_way(route: Route) -> None:
+    """As a model that takes minutes would answer."""
+    answer = route.fetch().json()
+    words = {"step": "Running the prompt: layer 2 of 4", "pace": "42 %"}
+    route.fulfill(json={**answer, "state": "running", "progress": 0.42, "words": words})
 
 
 def test_hostile_text_is_shown_and_never_run(visit: Page):

@@ -2,7 +2,7 @@
 
 import { debounce } from "./dom.js";
 import { isAbort } from "./capture.js";
-import { count, label, number } from "./text.js";
+import { POOLED, count, label, number } from "./text.js";
 import { layerName } from "./view.js";
 
 const READING = { weight: "weight", value_weighted: "weight × |v|", score: "score before softmax" };
@@ -51,7 +51,7 @@ export class Hover {
   }
 
   #showPool(at, cell, { sides, view }) {
-    const name = `${view.pooling === "max" ? "largest" : "mean"} ${READING[view.reading]}`;
+    const name = `${POOLED[view.pooling]} ${READING[view.reading]}`;
     const range = ([low, high]) => (low === high ? count(low) : `${count(low)}–${count(high)}`);
     const rows = [
       ["queries", range(cell.queries)],

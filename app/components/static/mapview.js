@@ -8,7 +8,7 @@ import { Loader, request } from "./loader.js";
 import { Pane } from "./pane.js";
 import { drawLegend, shade, shadeDifference, survey } from "./scales.js";
 import { failure } from "./states.js";
-import { count, describeMap, label, number } from "./text.js";
+import { POOLED, count, describeMap, label, number } from "./text.js";
 import { inside, layerName, regionOf } from "./view.js";
 
 const FETCH_AFTER = 60;
@@ -25,6 +25,7 @@ const SCALES = [
 const POOLS = [
   ["max", "largest", "A cell that stands for several pairs shows the largest of them"],
   ["mean", "mean", "A cell that stands for several pairs shows the mean of its visible pairs"],
+  ["sum", "sum", "A cell that stands for several pairs shows their sum: a row of cells totals its number of queries"],
 ];
 
 export class MapView {
@@ -235,7 +236,7 @@ export class MapView {
     const size = [(tile.q1 - tile.q0) / tile.rows, (tile.k1 - tile.k0) / tile.cols].map((x) => number(x, 2));
     const cell = tile.exact
       ? `one cell, one pair${tile.encoding === "f32" ? ", exact float32" : "; hover for the exact weight"}`
-      : `one cell, ${size[0]} × ${size[1]} pairs: their ${pooling === "max" ? "largest" : "mean"}`;
+      : `one cell, ${size[0]} × ${size[1]} pairs: their ${POOLED[pooling]}`;
     const more = tile.exact ? "" : "; drag a rectangle to zoom in to single weights";
     const mask = tile.masked ? "; hatched: hidden by the mask" : "";
     const common = this.extent.differ

@@ -1,7 +1,7 @@
 /** Token text made safe and visible, and the sentences that stand in for pictures. */
 
-const SPECIAL =
-  /^(<\/?s>|<(unk|pad|bos|eos|mask|cls|sep)>|<\|[^<>|]+\|>|\[(CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]|<(start|end)_of_\w+>)$/i;
+/** What a cell of several pairs shows of them. */
+export const POOLED = { max: "largest", mean: "mean", sum: "sum of" };
 const NAMED = new Map([
   [0, "NUL"],
   [0x061c, "ALM"],
@@ -46,11 +46,6 @@ export function label(token) {
   const shown = visible(token).replaceAll("\n", "↵").replaceAll("\t", "⇥");
   if (shown.trim()) return shown.trim();
   return shown.length ? "␣".repeat(Math.min(shown.length, 4)) : "∅";
-}
-
-/** Whether a token is one of the marks a tokenizer adds, not something a person wrote. */
-export function isSpecial(token) {
-  return SPECIAL.test(token.trim());
 }
 
 /** A number in few, steady digits: 0.83, 96, 1.4e-6. */

@@ -4,7 +4,7 @@ import { isAbort } from "./capture.js";
 import { button, checkbox, h, segmented, select } from "./dom.js";
 import { Minimap } from "./minimap.js";
 import { HeadRows } from "./rows.js";
-import { count, isSpecial, label, running } from "./text.js";
+import { count, label, running } from "./text.js";
 import { TopList } from "./toplist.js";
 import { layerName, lengths } from "./view.js";
 import { largest, towards, unitAt, unitsOf } from "./words.js";
@@ -135,8 +135,9 @@ export class Tokens {
 
   #buildText() {
     const { view } = this.store;
-    const { tokens, words } = this.summary.sequences[view.sequence];
+    const { tokens, words, marks } = this.summary.sequences[view.sequence];
     this.tokens = tokens;
+    this.marks = new Set(marks);
     this.units = unitsOf(tokens.length, words, view.merged);
     this.#fillWindow(view.pinned ?? tokens.length - 1);
     this.#showNext();
@@ -165,7 +166,7 @@ export class Tokens {
     const text = this.tokens.slice(from, to).join("");
     const shown = running(text, this.tokens[to]?.startsWith("\n")).replace(/^ +(?=\S)/, "");
     const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: shown });
-    if (this.tokens.slice(from, to).every(isSpecial)) element.classList.add("as-special");
+    if (this.#isSpecial(place)) element.classList.add("as-special");
     return element;
   }
 
@@ -281,7 +282,8 @@ export class Tokens {
 
   #isSpecial(place) {
     const { from, to } = this.units[place];
-    return this.tokens.slice(from, to).every(isSpecial);
+    for (let at = from; at < to; at += 1) if (!this.marks.has(at)) return false;
+    return true;
   }
 
   #elementOf(place) {

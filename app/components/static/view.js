@@ -34,7 +34,7 @@ export const INITIAL = Object.freeze({
 const CHOICES = {
   reading: ["weight", "value_weighted", "score"],
   scale: ["log", "linear", "row"],
-  pooling: ["max", "mean"],
+  pooling: ["max", "mean", "sum"],
   direction: ["pays", "receives"],
 };
 

@@ -26,6 +26,7 @@ def made(length: int = 40, *, layers: int = 2, sequences: int = 2, dim: int = DI
         tokens=tuple(tuple(f" t{i}" for i in range(end)) for _, end in spans),
         token_ids=tuple(tuple(i % 7 for i in range(end)) for _, end in spans),
         words=tuple(tuple(range(end)) for _, end in spans),
+        marks=tuple((0,) for _ in spans),
         texts=tuple("".join(f" t{i}" for i in range(end)) for _, end in spans),
         spans=spans,
         title="Tiny",

@@ -8,7 +8,13 @@ import transformers as hf
 from attnscope.app.jobs import answers, work
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
-from attnscope.kernels.errors import CaptureTooLarge, JobCancelled, ModelNotFound, PromptRefused
+from attnscope.kernels.errors import (
+    CaptureTooLarge,
+    InvalidCall,
+    JobCancelled,
+    ModelNotFound,
+    PromptRefused,
+)
 from attnscope.models.loading import LoadedModel
 from attnscope.models.shelf import ModelShelf
 from tests.models.conftest import tiny, tiny_tokenizer
@@ -88,6 +94,14 @@ def test_a_plan_states_what_the_capture_then_holds(context):
 def test_chosen_layers_only(context):
     result = work.inspect(arguments(layers=[1]), context)
     assert [layer["index"] for layer in result["summary"]["layers"]] == [1]
+
+
+def test_some_layers_run_on_another_backend(context):
+    result = work.inspect(arguments(layer_backends={"1": "tiled"}), context)
+    assert [layer["backend"] for layer in result["summary"]["layers"]] == ["eager", "tiled"]
+    assert work.inspect(arguments(), context)["capture_id"] != result["capture_id"]
+    with pytest.raises(InvalidCall, match="no layer 2"):
+        work.inspect(arguments(layer_backends={"2": "tiled"}), context)
 
 
 def test_a_capture_over_the_budget_is_refused_before_it_runs(context):

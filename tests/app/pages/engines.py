@@ -11,7 +11,10 @@ from attnscope.kernels.errors import JobCancelled, JobFailed, JobMissing
 
 def summary(arguments: dict[str, Any], capture_id: str) -> dict[str, Any]:
     """A capture's summary as the routes give it: 4 layers of 8 heads, a token a word."""
-    layer = {"name": "attention", "heads": 8, "kv_heads": 2, "query_length": 9, "key_length": 9}
+    layer = {
+        **{"name": "attention", "backend": arguments["backend"]},
+        **{"heads": 8, "kv_heads": 2, "query_length": 9, "key_length": 9},
+    }
     return {
         "id": capture_id,
         "model": arguments["source"],
@@ -22,7 +25,7 @@ def summary(arguments: dict[str, Any], capture_id: str) -> dict[str, Any]:
         "dtype": "float32",
         "layers": [{"index": index, **layer} for index in range(4)],
         "sequences": [
-            {"text": text, "tokens": text.split(), "words": [], "next_tokens": None}
+            {"text": text, "tokens": text.split(), "words": [], "marks": [], "next_tokens": None}
             for text in arguments["texts"]
         ],
         "nbytes": 2_000_000,

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope.app import examples
 from attnscope.app.jobs.access import provided
-from attnscope.app.prompt_links import packed
-from attnscope.app.state import Key
+from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.state import Key, Session
 from attnscope.kernels.errors import QueueFull
 from tests.app.pages.engines import FakeEngine
 
@@ -250,6 +251,19 @@ def test_the_model_form(visit: Open, engine: FakeEngine) -> None:
     assert not app.exception
 
 
+def test_some_layers_run_on_another_backend(visit: Open, engine: FakeEngine) -> None:
+    app = visit()
+    app.text_input(key=Key.LAYER_BACKENDS).set_value("0-1: tiled")
+    app = press(app, "Apply and run")
+    assert engine.submitted[-1]["layer_backends"] == {"0": "tiled", "1": "tiled"}
+    assert url(app) == {"layers": "0-1: tiled"}
+    app.text_input(key=Key.LAYER_BACKENDS).set_value("all of them")
+    app = press(app, "Apply and run")
+    assert "“all of them” names no layers and backend" in told(app)
+    assert len(engine.submitted) == 2
+    assert not app.exception
+
+
 def test_a_file_of_prompts_is_chosen_from(visit: Open, engine: FakeEngine) -> None:
     app = visit()
     lines = "\n".join(json.dumps({"title": f"No {i}", "text": f"text {i}"}) for i in range(5))
@@ -315,6 +329,16 @@ def test_a_comparison_in_a_link_makes_its_capture(visit: Open, engine: FakeEngin
     assert [job["backend"] for job in engine.submitted] == ["eager", "tiled"]
     assert shown(app).view.backend == "eager"
     assert url(app) == {"compare": "backend:tiled"}
+
+
+def test_a_capture_of_another_prompt_stands_beside(visit: Open, engine: FakeEngine) -> None:
+    app = type_prompt(visit(), "another prompt")
+    session = Session(app.session_state, app.query_params, KeptPrompts(Path()))
+    session.show(replace(session.view, compare="capture:capture1"))
+    app = app.run()
+    assert shown(app).capture_id == "capture2"
+    assert url(app)["compare"] == "capture:capture1"
+    assert told(visit(compare="capture:capture1")).count("is not held in this session") == 1
 
 
 def test_without_its_server_the_page_says_so(
