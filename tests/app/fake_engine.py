@@ -1,10 +1,12 @@
 """An engine that remembers what it was asked, for the routes and pages."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from attnscope.app.jobs.engine import Event, JobStatus
 from attnscope.kernels.errors import AttnscopeError, JobMissing
+from tests.app.statuses import RUNNING
 
 
 class FakeEngine:
@@ -24,23 +26,7 @@ class FakeEngine:
     def status(self, job_id: str) -> JobStatus:
         if job_id != "a" * 32:
             raise JobMissing("No such job.")
-        return JobStatus(
-            id=job_id,
-            kind="inspect",
-            state="running",
-            progress=0.5,
-            step="Layer 3",
-            rate=2.0,
-            rate_unit="layers",
-            eta_s=1.5,
-            reason="",
-            remedy="",
-            reference="",
-            queued_ahead=0,
-            created=1.0,
-            started=2.0,
-            ended=None,
-        )
+        return replace(RUNNING, id=job_id)
 
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         return [Event(number=after + 1, at=1.0, text="Queued.")]

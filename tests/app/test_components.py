@@ -8,31 +8,14 @@ from streamlit.testing.v1 import AppTest
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, facts
 from attnscope.app.components.notice import guarded, unexpected
 from attnscope.app.inspections import Shown
-from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.jobs.words import pace, step
 from attnscope.app.state import Notice
 from attnscope.app.view import View
 from attnscope.kernels.errors import PromptRefused
 from tests.app.pages.engines import summary
+from tests.app.statuses import RUNNING
 
 N = "\u202f"
-RUNNING = JobStatus(
-    id="j",
-    kind="inspect",
-    state="running",
-    progress=0.425,
-    step="Running the prompt",
-    rate=12.34,
-    rate_unit="layers",
-    eta_s=75,
-    reason="",
-    remedy="",
-    reference="",
-    queued_ahead=0,
-    created=0,
-    started=0,
-    ended=None,
-)
 
 
 def test_a_notice_is_shown_as_text() -> None:
@@ -96,7 +79,7 @@ def test_two_failures_have_two_codes() -> None:
 def test_progress_says_how_far_how_fast_how_long(
     changes: dict[str, Any], said: str, paced: str
 ) -> None:
-    status = replace(RUNNING, **changes)
+    status = replace(RUNNING, **{"progress": 0.425, "rate": 12.34, "eta_s": 75, **changes})
     assert step(status) == said
     assert pace(status) == paced
 

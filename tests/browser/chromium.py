@@ -1,4 +1,4 @@
-"""Chromium as the benchmarks use it: one page, its wire traffic counted, its renderer weighed."""
+"""Chromium as tests and benchmarks use it: its wire traffic counted, its renderer weighed."""
 
 import contextlib
 import shutil
@@ -26,8 +26,7 @@ def executable() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return found
-    message = "The browser benchmarks need Chromium: sudo apt-get install -y chromium"
-    raise SystemExit(message)
+    raise RuntimeError("There is no Chromium on this machine: scripts/setup dev installs it.")
 
 
 @dataclass

@@ -7,13 +7,18 @@ from typing import Any
 from attnscope.app.jobs.engine import Event as JobEvent
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.kernels.errors import JobCancelled, JobFailed, JobMissing
+from tests.app.statuses import RUNNING
 
 
 def summary(arguments: dict[str, Any], capture_id: str) -> dict[str, Any]:
     """A capture's summary as the routes give it: 4 layers of 8 heads, a token a word."""
     layer = {
-        **{"name": "attention", "backend": arguments["backend"]},
-        **{"heads": 8, "kv_heads": 2, "query_length": 9, "key_length": 9},
+        "name": "attention",
+        "backend": arguments["backend"],
+        "heads": 8,
+        "kv_heads": 2,
+        "query_length": 9,
+        "key_length": 9,
     }
     return {
         "id": capture_id,
@@ -50,23 +55,7 @@ class FakeEngine:
             raise self.raises
         self.submitted.append(arguments)
         job_id = f"job{len(self.submitted)}"
-        self.statuses[job_id] = JobStatus(
-            id=job_id,
-            kind=kind,
-            state="running",
-            progress=0.4,
-            step="Running the prompt",
-            rate=12.0,
-            rate_unit="layers",
-            eta_s=3.0,
-            reason="",
-            remedy="",
-            reference="",
-            queued_ahead=0,
-            created=0.0,
-            started=0.0,
-            ended=None,
-        )
+        self.statuses[job_id] = replace(RUNNING, id=job_id, kind=kind)
         if not self.hold:
             self.finish(job_id)
         return job_id

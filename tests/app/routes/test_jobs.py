@@ -1,7 +1,8 @@
 def test_a_jobs_state_is_served_and_it_can_be_cancelled(client, engine):
     job = "a" * 32
     response = client.get(f"/attnscope/jobs/{job}?after=4")
-    assert response.json()["step"] == "Layer 3"
+    assert response.json()["step"] == "Running the prompt"
+    assert response.json()["words"]["pace"].startswith("40 % · 12 layers/s")
     assert response.json()["events"] == [{"number": 5, "at": 1.0, "text": "Queued."}]
     assert response.headers["cache-control"] == "no-store"
 
