@@ -47,14 +47,16 @@ def make(python: str, viewer: str, model: Path, length: int, page: Path) -> dict
 
 def open_page(path: Path, scripts: Path) -> dict:
     """Opens a made page and waits for what it draws to stand still."""
-    with chromium.browser_page() as (page, _):
+    limit = chromium.limited(OPEN_TIMEOUT_S + 5)
+    with chromium.browser_page() as (page, _), limit as over:
         page.route("**/*", lambda route: serve(route, scripts))
         start = time.perf_counter()
         try:
             page.goto(path.as_uri(), timeout=OPEN_TIMEOUT_S * 1000)
             drawn_s = still(page, start)
         except Error as error:
-            return {"failed": str(error).splitlines()[0], "renderer_bytes": chromium.renderer_rss()}
+            late = f"nothing drawn within {OPEN_TIMEOUT_S} s"
+            return {"failed": late if over.is_set() else str(error).splitlines()[0]}
         if drawn_s is None:
             return {"failed": f"nothing drawn within {OPEN_TIMEOUT_S} s"}
         return {

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,14 +77,41 @@ def browser_page(
             browser.close()
 
 
-def renderer_rss() -> int:
-    """Resident bytes of the largest renderer process of this process's browsers."""
-    sizes = [0]
+def renderers() -> list[psutil.Process]:
+    """The renderer processes of this process's browsers."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if "--type=renderer" in process.cmdline():
-                sizes.append(process.memory_info().rss)
+                found.append(process)
+    return found
+
+
+def renderer_rss() -> int:
+    """Resident bytes of the largest renderer."""
+    sizes = [0]
+    for process in renderers():
+        with contextlib.suppress(psutil.Error):
+            sizes.append(process.memory_info().rss)
     return max(sizes)
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[threading.Event]:
+    """Kills the renderers when the block takes longer: a page at work answers nobody. Yields whether it did."""
+    over = threading.Event()
+
+    def give_up() -> None:
+        over.set()
+        for process in renderers():
+            process.kill()
+
+    timer = threading.Timer(seconds, give_up)
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
 
 
 def nodes(page: Page) -> int:
