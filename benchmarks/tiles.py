@@ -84,6 +84,7 @@ def capture_of(length: int) -> Capture:
         tokens=(tokens,),
         token_ids=(tuple(i % 1000 for i in range(length)),),
         words=(tuple(range(length)),),
+        marks=((),),
         texts=("".join(tokens),),
         spans=((0, length),),
         title=f"synthetic {length}",

@@ -39,7 +39,7 @@ def _refusal(
 ) -> str | None:
     refusals = (backend.refuses(call, device) for call in calls)
     first = next((refusal for refusal in refusals if refusal is not None), None)
-    return None if first is None else f"{first.reason} {first.remedy}".strip()
+    return None if first is None else f"{first.reason}. {first.remedy}".strip()
 
 
 def _calls(capture: "Capture | None") -> "list[AttentionCall]":

@@ -63,11 +63,13 @@ def page(session: Session) -> None:
         on_upload=_act(session, _read_upload),
         on_choose=_act(session, _choose_prompts),
     )
-    for told in session.notices:
-        notice(told)
     under_way = session.watched or session.comparing
-    if under_way is not None:
-        progress(_status(under_way))
+    # Always there, empty or not: what stands below keeps its place, and the viewer what it has drawn.
+    with st.container(key="told", gap="small"):
+        for told in session.notices:
+            notice(told)
+        if under_way is not None:
+            progress(_status(under_way))
     if shown is not None:
         _inspect(session, shown)
     elif under_way is not None:
@@ -85,7 +87,6 @@ def _settle(session: Session) -> None:
             shown = inspections.finished(engine(), watched)
         except AttnscopeError as error:
             session.give_up(watched.view, _ended_badly(watched, error))
-            _fill_model_drafts(session)
         else:
             session.shown = shown
             session.show(inspections.inside(session.view, shown))
@@ -341,11 +342,6 @@ def _apply(session: Session) -> None:
 
 
 def _fill_drafts(session: Session) -> None:
-    _fill_model_drafts(session)
-    _fill_prompt_draft(session)
-
-
-def _fill_model_drafts(session: Session) -> None:
     view = session.view
     session.set_draft(
         {
@@ -358,6 +354,7 @@ def _fill_model_drafts(session: Session) -> None:
             Key.CHAT: view.chat,
         }
     )
+    _fill_prompt_draft(session)
 
 
 def _fill_prompt_draft(session: Session) -> None:

@@ -1,7 +1,7 @@
 /** What the map is held against: another head, another prompt, another capture; and the controls that choose it. */
 
 import { h, select } from "./dom.js";
-import { label } from "./text.js";
+import { label, visible } from "./text.js";
 import { layerName, lengths } from "./view.js";
 
 /**
@@ -37,23 +37,42 @@ export async function secondSide(first, compare, open) {
   const layer = Math.min(first.layer, other.summary.layers.length - 1);
   const head = Math.min(first.head, other.summary.layers[layer].heads - 1);
   const sequence = Math.min(first.sequence, other.summary.sequences.length - 1);
-  const origin = `${other.summary.model}, ${other.summary.backend}`;
-  return { ...other, layer, head, sequence, title: `${headTitle(other.summary, layer, head)} (${origin})` };
+  const { model, backend, sequences } = other.summary;
+  const origin = [model, backend, ...(sameText(first, sequences[sequence]) ? [] : [preview(sequences[sequence].tokens)])];
+  return { ...other, layer, head, sequence, title: `${headTitle(other.summary, layer, head)} (${origin.join(", ")})` };
 }
 
-/** The extent both maps have: their common leading positions. */
-export function commonExtent(sides) {
-  const [first] = sides;
+const sameText = ({ summary, sequence }, { tokens }) => summary.sequences[sequence].tokens.join("") === tokens.join("");
+
+/**
+ * What the axes of each map stand for: the leading positions that all have, with each map's own tokens; after two maps,
+ * those of their difference.
+ * @param {Side[]} sides
+ * @returns {{queries: number, keys: number, differ: boolean, queryTokens: string[], keyTokens: string[]}[]}
+ */
+export function extentsOf(sides) {
   const all = sides.map(({ summary, sequence, layer }) => lengths(summary, sequence, layer));
   const queries = Math.min(...all.map(([q]) => q));
   const keys = Math.min(...all.map(([, k]) => k));
   const differ = all.some(([q, k]) => q !== all[0][0] || k !== all[0][1]);
-  const { tokens } = first.summary.sequences[first.sequence];
-  const sources = first.summary.sequences[first.sequence].source_tokens ?? tokens;
-  return { queries, keys, queryTokens: leading(tokens, queries), keyTokens: leading(sources, keys), differ };
+  const extents = sides.map(({ summary, sequence }) => {
+    const { tokens, source_tokens: sources } = summary.sequences[sequence];
+    return { queries, keys, differ, queryTokens: leading(tokens, queries), keyTokens: leading(sources ?? tokens, keys) };
+  });
+  if (extents.length < 2) return extents;
+  const [first, second] = extents;
+  const queryTokens = inBoth(first.queryTokens, second.queryTokens);
+  const keyTokens = inBoth(first.keyTokens, second.keyTokens);
+  return [first, second, { ...first, queryTokens, keyTokens }];
 }
 
 const leading = (tokens, length) => (length === tokens.length ? tokens : tokens.slice(0, length));
+
+/** The token at each position, or both where two prompts differ. */
+function inBoth(first, second) {
+  if (first === second) return first;
+  return first.map((token, at) => (token === second[at] ? token : `${label(token)} | ${label(second[at])}`));
+}
 
 export class CompareControls {
   constructor({ store }) {
@@ -128,6 +147,6 @@ function choiceOf(compare) {
 }
 
 function preview(tokens) {
-  const text = tokens.slice(0, 8).map(label).join(" ");
+  const text = visible(tokens.slice(0, 16).join("")).replace(/\s+/g, " ");
   return text.length > 28 ? `${text.slice(0, 28)}…` : text;
 }

@@ -1,6 +1,6 @@
 /** The large map: one head, or two and their difference, with its readings, scales, zoom and words. */
 
-import { CompareControls, commonExtent, firstSide, secondSide } from "./compare.js";
+import { CompareControls, extentsOf, firstSide, secondSide } from "./compare.js";
 import { button, h, promptly, segmented, select } from "./dom.js";
 import { ExportMenu } from "./exports.js";
 import { Hover } from "./hover.js";
@@ -98,13 +98,14 @@ export class MapView {
     }
     if (turn !== this.turn) return;
     this.sides = second ? [first, second] : [first];
-    this.extent = commonExtent(this.sides);
+    this.extents = extentsOf(this.sides);
+    [this.extent] = this.extents;
     this.#layOut();
     const region = this.#region();
-    for (const pane of this.#used()) {
-      pane.setExtent(this.extent);
+    this.#used().forEach((pane, index) => {
+      pane.setExtent(this.extents[index]);
       pane.show(region);
-    }
+    });
     const key = JSON.stringify(
       this.sides.map(({ capture, layer, head, sequence }) => [capture.id, layer, head, sequence]),
     );
@@ -182,7 +183,7 @@ export class MapView {
       const { shares, legend } = shade(tile.values, { ...tile, ...pick(view), keys: this.extent.keys, limits });
       this.#drawIn(this.panes[index], { ...tile, shares }, { region, kind: "sequential", dark });
       drawLegend(this.legend, legend, dark);
-      this.#describe(this.panes[index], tile);
+      this.#describe(this.panes[index], this.extents[index], tile);
     });
     if (here.length === 2 && sameTile(...tiles)) this.#paintDifference(tiles, { region, dark });
     this.about.textContent = this.#words(tiles[0] ?? tiles[1]);
@@ -199,7 +200,7 @@ export class MapView {
     const [, , pane] = this.panes;
     this.#drawIn(pane, { ...a, shares }, { region, kind: "difference", dark });
     drawLegend(this.differenceLegend, legend, dark);
-    const where = at < 0 ? "" : ` at ${this.#pairName(a, at)}`;
+    const where = at < 0 ? "" : ` at ${this.#pairName(this.extents[2], a, at)}`;
     const words = `largest |B − A| ${number(largest, 4)}${where}`;
     pane.title.textContent = `Difference, B − A: ${words}`;
     pane.frame.setAttribute(
@@ -209,23 +210,23 @@ export class MapView {
   }
 
   /** The pair, or the pool, of one cell of a tile, in words. */
-  #pairName(tile, index) {
+  #pairName(extent, tile, index) {
     const row = Math.floor(index / tile.cols);
     const query = tile.q0 + Math.floor((row * (tile.q1 - tile.q0)) / tile.rows);
     const key = tile.k0 + Math.floor(((index % tile.cols) * (tile.k1 - tile.k0)) / tile.cols);
     if (!tile.exact) return `queries from ${count(query)}, keys from ${count(key)}`;
     const named = (tokens, at) => `“${label(tokens[at])}” (${count(at)})`;
-    return `${named(this.extent.queryTokens, query)} to ${named(this.extent.keyTokens, key)}`;
+    return `${named(extent.queryTokens, query)} to ${named(extent.keyTokens, key)}`;
   }
 
-  #describe(pane, tile) {
+  #describe(pane, extent, tile) {
     const { at, of: side } = tile;
     const range = (low, high) => `${count(low)} to ${count(high - 1)}`;
     const region = `queries ${range(tile.q0, tile.q1)}, keys ${range(tile.k0, tile.k1)}`;
     let pair = null;
     if (tile.exact && at >= 0) {
-      const query = label(this.extent.queryTokens[tile.q0 + Math.floor(at / tile.cols)]);
-      pair = { query, key: label(this.extent.keyTokens[tile.k0 + (at % tile.cols)]), value: tile.values[at] };
+      const query = label(extent.queryTokens[tile.q0 + Math.floor(at / tile.cols)]);
+      pair = { query, key: label(extent.keyTokens[tile.k0 + (at % tile.cols)]), value: tile.values[at] };
     }
     pane.frame.setAttribute("aria-label", describeMap({ title: side.title, facts: this.facts(side), pair, region }));
   }
@@ -275,13 +276,14 @@ export class MapView {
 
   #point(name, point, event) {
     const used = this.sides.map((side, index) => ({ side, tile: this.tiles[index], name: "" }));
-    const here = name === "difference" ? used : used.slice(...(name === "B" ? [1, 2] : [0, 1]));
+    const place = ["A", "B", "difference"].indexOf(name);
+    const here = place === 2 ? used : used.slice(place, place + 1);
     if (!point || here.some(({ tile }) => !tile) || !here.length) {
       this.hover.leave();
       return this.onpoint(null);
     }
     if (here.length > 1) here.forEach((each, index) => (each.name = ` ${"AB"[index]}`));
-    this.hover.show(event, point, { sides: here, extent: this.extent, view: this.store.view });
+    this.hover.show(event, point, { sides: here, extent: this.extents[place], view: this.store.view });
     return this.onpoint(here[0].tile.exact ? point : null);
   }
 

@@ -2,7 +2,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -333,7 +333,7 @@ def test_a_comparison_in_a_link_makes_its_capture(visit: Open, engine: FakeEngin
 
 def test_a_capture_of_another_prompt_stands_beside(visit: Open, engine: FakeEngine) -> None:
     app = type_prompt(visit(), "another prompt")
-    session = Session(app.session_state, app.query_params, KeptPrompts(Path()))
+    session = Session(cast("Any", app.session_state), app.query_params, KeptPrompts(Path()))
     session.show(replace(session.view, compare="capture:capture1"))
     app = app.run()
     assert shown(app).capture_id == "capture2"
