@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.diagnostic_words import diagnostic_words
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
@@ -302,24 +303,6 @@ def _diagnostics(arguments: Arguments, context: Context) -> Answer:
     }
     _write(kept, json.dumps(answer))
     return answer
-
-
-def diagnostic_words() -> list[dict[str, str]]:
-    """Key, title, unit, explanation and source of every diagnostic, each window by itself."""
-    from attnscope.kernels.diagnostics import DIAGNOSTICS, WINDOWS
-
-    told = []
-    for one in DIAGNOSTICS:
-        words = {
-            word: getattr(one, word) for word in ("key", "title", "unit", "explanation", "source")
-        }
-        if one.key != "window_mass":
-            told.append(words)
-            continue
-        for window in WINDOWS:
-            filled = {name: text.replace("{window}", str(window)) for name, text in words.items()}
-            told.append({**filled, "key": f"{one.key}_{window}"})
-    return told
 
 
 def _rounded(values: NDArray[Any]) -> list[list[float | None]]:
