@@ -8,7 +8,7 @@ import { Axes, MARGIN } from "./axes.js";
 import { h } from "./dom.js";
 import { palette, picture } from "./scales.js";
 
-const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, displaylogo: false };
+const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, showTips: false };
 const CLICK_REACH = 4;
 
 let loading = null;
@@ -54,7 +54,7 @@ export class Pane {
     this.observer.observe(this.frame);
     this.frame.addEventListener("pointermove", (event) => this.#move(event));
     this.frame.addEventListener("pointerleave", (event) => this.handlers.onpoint(null, event));
-    this.frame.addEventListener("pointerdown", (event) => (this.pressed = [event.clientX, event.clientY]));
+    this.frame.addEventListener("pointerdown", (event) => this.#press(event));
     this.frame.addEventListener("pointerup", (event) => this.#release(event));
     this.frame.addEventListener("dblclick", () => this.handlers.onreset());
   }
@@ -249,6 +249,12 @@ export class Pane {
 
   #move(event) {
     this.handlers.onpoint(event.buttons ? null : this.#point(event), event);
+  }
+
+  /** Plotly keeps the press to itself: without this, the keys would not follow the pointer to the map. */
+  #press({ clientX, clientY }) {
+    this.pressed = [clientX, clientY];
+    this.frame.focus({ preventScroll: true });
   }
 
   #release(event) {
