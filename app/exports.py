@@ -238,7 +238,8 @@ def _map_figure(summary: Mapping[str, Any], arrays: Arrays, view: Mapping[str, A
 def _overview_figure(
     summary: Mapping[str, Any], arrays: Arrays, view: Mapping[str, Any]
 ) -> go.Figure:
-    return overview(_array(arrays, "values", 4), **_frame_style(summary, "overview", view))
+    style = _frame_style(summary, "overview", view)
+    return overview(_array(arrays, "values", 4), numbers=_numbers(summary), **style)
 
 
 def _diagnostics_figure(
@@ -255,7 +256,8 @@ def _diagnostics_figure(
     ]
     if not rows:
         raise InvalidCall("There is no diagnostic to draw.")
-    return diagnostics(rows, **_frame_style(summary, "diagnostics", view))
+    style = _frame_style(summary, "diagnostics", view)
+    return diagnostics(rows, layers=_numbers(summary), **style)
 
 
 def _tokens_figure(
@@ -299,7 +301,7 @@ def _overview_frame(
     layer, head, row, column = np.indices(values.shape).reshape(4, -1)
     return pd.DataFrame(
         {
-            "layer": layer,
+            "layer": np.array(_numbers(summary))[layer],
             "head": head,
             "row": row,
             "column": column,
@@ -316,7 +318,12 @@ def _diagnostics_frame(
         raise InvalidCall("There is no diagnostic to write.")
     layer, head = np.indices(next(iter(columns.values())).shape).reshape(2, -1)
     numbers = {key: np.asarray(values, np.float32).ravel() for key, values in columns.items()}
-    return pd.DataFrame({"layer": layer, "head": head, **numbers})
+    return pd.DataFrame({"layer": np.array(_numbers(summary))[layer], "head": head, **numbers})
+
+
+def _numbers(summary: Mapping[str, Any]) -> list[int]:
+    """The model's own numbers of the captured layers, which may be only some."""
+    return [layer["index"] for layer in summary["layers"]]
 
 
 def _tokens_frame(
@@ -327,23 +334,19 @@ def _tokens_frame(
         {
             "position": np.arange(len(tokens)),
             "token": np.array(tokens, dtype=object),
-            "weight": np.asarray(values, np.float32),
+            view.get("reading", "weight"): np.asarray(values, np.float32),
         }
     )
 
 
 def _origin(summary: Mapping[str, Any], what: str, view: Mapping[str, Any]) -> dict[str, str]:
-    shown = {
-        key: str(view[key])
-        for key in ("layer", "head", "sequence", "reading", "pooling", "pinned", "direction")
-        if view.get(key) is not None
-    }
+    shown = {key: str(view[key]) for key in _ORIGIN[what] if view.get(key) is not None}
     return {"title": _title(summary, what, view), **themes.provenance(summary, view), **shown}
 
 
 def _csv(frame: pd.DataFrame, origin: dict[str, str]) -> bytes:
     # Quoted as JSON: a token such as "=1+1" would be a formula to a spreadsheet.
-    texts = [name for name in frame.columns if name.endswith("token")]
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
     quoted = frame.assign(**{name: frame[name].map(json.dumps) for name in texts})
     renamed = quoted.rename(columns={name: f"{name}_json" for name in texts})
     return renamed.to_csv(index=False, lineterminator="\n").encode()
@@ -367,6 +370,13 @@ def _json(frame: pd.DataFrame, origin: dict[str, str]) -> bytes:
     return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
 
 
+# What decided the numbers of each chart.
+_ORIGIN = {
+    "map": ("layer", "head", "sequence", "reading", "pooling"),
+    "overview": ("sequence",),
+    "diagnostics": ("sequence",),
+    "tokens": ("layer", "head", "sequence", "reading", "pinned", "direction"),
+}
 _FIGURES: dict[str, Callable[..., go.Figure]] = {
     "map": _map_figure,
     "overview": _overview_figure,

@@ -8,6 +8,7 @@ the page before and enforced here.
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -218,10 +219,9 @@ def _json(text: str) -> list[tuple[str, str]]:
             f"The file is not valid JSON: line {count(error.lineno)}, column {count(error.colno)}.",
             "Mend it there, or upload the text as .txt.",
         ) from error
-    except RecursionError as error:
-        raise PromptRefused(
-            "The JSON is nested too deeply to hold prompts.", JSON_SHAPES
-        ) from error
+    except (ValueError, RecursionError) as error:
+        # Nested too deeply, or a number of thousands of digits.
+        raise PromptRefused("The JSON holds what no prompt does.", JSON_SHAPES) from error
     if isinstance(value, dict) and isinstance(value.get("prompts"), list):
         value = value["prompts"]
     if isinstance(value, list):
@@ -237,7 +237,7 @@ def _jsonl(text: str) -> list[tuple[str, str]]:
             continue
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise PromptRefused(
                 f"Line {count(number)} is not valid JSON.",
                 'Each line must be a text in quotes, or an object with a "text" or "prompt" field.',
@@ -262,7 +262,12 @@ def _entry(value: object, where: str) -> tuple[str, str]:
 
 def _csv(text: str) -> list[tuple[str, str]]:
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
+        with warnings.catch_warnings():
+            # A line with more fields than the header is only warned of, and cut.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                io.StringIO(text), dtype=str, keep_default_na=False, index_col=False
+            )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise PromptRefused(
             f"The CSV cannot be read: {shortened(str(error), 160)}",

@@ -186,10 +186,16 @@ class Session:
         if view.texts and packed(view.texts) is None:
             view = replace(view, stored=self.kept.keep(view.texts), texts=())
         self._state[Key.VIEW] = view
+        self.look(view)
         parameters = encode(view)
         if {name: self._query[name] for name in self._query} != parameters:
             _rewrite(self._query, parameters)
         self._state[Key.URL] = parameters
+
+    def look(self, view: View) -> None:
+        """Remember how the capture shown is looked at, where the view is of it: what fails later comes back to that."""
+        if self.shown is not None and self.shown.view.capture_key == view.capture_key:
+            self._state[Key.SHOWN] = replace(self.shown, view=view)
 
     def give_up(self, view: View, notice: Notice) -> None:
         """Go back to the last good capture, if there is one, after `view` could not be had."""

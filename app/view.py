@@ -331,7 +331,7 @@ def _text_of(name: str, attribute: str, pattern: str, hint: str) -> _Parameter:
 
 _KEY = r"[a-z][a-z0-9_]{0,40}"
 _FILTER = re.compile(
-    rf"(?P<key>{_KEY})(?P<op>>=|<=|>|<|≥|≤|=)(?P<value>-?[0-9]{{1,9}}(\.[0-9]{{1,9}})?(e-?[0-9]{{1,2}})?)"
+    rf"(?P<key>{_KEY})(?P<op>>=|<=)(?P<value>-?[0-9]{{1,9}}(\.[0-9]{{1,9}})?(e-?[0-9]{{1,2}})?)"
 )
 _CORNERS = ("q0", "q1", "k0", "k1")
 _SHAPED = ("region", "sort", "filter", "compare")

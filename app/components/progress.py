@@ -17,7 +17,14 @@ from attnscope.app.jobs.words import pace, step
 STATIC = Path(__file__).with_name("static")
 ENTRY = """
 const home = new URL("/attnscope/static/progress.js", window.location.origin);
-export default async (component) => (await import(home.href)).default(component);
+export default async function (component) {
+  try {
+    return (await import(home.href)).default(component);
+  } catch (error) {
+    component.parentElement.textContent = "The progress could not be loaded. Reload the page.";
+    throw error;
+  }
+}
 """
 
 

@@ -28,11 +28,14 @@ class Diagnostic:
     values: np.ndarray
 
 
-def diagnostics(rows: Sequence[Diagnostic], *, title: str, note: str, look: Theme) -> go.Figure:
+def diagnostics(
+    rows: Sequence[Diagnostic], *, layers: Sequence[int], title: str, note: str, look: Theme
+) -> go.Figure:
     """Draw one grid for each diagnostic, layers down, heads across.
 
     Args:
         rows: At least one diagnostic, all of the same layers and heads.
+        layers: The model's own number of each layer.
         title: Plain text.
         note: Where the numbers come from, plain text.
         look: The colours.
@@ -46,30 +49,33 @@ def diagnostics(rows: Sequence[Diagnostic], *, title: str, note: str, look: Them
         horizontal_spacing=0.06,
         vertical_spacing=min(0.1, 0.5 / lines),
     )
-    layers, heads = rows[0].values.shape
+    heads = rows[0].values.shape[1]
+    names_of_layers = [str(layer) for layer in layers]
     for index, row in enumerate(rows):
         line, column = index // _COLUMNS + 1, index % _COLUMNS + 1
-        figure.add_trace(_grid(row, names[index]), row=line, col=column)
+        figure.add_trace(_grid(row, names[index], names_of_layers), row=line, col=column)
         if heads <= _NUMBERED_HEADS:
-            figure.add_trace(_numbers(row), row=line, col=column)
+            figure.add_trace(_numbers(row, names_of_layers), row=line, col=column)
     figure.update_xaxes(showgrid=False, zeroline=False, color=look.muted, dtick=_tick(heads))
     figure.update_yaxes(
         showgrid=False,
         zeroline=False,
         color=look.muted,
-        dtick=_tick(layers),
+        type="category",
+        dtick=_tick(len(layers)),
         autorange="reversed",
     )
     figure.update_annotations(font={"size": 12})
     figure.update_layout(
-        showlegend=False, width=1200, height=160 + lines * max(180, 26 * layers + 80)
+        showlegend=False, width=1200, height=160 + lines * max(180, 26 * len(layers) + 80)
     )
     return framed(figure, title=title, note=note, look=look)
 
 
-def _grid(row: Diagnostic, name: str) -> go.Heatmap:
+def _grid(row: Diagnostic, name: str, layers: list[str]) -> go.Heatmap:
     return go.Heatmap(
         z=np.asarray(row.values, dtype=float),
+        y=layers,
         colorscale=SEQUENTIAL,
         showscale=False,
         xgap=1,
@@ -79,7 +85,7 @@ def _grid(row: Diagnostic, name: str) -> go.Heatmap:
     )
 
 
-def _numbers(row: Diagnostic) -> go.Scatter:
+def _numbers(row: Diagnostic, layers: list[str]) -> go.Scatter:
     layer, head = np.indices(row.values.shape).reshape(2, -1)
     values = np.asarray(row.values, dtype=float)
     seen = values[np.isfinite(values)]
@@ -87,7 +93,7 @@ def _numbers(row: Diagnostic) -> go.Scatter:
     shares = (values - low) / (high - low if high > low else 1)
     return go.Scatter(
         x=head,
-        y=layer,
+        y=[layers[at] for at in layer],
         text=["" if np.isnan(value) else f"{value:.2g}" for value in values.ravel()],
         mode="text",
         textfont={"size": 10, "color": readable_on(shares)},

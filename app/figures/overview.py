@@ -1,5 +1,7 @@
 """Every head of every layer as one small map each."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -9,11 +11,14 @@ _GAP = 2
 _LONGEST_SIDE = 1200
 
 
-def overview(maps: np.ndarray, *, title: str, note: str, look: Theme) -> go.Figure:
+def overview(
+    maps: np.ndarray, *, numbers: Sequence[int], title: str, note: str, look: Theme
+) -> go.Figure:
     """Draw the grid of heads, layers down, heads across.
 
     Args:
         maps: float32 [layers, heads, rows, columns], pooled weights; NaN where masked.
+        numbers: The model's own number of each layer.
         title: Plain text.
         note: Where the numbers come from, plain text.
         look: The colours.
@@ -47,7 +52,7 @@ def overview(maps: np.ndarray, *, title: str, note: str, look: Theme) -> go.Figu
     figure.update_yaxes(
         title={"text": "layer"},
         tickvals=[layer * (rows + _GAP) + rows / 2 for layer in range(layers)],
-        ticktext=[str(layer) for layer in range(layers)],
+        ticktext=[str(number) for number in numbers],
         autorange="reversed",
         scaleanchor="x",
         constrain="domain",

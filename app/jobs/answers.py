@@ -5,6 +5,8 @@ B batch, H query heads, G kv heads, Q, K positions, D head dim.
 
 import json
 import math
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
+NUMBERS = (
+    1  # raised when the same question gets other numbers, so that no older answer is taken for it
+)
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
@@ -293,7 +298,8 @@ def _diagnostics(arguments: Arguments, context: Context) -> Answer:
 
     capture = _capture(arguments, context)
     sequence = _sequence(arguments, capture)
-    kept = shelf(context).folder(arguments["capture"]) / f"diagnostics-{sequence}.json"
+    name = f"diagnostics-{sequence}-{NUMBERS}.json"
+    kept = shelf(context).folder(arguments["capture"]) / name
     if kept.is_file():
         return json.loads(kept.read_text())
     found = diagnose_capture(capture, sequence=sequence, progress=context.progress)
@@ -312,9 +318,11 @@ def _rounded(values: NDArray[Any]) -> list[list[float | None]]:
 
 
 def _write(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    unfinished = path.with_suffix(f".{secrets.token_hex(4)}.part")
+    # Another process may just have removed the folder: then there is nothing to keep the answer for.
+    with suppress(FileNotFoundError):
+        unfinished.write_text(text)
+        unfinished.replace(path)
 
 
 def _capture(arguments: Arguments, context: Context) -> "Capture":

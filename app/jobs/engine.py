@@ -81,10 +81,10 @@ class Engine(Protocol):
         ...
 
     def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
-        """A job under way with exactly these arguments, this owner's or the server's own; None if there is none.
+        """This owner's job under way with exactly these arguments; None if there is none.
 
-        A reload of the page joins it instead of queueing another. A stranger's job is not joined, for it would be
-        cancelled under its owner.
+        A reload of the page joins it instead of queueing another. A job of others, the server's own among them, is not
+        joined, for it would be cancelled under them; what it captures is found at once by the next.
         """
         ...
 

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import IO, Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.engine import SERVER, Event, JobStatus
+from attnscope.app.jobs.engine import Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
 from attnscope.app.jobs.queue import JobQueue
@@ -116,7 +116,7 @@ class LocalEngine:
 
     def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
         """See Engine."""
-        return self._queue.under_way(kind, arguments, owners=(owner, SERVER))
+        return self._queue.under_way(kind, arguments, owner=owner)
 
     def status(self, job_id: str) -> JobStatus:
         """See Engine."""
@@ -132,7 +132,8 @@ class LocalEngine:
         if status.state == "cancelled":
             raise JobCancelled("The job was cancelled.")
         if status.state == "failed":
-            raise JobFailed(status.reason, f"{status.remedy} Reference {status.reference}.".strip())
+            code = f" Reference {status.reference}." if status.reference else ""
+            raise JobFailed(status.reason, f"{status.remedy}{code}".strip())
         return self._queue.result(job_id)
 
     def cancel(self, job_id: str) -> None:
@@ -197,7 +198,11 @@ class LocalEngine:
                 raise EngineUnavailable(
                     "The process that answers is being replaced.", "Try again in a few seconds."
                 )
-            seat = min(seats, key=lambda s: (not s.is_ready, len(s.asks)))
+            device = arguments.get("device")
+            # Of a question about a device, the one that is asked about.
+            seat = min(
+                seats, key=lambda s: (device not in (None, s.device), not s.is_ready, len(s.asks))
+            )
             seat.asks[ask_id] = future
             process = seat.process
         assert process is not None

@@ -3,9 +3,18 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 Answer = dict[str, Any]
+
+
+@dataclass
+class _Making:
+    """One answer being made: the first holds the lock, the others wait for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: int = 0
 
 
 class Memo:
@@ -19,7 +28,7 @@ class Memo:
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Answer] = OrderedDict()
-        self._making: dict[str, threading.Lock] = {}
+        self._making: dict[str, _Making] = {}
         self.nbytes = 0
 
     def get(self, key: str, make: Callable[[], Answer]) -> Answer:
@@ -28,19 +37,22 @@ class Memo:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            with self._lock:
-                if key in self._kept:
-                    return self._kept[key]
-            try:
+            making = self._making.setdefault(key, _Making())
+            making.waiting += 1
+        try:
+            with making.lock:
+                with self._lock:
+                    if key in self._kept:
+                        return self._kept[key]
                 answer = make()
                 with self._lock:
                     self._keep(key, answer)
-            finally:
-                with self._lock:
+                return answer
+        finally:
+            with self._lock:
+                making.waiting -= 1
+                if not making.waiting:
                     self._making.pop(key, None)
-        return answer
 
     def _keep(self, key: str, answer: Answer) -> None:
         self._kept[key] = answer

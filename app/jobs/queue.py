@@ -15,7 +15,7 @@ from typing import Any
 
 from attnscope.app.jobs import reasons
 from attnscope.app.jobs.engine import Event, JobStatus, State
-from attnscope.kernels.errors import JobMissing, QueueFull
+from attnscope.kernels.errors import EngineUnavailable, JobMissing, QueueFull
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -56,6 +56,7 @@ class JobQueue:
         self._per_owner = per_owner
         self._clock = clock
         self._lock = threading.RLock()
+        self._closed = False
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
         self._db.row_factory = sqlite3.Row
         # WAL and NORMAL: a killed server loses nothing; only a power cut may lose the last moment.
@@ -64,6 +65,7 @@ class JobQueue:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
+            self._closed = True
             self._db.close()
 
     def add(self, kind: str, arguments: dict[str, Any], *, owner: str, device: str) -> str:
@@ -85,15 +87,13 @@ class JobQueue:
             self.note(job_id, "Queued.")
             return job_id
 
-    def under_way(
-        self, kind: str, arguments: dict[str, Any], *, owners: tuple[str, str]
-    ) -> str | None:
-        """The job of either owner that waits or runs with exactly these arguments, or None."""
+    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
+        """The owner's job that waits or runs with exactly these arguments, or None."""
         with self._lock:
             row = self._db.execute(
-                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND owner IN (?,?)"
+                "SELECT id FROM jobs WHERE kind=? AND arguments=? AND owner=?"
                 " AND state IN ('queued','running') ORDER BY number LIMIT 1",
-                (kind, _canonical(arguments), *owners),
+                (kind, _canonical(arguments), owner),
             ).fetchone()
         return None if row is None else row["id"]
 
@@ -174,8 +174,10 @@ class JobQueue:
             )
 
     def status(self, job_id: str) -> JobStatus:
-        """The job's snapshot; raises JobMissing."""
+        """The job's snapshot; raises JobMissing, and EngineUnavailable once the queue is closed."""
         with self._lock:
+            if self._closed:
+                raise EngineUnavailable("The server is stopping.", "Try again once it is back.")
             row = self._row(job_id)
             ahead = 0
             if row["state"] == "queued":

@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Protocol
@@ -61,8 +62,12 @@ class CaptureShelf:
         return hmac.new(self._secret(), canonical, "sha256").hexdigest()[:32]
 
     def holds(self, capture_id: str) -> bool:
-        """Whether that capture is kept."""
-        return (self._folder / capture_id).is_dir()
+        """Whether that capture is kept and can be read; what cannot, damaged or of another version, is removed."""
+        try:
+            self.get(capture_id)
+        except CaptureMissing:
+            return False
+        return True
 
     def add(self, capture_id: str, capture: Saved) -> None:
         """Save a capture; it is complete in the folder, or not there at all."""
@@ -70,7 +75,7 @@ class CaptureShelf:
         unfinished.mkdir(parents=True)
         try:
             capture.save(unfinished)
-            if not self.holds(capture_id):
+            with suppress(OSError):  # another process was quicker
                 unfinished.rename(self._folder / capture_id)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -85,13 +90,24 @@ class CaptureShelf:
         folder = self.folder(capture_id)
         with self._lock:
             if capture_id not in self._open:
-                self._open[capture_id] = self._load(folder)
+                self._open[capture_id] = self._loaded(folder)
                 self._close_least_used()
             self._open.move_to_end(capture_id)
             capture = self._open[capture_id]
-        if time() - folder.stat().st_mtime > 30:
-            os.utime(folder)
+        with suppress(FileNotFoundError):  # another process just made room
+            if time() - folder.stat().st_mtime > 30:
+                os.utime(folder)
         return capture
+
+    def _loaded(self, folder: Path) -> Saved:
+        try:
+            return self._load(folder)
+        except CaptureMissing as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise CaptureMissing(
+                "This capture cannot be read any more: it is damaged, or an older version wrote it.",
+                "Run the prompt again.",
+            ) from error
 
     def folder(self, capture_id: str) -> Path:
         """Where a capture lies; raises CaptureMissing."""
@@ -122,16 +138,23 @@ class CaptureShelf:
             self._open.popitem(last=False)
 
     def _make_room(self, newest: str) -> None:
-        sizes = {
-            folder: sum(file.stat().st_size for file in folder.iterdir())
+        kept = [
+            (*_size_and_use(folder), folder)
             for folder in self._folder.iterdir()
-            if folder.name != newest and _ID.fullmatch(folder.name)
-        }
-        total = sum(file.stat().st_size for file in (self._folder / newest).iterdir()) + sum(
-            sizes.values()
-        )
-        for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
+            if _ID.fullmatch(folder.name)
+        ]
+        total = sum(size for size, _, _ in kept)
+        for size, _, folder in sorted(kept, key=lambda one: one[1]):
             if total <= self._disk_bytes:
                 return
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= sizes[folder]
+            if folder.name != newest:
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= size
+
+
+def _size_and_use(folder: Path) -> tuple[int, float]:
+    """Bytes of a capture's files and when it was last used; nothing of one that another process removes meanwhile."""
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir()), folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0, 0.0

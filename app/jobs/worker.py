@@ -88,8 +88,9 @@ class Worker:
             return answer()
 
     def _stop(self, message: Message) -> None:
-        if message["id"] in self._stops:
-            self._stops[message["id"]].set()
+        stop = self._stops.get(message["id"])
+        if stop is not None:  # else it ended just now
+            stop.set()
 
     def _context(self, key: str) -> Context:
         self._stops[key] = threading.Event()
@@ -121,10 +122,10 @@ class Worker:
             self._wire.send({"say": "cancelled", "id": job_id})
         else:
             reason, remedy = reasons.of_error(error)
-            reference = reasons.new_reference()
-            # Our own errors are answers, such as a refused prompt; only the others need a trace.
-            trace = None if isinstance(error, AttnscopeError) else error
-            log.error("%s job %s failed: %s", reference, job_id, reason, exc_info=trace)
+            # Our own errors are answers, such as a refused prompt; the others are looked up in the log.
+            reference = "" if isinstance(error, AttnscopeError) else reasons.new_reference()
+            if reference:
+                log.error("%s job %s failed: %s", reference, job_id, reason, exc_info=error)
             self._wire.send(
                 {
                     "say": "failed",

@@ -148,18 +148,22 @@ def _request_comparison(session: Session) -> None:
     beside = replace(view, backend=named, layer_backends=(), compare="")
     have = any(each.view.capture_key == beside.capture_key for each in session.recent)
     if not have and session.comparing is None:
-        session.comparing = _started(session, beside)
+        session.comparing = _started(session, beside, for_comparison=True)
         if session.comparing is not None and _status(session.comparing).is_over:
             _settle(session)
 
 
-def _started(session: Session, view: View) -> Watched | None:
+def _started(session: Session, view: View, *, for_comparison: bool = False) -> Watched | None:
     try:
         texts = inspections.texts_of(view, session.kept)
         arguments = inspections.arguments_of(view, texts)
         job_id = inspections.start(engine(), arguments, owner=session.owner)
     except AttnscopeError as error:
-        session.give_up(view, Notice.of(error))
+        if for_comparison:
+            session.tell(Notice.of(error))
+            session.show(replace(session.view, compare=""))
+        else:
+            session.give_up(view, Notice.of(error))
         return None
     return Watched(job_id=job_id, view=view)
 
@@ -186,10 +190,23 @@ def _inspect(session: Session, shown: Shown) -> None:
         )
         if session.shown is None:
             st.rerun()
-        if report is not None and shown.view.capture_key == view.capture_key:
-            session.show(changed(view, report, beside))
+        if report is not None:
+            _take(session, shown, report, beside)
 
     st.fragment(guarded(viewer))()
+
+
+def _take(
+    session: Session, shown: Shown, report: Mapping[str, object], beside: Mapping[str, str]
+) -> None:
+    """Make what the visitor did in the viewer the view; under a run for another capture, all but positions."""
+    view = session.view
+    if view.capture_key == shown.view.capture_key:
+        session.show(changed(view, report, beside))
+        return
+    session.look(changed(shown.view, report, beside))
+    places = {name: getattr(view, name) for name in ("region", "pinned", "sequence", "compare")}
+    session.show(replace(changed(view, report, beside), **places))
 
 
 def _same_but_backend(one: Shown, other: Shown) -> bool:
@@ -220,10 +237,12 @@ def _backends(session: Session) -> tuple[BackendChoice, ...]:
     if name not in known:
         try:
             answer = engine().ask(
-                "backends", {"capture": name} if shown else {}, timeout_s=_BACKENDS_S
+                "backends",
+                {"capture": name, "device": shown.summary["device"]} if shown else {},
+                timeout_s=_BACKENDS_S,
             )
         except (CaptureMissing, EngineUnavailable):
-            # The page does not wait for a worker that is still starting; the next run of the script asks again.
+            # The page hardly waits for a worker that is still starting; the next run of the script asks again.
             chosen = session.view.backend
             return (BackendChoice(name=chosen, title=chosen),)
         known = {name: backend_choices(answer["backends"])}

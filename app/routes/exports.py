@@ -123,6 +123,8 @@ async def _tokens(asked: Asked, summary: Values, view: Values) -> Arrays:
         )
     if view["pinned"] is None:
         view["pinned"] = len(sequences[view["sequence"]]["tokens"]) - 1
+    if view["reading"] == "score":
+        view["reading"] = "weight"  # as on the page: scores do not add up to anything
     names = ("layer", "head", "sequence", "reading")
     line, place = ("row", "query") if view["direction"] == "pays" else ("column", "key")
     answer = await asked(line, {**{n: view[n] for n in names}, place: view["pinned"]})

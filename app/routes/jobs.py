@@ -20,15 +20,16 @@ async def health(request: Request) -> Response:
 
 
 async def status(request: Request) -> Response:
-    """`GET /attnscope/jobs/{id}`: the job's snapshot, in words too, and its events after number `after`."""
+    """`GET /attnscope/jobs/{id}`: the job's snapshot, in words too; with `after`, its events after that number."""
     given = Parameters(request)
-    after = given.integer("after", 0)
+    after = given.optional("after")
     given.done()
     found = await in_thread(engine().status, request.path_params["id"])
-    events = await in_thread(engine().events, request.path_params["id"], after)
-    told = [asdict(event) for event in events]
-    words = {"step": step(found), "pace": pace(found)}
-    return JSONResponse({**asdict(found), "words": words, "events": told}, headers=_NEVER)
+    answer = {**asdict(found), "words": {"step": step(found), "pace": pace(found)}}
+    if after is not None:
+        events = await in_thread(engine().events, request.path_params["id"], after)
+        answer["events"] = [asdict(event) for event in events]
+    return JSONResponse(answer, headers=_NEVER)
 
 
 async def cancel(request: Request) -> Response:

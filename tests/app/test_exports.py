@@ -35,6 +35,7 @@ SUMMARY: dict[str, Any] = {
     "dtype": "float32",
     "created": "2026-11-21T02:00:00Z",
     "sequences": [{"tokens": TOKENS}],
+    "layers": [{"index": 2}, {"index": 5}, {"index": 6}],  # only some of the model's
 }
 VIEW: dict[str, Any] = {"layer": 2, "head": 5, "pinned": 7}
 
@@ -52,7 +53,7 @@ def arrays(what: str) -> dict[str, np.ndarray]:
         return {"values": np.broadcast_to(weights(), (3, 4, N, N))}
     if what == "diagnostics":
         grid = np.arange(12, dtype=np.float32).reshape(3, 4)
-        return {"entropy": grid, "induction": np.where(grid > 8, np.nan, grid)}
+        return {"entropy": grid, "previous_token": np.where(grid > 8, np.nan, grid)}
     return {"values": weights()[7]}
 
 
@@ -132,6 +133,8 @@ def test_data_reads_back_equal(what: str) -> None:
         read = np.array([np.nan if x is None else x for x in document["columns"][column]])
         np.testing.assert_array_equal(read.astype(np.float32), flat)
         assert np.isnan(flat).sum() == table[column].isna().sum()
+    if what in ("overview", "diagnostics"):
+        assert set(document["columns"]["layer"]) == {2, 5, 6}
     assert document["origin"]["revision"] == "abc123"
     assert parquet.schema.metadata[b"attnscope.backend"] == b"eager"
 

@@ -159,12 +159,13 @@ def test_scores_are_drawn_round_zero_and_rows_by_their_maximum() -> None:
 
 def test_the_overview_keeps_every_head_apart() -> None:
     maps = np.full((2, 3, 4, 4), 0.1, dtype=np.float32)
-    figure: Any = overview(maps, title="t", note="n", look=DARK)
+    figure: Any = overview(maps, numbers=[3, 7], title="t", note="n", look=DARK)
     drawn = np.asarray(figure.data[0].z)
     assert drawn.shape == (10, 16)
     assert np.isnan(drawn[4]).all()
     assert np.isnan(drawn[:, 4]).all()
     assert figure.layout.xaxis.ticktext == ("0", "1", "2")
+    assert figure.layout.yaxis.ticktext == ("3", "7")
 
 
 def test_diagnostics_write_every_number() -> None:
@@ -172,10 +173,11 @@ def test_diagnostics_write_every_number() -> None:
         Diagnostic(title="Entropy <b>", unit="nats", values=np.array([[1.5, np.nan]])),
         Diagnostic(title="Sink mass", unit="", values=np.array([[0.25, 0.5]])),
     ]
-    figure: Any = diagnostics(rows, title="t", note="n", look=LIGHT)
+    figure: Any = diagnostics(rows, layers=[5], title="t", note="n", look=LIGHT)
     assert figure.layout.annotations[0].text == "Entropy &lt;b&gt;, nats"
     texts = [trace.text for trace in figure.data if trace.type == "scatter"]
     assert texts == [("1.5", ""), ("0.25", "0.5")]
+    assert {tuple(trace.y) for trace in figure.data} == {("5",), ("5", "5")}
 
 
 def test_the_token_strip_keeps_reading_order() -> None:

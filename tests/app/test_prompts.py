@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 
@@ -68,10 +69,14 @@ def test_long_csv_field_survives() -> None:
         (b"a,b\n1,2\n", "a.csv", "its columns: “a”, “b”."),
         (b"text\n", "a.csv", "holds no prompt"),
         (b"text,b\n1,2,3\n1,2,3,4\n", "a.csv", "cannot be read"),
+        (b"text\nHello, world\n", "a.csv", "cannot be read"),
+        (b"[" + b"9" * 5000 + b"]", "a.json", "no prompt"),
+        (b"9" * 5000, "a.jsonl", "Line 1 is not valid JSON"),
     ],
 )
 def test_refused(data: bytes, name: str, words: str) -> None:
-    with pytest.raises(PromptRefused) as error:
+    # As outside the tests, where a warning is no error.
+    with warnings.catch_warnings(action="default"), pytest.raises(PromptRefused) as error:
         uploaded(data, name)
     assert words in str(error.value)
 

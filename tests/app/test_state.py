@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ def test_long_prompts_are_kept_and_named(tmp_path: Path) -> None:
 def test_after_giving_up_the_last_good_capture_stays(tmp_path: Path) -> None:
     visitor, _, _ = session(tmp_path)
     good, bad = View(texts=("good",)), View(texts=("bad",))
+    visitor.show(good)
     visitor.shown = shown("c1", good)
+    good = replace(good, head=3, reading="score", region=(0, 2, 0, 2))
+    visitor.show(good)
     visitor.show(bad)
     visitor.give_up(bad, Notice(message="No."))
     assert visitor.view == good

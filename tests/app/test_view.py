@@ -14,7 +14,7 @@ VIEWS = [
     View(texts=("Mara found the <b>key</b>.", "\u202eשלמ 🔑\n")),
     View(stored="0123456789abcdef" * 2, region=(0, 64, 131_008, 131_072), pinned=131_071),
     View(sort="-window_mass_16", filter="induction>=0.5", compare="head:2.5"),
-    View(sort="entropy", filter="distance<1e-05", compare="backend:sdpa_flash"),
+    View(sort="entropy", filter="distance<=1e-05", compare="backend:sdpa_flash"),
     View(layer_backends=((0, "tiled"), (1, "tiled"), (4, "eager")), compare="capture:0123abcd"),
 ]
 
@@ -53,7 +53,7 @@ def test_every_field_travels() -> None:
         merged=True,
         hide_special=True,
         sort="entropy",
-        filter="entropy<1",
+        filter="entropy<=1",
         compare="sequence:1",
     )
     different = [f.name for f in fields(View) if getattr(other, f.name) != getattr(View(), f.name)]
@@ -93,7 +93,8 @@ HOSTILE = [
     ("plain", "true"),
     ("direction", "up"),
     ("sort", "__class__"),
-    ("filter", "entropy>1; drop table"),
+    ("filter", "entropy>=1; drop table"),
+    ("filter", "entropy<1"),
     ("filter", "entropy>" + "1" * 400),
     ("compare", "head:2"),
     ("compare", "capture:../abc"),
@@ -132,11 +133,11 @@ def test_the_inspector_reports_what_it_was_given(view: View) -> None:
 
 
 def test_the_inspector_s_words() -> None:
-    view = View(region=(0, 8, 1, 9), sort="-sink_mass", filter="sink_mass>0.5")
+    view = View(region=(0, 8, 1, 9), sort="-sink_mass", filter="sink_mass>=0.5")
     shown = for_inspector(view)
     assert shown["region"] == {"q0": 0, "q1": 8, "k0": 1, "k1": 9}
     assert shown["sort"] == {"key": "sink_mass", "descending": True}
-    assert shown["filter"] == {"key": "sink_mass", "op": ">", "value": 0.5}
+    assert shown["filter"] == {"key": "sink_mass", "op": ">=", "value": 0.5}
     assert shown["compare"] is None
     backend = View(compare="backend:tiled")
     assert for_inspector(backend)["compare"] is None

@@ -133,6 +133,7 @@ export class Capture {
   }
 
   #remember(url, answer) {
+    this.bytes -= this.remembered.get(url)?.values.byteLength ?? 0;
     this.remembered.set(url, answer);
     this.bytes += answer.values.byteLength;
     for (const [oldest, held] of this.remembered) {

@@ -82,7 +82,11 @@ export class CompareControls {
 
   /** @param {object} summary @param {{id: string, title: string}[]} captures Other captures the page offers. */
   build(summary, captures) {
+    const offered = JSON.stringify([captures, this.store.view.sequence]);
+    if (this.summary === summary && this.offered === offered) return;
     this.summary = summary;
+    this.captures = captures;
+    this.offered = offered;
     const prompts = summary.sequences
       .map(({ tokens }, index) => [`sequence:${index}`, `prompt ${index + 1}: ${preview(tokens)}`])
       .filter((_, index) => summary.sequences.length > 1 && index !== this.store.view.sequence);
@@ -112,6 +116,7 @@ export class CompareControls {
 
   /** Shows what the view compares with. */
   show({ compare }) {
+    this.build(this.summary, this.captures);
     const heads = compare?.kind === "head";
     for (const part of [this.layer, this.head]) part.element.hidden = !heads;
     this.what.set(choiceOf(compare));

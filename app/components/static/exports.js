@@ -26,13 +26,13 @@ export class ExportMenu {
     this.store = store;
     this.theme = theme;
     this.list = h("div.as-menu-body");
-    this.summary = h("summary", { text: "Export" });
-    this.element = h("details.as-menu", { ontoggle: () => this.#fill() }, this.summary, this.list);
+    this.handle = h("summary", { text: "Export" });
+    this.element = h("details.as-menu", { ontoggle: () => this.#fill() }, this.handle, this.list);
     this.element.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !this.element.open) return;
       event.stopPropagation();
       this.element.open = false;
-      this.summary.focus();
+      this.handle.focus();
     });
     this.outside = (event) => {
       if (!event.composedPath().includes(this.element)) this.element.open = false;

@@ -96,7 +96,7 @@ export class Hover {
 
   /** One exact number, or null while it is being asked for. */
   #exact(side, tile, { query, key }, { reading, view }, missing) {
-    if (tile.encoding === "f32" && reading === view.reading) return cellAt(tile, { query, key })?.value ?? null;
+    if (tile.encoding === "f32" && reading === tile.reading) return cellAt(tile, { query, key })?.value ?? null;
     const { head, sequence, capture } = side;
     const layer = layerName(side.summary, side.layer);
     const strip = { layer, head, sequence, q0: query, q1: query + 1, k0: tile.k0, k1: tile.k1 };

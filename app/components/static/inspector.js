@@ -40,6 +40,7 @@ class Inspector {
     this.report = (view) => setStateValue("view", { ...view, turn: performance.timeOrigin + performance.now() });
     this.runAgain = () => setTriggerValue("run_again", given.capture_id ?? true);
     this.captures = given.captures ?? [];
+    if (given.capture_id === this.id) this.parts?.map.offer(this.captures);
     this.recolour();
     if (given.capture_id !== this.id) this.#open(given.capture_id ?? null, given.view ?? null);
     else if (this.store) this.store.receive(given.view ?? null);
@@ -108,10 +109,11 @@ class Inspector {
       announce: (text) => this.announce(text),
     };
     const panel = new Panel(shared);
+    const isOpen = (side) => side.capture === capture && side.sequence === this.store.view.sequence;
     const map = new MapView({
       ...shared,
       openCapture: (other) => this.#openOther(other),
-      facts: (side) => (side.capture === capture ? panel.describe(side) : []),
+      facts: (side) => (isOpen(side) ? panel.describe(side) : []),
       onpoint: (point) => this.parts?.tokens.point(point),
       runAgain: () => this.runAgain(),
     });
@@ -123,7 +125,6 @@ class Inspector {
     this.stage.replaceChildren(tokens.element, h("div.as-main", {}, overview.element, map.element, panel.element));
     tokens.setCapture(capture, summary);
     map.setCapture(capture, summary, this.captures);
-    panel.setCapture(summary, null);
     tokens.showText();
     const diagnostics = this.#readModel();
     if (!namesHead(wanted)) await this.#chooseHead(diagnostics);
@@ -149,9 +150,13 @@ class Inspector {
 
   /** The pictures and the diagnostics of every head of the open prompt; the latter once read, null if they fail. */
   #readModel() {
-    const { signal } = this.control;
     const { capture, summary, parts } = this;
     const { sequence } = this.store.view;
+    this.reading?.abort();
+    this.reading = new AbortController();
+    const signal = AbortSignal.any([this.control.signal, this.reading.signal]);
+    // What the prompt before showed must not stand beside the new one's map.
+    parts.panel.setCapture(summary, null);
     const heads = summary.layers.reduce((sum, layer) => sum + layer.heads, 0);
     parts.overview.wait();
     const pictures = capture.overview(sequence, pictureSize(heads), signal).then((read) => {

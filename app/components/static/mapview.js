@@ -49,6 +49,7 @@ export class MapView {
     this.legend = h("div.as-legend", { role: "img" });
     this.differenceLegend = h("div.as-legend", { role: "img" });
     this.trouble = h("div");
+    this.mismatch = h("div");
     this.compare = new CompareControls({ store: this.store });
     this.exports = new ExportMenu({ store: this.store, theme: this.theme });
     this.row = h("div.as-panes");
@@ -56,6 +57,7 @@ export class MapView {
     this.element.append(
       h("div.as-head", {}, this.title, h("div.as-bar", {}, this.compare.element, this.exports.element)),
       this.#readings(),
+      this.mismatch,
       this.trouble,
       this.row,
       h("div.as-legends", {}, this.legend, this.differenceLegend, this.#zooming()),
@@ -73,13 +75,17 @@ export class MapView {
   setCapture(capture, summary, captures) {
     this.capture = capture;
     this.summary = summary;
-    this.compare.build(
-      summary,
-      captures.filter(({ id }) => id !== capture.id),
-    );
+    this.offer(captures);
     this.exports.setCapture(capture, summary);
     this.tiles = [];
     this.key = "";
+  }
+
+  /** Other captures to compare with, which may come later. */
+  offer(captures) {
+    const others = captures.filter(({ id }) => id !== this.capture.id);
+    this.compare.build(this.summary, others);
+    this.compare.show(this.store.view);
   }
 
   /** Shows the view: at once what only moves the axes, then what has to be fetched. */
@@ -94,9 +100,10 @@ export class MapView {
     try {
       second = await secondSide(first, view.compare, this.openCapture);
     } catch (error) {
-      this.#fail(error);
+      if (turn === this.turn) this.#cannotCompare(error);
     }
     if (turn !== this.turn) return;
+    if (second || !view.compare) this.mismatch.replaceChildren();
     this.sides = second ? [first, second] : [first];
     this.extents = extentsOf(this.sides);
     [this.extent] = this.extents;
@@ -170,9 +177,15 @@ export class MapView {
     this.#paint();
   }
 
+  /** The tile of a side, unless what is here is still another head's. */
+  #tileOf(index) {
+    const tile = this.tiles[index];
+    return tile?.of === this.sides[index] ? tile : null;
+  }
+
   #paint() {
     const { view } = this.store;
-    const tiles = this.sides.map((side, index) => (this.tiles[index]?.of === side ? this.tiles[index] : null));
+    const tiles = this.sides.map((_, index) => this.#tileOf(index));
     const here = tiles.filter(Boolean);
     if (!here.length) return;
     const dark = this.theme().dark;
@@ -256,6 +269,12 @@ export class MapView {
     return undefined;
   }
 
+  /** The other map cannot be opened: the first stays, and the visitor may try again or compare with nothing. */
+  #cannotCompare(error) {
+    const retry = () => this.update();
+    this.mismatch.replaceChildren(failure(error, { retry, runAgain: () => this.store.change({ compare: null }) }));
+  }
+
   #fail(error) {
     this.trouble.replaceChildren(failure(error, { retry: () => this.#fetch(), runAgain: this.runAgain }));
   }
@@ -275,7 +294,7 @@ export class MapView {
   }
 
   #point(name, point, event) {
-    const used = this.sides.map((side, index) => ({ side, tile: this.tiles[index], name: "" }));
+    const used = this.sides.map((side, index) => ({ side, tile: this.#tileOf(index), name: "" }));
     const place = ["A", "B", "difference"].indexOf(name);
     const here = place === 2 ? used : used.slice(place, place + 1);
     if (!point || here.some(({ tile }) => !tile) || !here.length) {

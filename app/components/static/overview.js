@@ -49,7 +49,7 @@ export class Overview {
 
   /** Says that the pictures are being made, while there are none. */
   wait() {
-    if (this.pictures) return;
+    this.diagnostics = null;
     this.note.textContent = "Reading every head";
     this.frame.classList.add("as-waiting");
   }

@@ -151,7 +151,7 @@ export function shade(values, { rows, cols, scale, reading, keys, limits }) {
   }
   const [least, most] = limits ?? extremes(values);
   if (scale === "log") {
-    const high = reading === "weight" ? 1 : most || 1;
+    const high = reading === "weight" ? Math.max(1, most) : most || 1;
     const low = floorDecade(high, keys);
     const span = Math.log(high / low);
     const shares = values.map((value) => (value > low ? Math.log(value / low) / span : value >= 0 ? 0 : value));

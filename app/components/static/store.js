@@ -44,8 +44,9 @@ export class Store {
     this.received = wanted;
     if (!changed.length || this.#isEcho(wanted, changed)) return;
     this.awaited = [];
+    const unreported = canonical(this.view) !== this.reported;
     this.#apply({ ...this.view, ...Object.fromEntries(changed.map((key) => [key, wanted[key]])) });
-    this.reported = canonical(this.view);
+    if (!unreported) this.reported = canonical(this.view);
   }
 
   /** Where changes are reported to; the newest mount's. */

@@ -229,9 +229,9 @@ export class Tokens {
     const { from, to } = this.units[subject];
     const tokens = Array.from({ length: to - from }, (_, index) => from + index);
     const known = tokens.map((token) => this.rows.atOnce(token, direction));
+    this.asking?.abort();
     if (known.every(Boolean)) this.#shine(subject, known, true);
     if (known.every((part) => part && !part.rounded)) return undefined;
-    this.asking?.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;
     const window = [this.units[this.window[0]].from, this.units[this.window[1] - 1].to];

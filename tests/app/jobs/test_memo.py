@@ -49,3 +49,34 @@ def test_an_answer_over_the_limit_is_given_but_not_kept():
     memo = Memo(100)
     assert memo.get("key", lambda: {"body": b"x" * 1000})["body"] == b"x" * 1000
     assert memo.nbytes == 0
+
+
+def test_after_a_failure_those_who_waited_still_make_it_once():
+    memo, made, fail, held = Memo(10_000), [], threading.Event(), threading.Event()
+
+    def broken():
+        held.set()
+        fail.wait()
+        raise OSError("no")
+
+    def make():
+        made.append(1)
+        return {"body": b"x" * 100}
+
+    def first():
+        with pytest.raises(OSError, match="no"):
+            memo.get("key", broken)
+
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    held.wait()
+    threads += [threading.Thread(target=memo.get, args=("key", make)) for _ in range(4)]
+    for thread in threads[1:]:
+        thread.start()
+    fail.set()
+    for thread in threads:
+        thread.join()
+    memo.get("key", make)
+
+    assert made == [1]
+    assert memo.nbytes == 1124

@@ -75,20 +75,11 @@ def test_the_limit_counts_one_owners_unfinished_jobs(queue):
 def test_a_job_under_way_is_found_by_its_owner_alone(queue, owner, arguments, is_found):
     job = add(queue, text="x", steps=3)
 
-    assert queue.under_way("step", arguments, owners=(owner, "server")) == (
-        job if is_found else None
-    )
+    assert queue.under_way("step", arguments, owner=owner) == (job if is_found else None)
     queue.claim("cpu")
-    assert queue.under_way("step", arguments, owners=(owner, "server")) == (
-        job if is_found else None
-    )
+    assert queue.under_way("step", arguments, owner=owner) == (job if is_found else None)
     queue.finish(job, "done", result={})
-    assert queue.under_way("step", arguments, owners=(owner, "server")) is None
-
-
-def test_the_servers_own_job_is_anybodys(queue):
-    job = add(queue, owner="server", text="x")
-    assert queue.under_way("step", {"text": "x"}, owners=("bob", "server")) == job
+    assert queue.under_way("step", arguments, owner=owner) is None
 
 
 def test_a_job_ends_only_once(queue):

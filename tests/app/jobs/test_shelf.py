@@ -112,3 +112,19 @@ def test_hostile_ids_are_only_missing(shelf, name):
     put(shelf, "a")
     with pytest.raises(CaptureMissing):
         shelf.get(name)
+
+
+def test_what_cannot_be_read_any_more_is_removed_and_made_anew(tmp_path):
+    def load(folder):
+        if (folder / "data").stat().st_size == 100:
+            raise CaptureMissing(f"The capture in {folder} is of version 1.", "Run it again.")
+        return Paper.load(folder)
+
+    shelf = CaptureShelf(tmp_path, load, memory_bytes=250, disk_bytes=350)
+    old = put(shelf, "a", 100)
+    with pytest.raises(CaptureMissing) as caught:
+        shelf.get(old)
+    assert str(tmp_path) not in str(caught.value)
+    assert not shelf.holds(old)
+    put(shelf, "a", 120)
+    assert shelf.holds(old)
