@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor
 
+from attnscope.kernels import registry
 from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
 from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
@@ -211,7 +212,7 @@ def capture(
         source=model.source,
         revision=model.revision,
         kind=model.kind,
-        backend=backend if isinstance(backend, str) else ", ".join(sorted(set(backend.values()))),
+        backend=", ".join(sorted({layer.backend for layer in recording.layers})),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         seconds=seconds,
@@ -245,15 +246,21 @@ def _kept(call: LayerCall) -> LayerCapture:
         backend=call.backend,
         q_BHQD=_own(call.q_BHQD),
         k_BGKD=_own(call.k_BGKD),
-        value_norm_BGK=torch.linalg.vector_norm(call.v_BGKD, dim=-1, dtype=torch.float32),
+        value_norm_BGK=torch.linalg.vector_norm(call.v_BGKD.float(), dim=-1),
         patterns=call.mask.patterns,
         query_offset=call.mask.query_offset,
         scale=call.scale,
         softcap=call.softcap,
         sinks_H=None if call.sinks_H is None else call.sinks_H.detach().clone(),
         visible_keys_BK=call.mask.visible_keys_BK,
-        log_sum_exp=LogSumExp(None if call.lse_BHQ is None else _own(call.lse_BHQ.float())),
+        log_sum_exp=LogSumExp(_lse(call)),
     )
+
+
+def _lse(call: LayerCall) -> Tensor | None:
+    """The kernel's own, where it fits the maps of q and k; else it is streamed from them."""
+    rounded = registry.backend(call.backend).rounds_scores and call.q_BHQD.element_size() < 4
+    return None if call.lse_BHQ is None or rounded else _own(call.lse_BHQ.float())
 
 
 def _own(tensor: Tensor) -> Tensor:

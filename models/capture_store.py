@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
 from attnscope.kernels.patterns.catalogue import FAMILIES, pattern
+from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.composed import Composed
 from attnscope.kernels.patterns.pattern import Pattern
 
@@ -27,13 +28,21 @@ def write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, objec
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _FACTS).unlink(missing_ok=True)
-    # Tensors that layers share would be refused: each is written by itself.
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        folder / _TENSORS,
-    )
+    save_file(dict(_alone(tensors)), folder / _TENSORS)
     (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def _alone(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Each in memory of its own, as the format wants: only what is shared, or a part, is copied."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        held = tensor.detach().cpu().contiguous()
+        memory = held.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != held.nbytes:
+            held = held.clone()
+        seen.add(held.untyped_storage().data_ptr())
+        yield name, held
 
 
 def read(folder: Path, schema: int) -> tuple["StoredTensors", dict[str, object]]:
@@ -94,8 +103,10 @@ def pattern_to_json(one: Pattern) -> dict[str, object]:
     Raises:
         InvalidCall: It is a rule of its own, a function, which has no such form.
     """
-    inner, causal = (one.first, True) if isinstance(one, Composed) else (one, False)
-    if inner.key not in FAMILIES:
+    inner, causal = one, False
+    if isinstance(one, Composed) and isinstance(one.second, Causal):
+        inner, causal = one.first, True
+    if isinstance(inner, Composed) or inner.key not in FAMILIES:
         raise InvalidCall(
             f"The rule {one.title!r} has no form in JSON: it is a function of the model.",
             "Tabulate it first.",

@@ -1,6 +1,7 @@
 """A folder with a model in it, judged before anything is loaded: kind, dangers, size."""
 
 import json
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def inspect(folder: Path, name: str) -> Checkpoint:
     files = [path.name for path in folder.iterdir() if path.is_file()]
     check_weight_files(files, name)
     kind, model_type, has_head = judge_config(config, name)
-    headers = [_header(path, name) for path in sorted(folder.glob("*.safetensors"))]
+    headers = [_header(folder / file, name) for file in weight_files(files)]
     counts: dict[str, int] = {}
     for header in headers:
         for tensor in header.values():
@@ -161,6 +162,13 @@ def check_weight_files(files: Iterable[str], name: str) -> None:
     )
 
 
+def weight_files(files: Iterable[str]) -> list[str]:
+    """The safetensors files that transformers reads; some repositories hold their weights twice."""
+    own = re.compile(r"model(-[0-9]+-of-[0-9]+)?\.safetensors")
+    found = sorted(file for file in files if file.endswith(".safetensors"))
+    return [file for file in found if own.fullmatch(file)] or found
+
+
 def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]:
     """Kind, model type, and whether there is a language-model head.
 
@@ -225,7 +233,17 @@ def _header(file: Path, name: str) -> dict[str, dict]:
             raise damaged from error
     if not isinstance(header, dict):
         raise damaged
-    return {key: tensor for key, tensor in header.items() if key != "__metadata__"}
+    tensors = {key: tensor for key, tensor in header.items() if key != "__metadata__"}
+    if not tensors or not all(map(_is_tensor, tensors.values())):
+        raise damaged
+    return tensors
+
+
+def _is_tensor(described: object) -> bool:
+    if not isinstance(described, dict) or not isinstance(described.get("dtype"), str):
+        return False
+    shape = described.get("shape")
+    return isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
 
 
 def _elements(shape: Iterable[int]) -> int:

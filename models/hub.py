@@ -30,7 +30,7 @@ from attnscope.kernels.errors import (
     ModelTooLarge,
     ModelUnreachable,
 )
-from attnscope.models.checkpoint import check_weight_files
+from attnscope.models.checkpoint import check_weight_files, weight_files
 from attnscope.models.memory import in_words
 
 Progress = Callable[[float, str], None]
@@ -116,14 +116,18 @@ def download(
                 raise
             return _cached(repository, revision)
         files = [sibling for sibling in info.siblings or [] if "/" not in sibling.rfilename]
-        check_weight_files([file.rfilename for file in files], repository)
+        names = [file.rfilename for file in files]
+        check_weight_files(names, repository)
+        stored = {file for file in names if file.endswith(".safetensors")}
+        unread = stored - set(weight_files(names))
         if info.safetensors is not None and info.safetensors.parameters:
-            stored = max(info.safetensors.parameters.items(), key=lambda item: item[1])[0]
-            room(sum(info.safetensors.parameters.values()), _DTYPES.get(stored, torch.float32))
+            widest = max(info.safetensors.parameters.items(), key=lambda item: item[1])[0]
+            room(sum(info.safetensors.parameters.values()), _DTYPES.get(widest, torch.float32))
         size = sum(
             file.size or 0
             for file in files
             if Path(file.rfilename).suffix in (".safetensors", ".json", ".model")
+            and file.rfilename not in unread
         )
         commit = info.sha or revision or "main"
         _check_disk(repository, size)
@@ -131,7 +135,7 @@ def download(
             repository,
             revision=commit,
             allow_patterns=list(_WANTED),
-            ignore_patterns=list(_UNWANTED),
+            ignore_patterns=[*_UNWANTED, *unread],
             tqdm_class=_bar(size, progress),
         )
     return Path(folder), commit

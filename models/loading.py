@@ -4,9 +4,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -210,7 +212,7 @@ def _locate(
         return DEMO_FOLDER, None
     if source.startswith(("/", "./")):
         folder = Path(source)
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise ModelNotFound(
                 f"There is no folder {source}.",
                 "Check the path; it must be a folder on this machine.",
@@ -224,6 +226,13 @@ def _locate(
     return hub.download(
         source, revision, lambda share, step: report(_DOWNLOAD_SHARE * share, step), room=room
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no disk can hold
+        return False
 
 
 def _check_room(source: str, parameters: int, stored: torch.dtype, wanted: _Wanted) -> None:
@@ -252,18 +261,28 @@ def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Want
     # Progress is ours to show; bars on the terminal of a worker help nobody.
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = loader.from_pretrained(
+        model, found = loader.from_pretrained(
             checkpoint.folder,
+            output_loading_info=True,
             dtype=wanted.dtype_for(checkpoint.dtype),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        KeyError,
+        TypeError,
+        SafetensorError,
+    ) as error:
         raise ModelUnsupported(
             f"transformers could not open {source}: {_first_line(error)}",
             "Choose another model or revision.",
         ) from error
+    _check_whole(found, source)
     try:
         model = model.to(wanted.device)
     except torch.OutOfMemoryError as error:
@@ -280,6 +299,18 @@ def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Want
         has_head=checkpoint.has_head,
         note=checkpoint.note,
     )
+
+
+def _check_whole(found: dict[str, Any], source: str) -> None:
+    """Transformers fills what a checkpoint lacks with random numbers, whose maps would mean nothing."""
+    lacking = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    # A pooler stands after the last layer, and nothing here reads it.
+    made_up = sorted(name for name in lacking if "pooler" not in name)
+    if made_up:
+        raise ModelUnsupported(
+            f"The weights of {source} lack {len(made_up)} that its config asks for, such as {made_up[0]}.",
+            "Download it again, or choose a revision whose config and weights belong together.",
+        )
 
 
 def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:

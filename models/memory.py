@@ -11,15 +11,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 def available_bytes(device: torch.device) -> int:
     """Bytes that can still be allocated on a device.
 
-    On CUDA what the driver says is free. Elsewhere the machine's available memory, or what the
-    container's limit leaves where that is less: inside a container the machine's figure is too
-    high.
+    On CUDA what the driver says is free, and what PyTorch holds back without using it. Elsewhere
+    the machine's available memory, or what the container's limit leaves where that is less: inside
+    a container the machine's figure is too high.
 
     Args:
         device: Where the tensors will live.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
     machine = int(psutil.virtual_memory().available)
     container = _container_bytes(_CGROUP)
     return machine if container is None else min(machine, container)

@@ -59,6 +59,8 @@ class Backend(ABC):
         source: Where the algorithm or the kernel is described.
         exact: Whether the result is that of dense attention over the pattern, up to rounding.
         gives_lse: Whether the log-sum-exp comes with the output on every device.
+        rounds_scores: Whether scores are rounded to the call's dtype before the softmax; their
+            log-sum-exp is then, in 16 bits, not that of the scores that maps compute in float32.
     """
 
     name: ClassVar[str]
@@ -66,6 +68,7 @@ class Backend(ABC):
     source: ClassVar[str]
     exact: ClassVar[bool] = True
     gives_lse: ClassVar[bool] = True
+    rounds_scores: ClassVar[bool] = False
 
     @abstractmethod
     def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:

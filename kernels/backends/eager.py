@@ -29,6 +29,7 @@ class Eager(Backend):
     name = "eager"
     title = "Eager (dense)"
     source = "https://arxiv.org/abs/1706.03762"
+    rounds_scores = True
 
     def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:
         """See `Backend.refuses`."""

@@ -24,6 +24,7 @@ from attnscope.kernels.backends.backend import (
     sees_every_key,
 )
 from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.scores import visible
 
 MASK_LIMIT_BYTES = 256 * 2**20
@@ -143,7 +144,15 @@ class Sdpa(Backend):
         masks_pattern = self.masks_pattern(call, device)
         causal = not masks_pattern and not sees_every_key(call)
         mask_BHQK = _mask(call, visible_keys_BK, device, with_pattern=masks_pattern)
-        out_BHQD, lse_BHQ = self._kernel(q_BHQD, k_BGKD, v_BGKD, mask_BHQK, causal, call)
+        try:
+            out_BHQD, lse_BHQ = self._kernel(q_BHQD, k_BGKD, v_BGKD, mask_BHQK, causal, call)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what only the kernel itself knows, such as an older GPU
+            words = str(error).strip().partition("\n")[0][:200]
+            raise UnsupportedCall(
+                f"{self.title}: PyTorch's kernel refused the call: {words}", "Use tiled or flex."
+            ) from error
         if mask_BHQK is not None:
             blind_BHQ = _blind(mask_BHQK, call.query_length, causal=causal)
             out_BHQD = out_BHQD.masked_fill_(blind_BHQ[..., None], 0.0)
@@ -164,8 +173,15 @@ class Sdpa(Backend):
         """The output and the log-sum-exp; `mask_BHQK` is added to the scores, and broadcasts."""
 
 
-def refuses_half_precision(call: AttentionCall, *, widest: int) -> Refusal | None:
+def refuses_half_precision(
+    call: AttentionCall, device: torch.device, *, widest: int
+) -> Refusal | None:
     """What a kernel for 16-bit numbers on tensor cores cannot take."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0):
+        return Refusal(
+            reason="the kernel needs an Ampere GPU (compute capability 8.0) or a newer one",
+            remedy="Use sdpa_efficient, sdpa_math or tiled.",
+        )
     if call.dtype not in ("float16", "bfloat16"):
         return refuses_dtype(call, "float16 and bfloat16")
     if max(call.head_dim, call.value_dim) > widest:

@@ -22,8 +22,7 @@ class SdpaCudnn(Sdpa):
     mask_devices = ()
 
     def _refuses_shape(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        del device
-        return refuses_half_precision(call, widest=128)
+        return refuses_half_precision(call, device, widest=128)
 
     def causal_flag(self, call: AttentionCall, device: torch.device) -> bool:
         """See `Sdpa.causal_flag`; only where both corners align."""

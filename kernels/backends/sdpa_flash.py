@@ -32,7 +32,7 @@ class SdpaFlash(Sdpa):
                 f"and {call.head_dim} wide",
                 remedy="Use sdpa_math, flex or tiled.",
             )
-        return None if device.type == "cpu" else refuses_half_precision(call, widest=256)
+        return None if device.type == "cpu" else refuses_half_precision(call, device, widest=256)
 
     def _tile_bytes(self, call: AttentionCall) -> int:
         # The CPU kernel's own choice: more queries at a time the more there are, 512 keys.

@@ -1,7 +1,9 @@
 """Capturing: what is held, within what budget, and how it is asked for."""
 
+import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +79,23 @@ def test_a_budget_that_just_fits_is_enough(tiny_family: Family) -> None:
     captured = capture(model, PROMPT, layers=[1], byte_budget=planned.total_bytes)
     assert [layer.layer for layer in captured.layers] == [1]
     assert planned.fitting(planned.total_bytes) == 1
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa_math", "tiled"])
+def test_rows_of_a_16_bit_model_sum_to_one(tiny_family: Family, backend: str) -> None:
+    tiny = tiny_family("llama")
+    model = copy.deepcopy(tiny.model).bfloat16()
+    for weights in model.parameters():
+        weights.data *= 2  # larger scores round more
+    half = LoadedModel.of(model, tiny.tokenizer, source="half")
+    captured = capture(half, PROMPT, backend=backend)
+    rows = captured.tile(1, 0).sum(-1)
+    np.testing.assert_allclose(rows, 1, atol=1e-4)
+
+
+def test_the_backends_told_are_those_that_ran(tiny_family: Family) -> None:
+    captured = capture(tiny_family("llama"), PROMPT, backend={0: "tiled"})
+    assert captured.backend == "eager, tiled"
 
 
 def test_the_default_budget_is_half_of_what_is_left() -> None:

@@ -76,7 +76,17 @@ def test_what_is_no_decoder_or_encoder_of_text(model_type: str) -> None:
         judge_config(config, "tiny")
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        b"\xff" * 8,
+        b"\x02" + b"\0" * 7 + b"[]",
+        b"\x02" + b"\0" * 7 + b"{}",
+        b"\x07" + b"\0" * 7 + b'{"a":1}',
+    ],
+)
 def test_damaged_headers(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "model.safetensors").write_bytes(content)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from attnscope.kernels.errors import (
     InvalidCall,
@@ -18,6 +18,7 @@ from attnscope.kernels.errors import (
     ModelUnsupported,
 )
 from attnscope.models import loading
+from attnscope.models.checkpoint import inspect
 
 
 @pytest.fixture
@@ -162,6 +163,25 @@ def test_damaged_files_are_named(folder: Path, file: str, content: str, words: s
     (folder / file).write_text(content)
     with pytest.raises(ModelUnsupported, match=words):
         loading.load(str(folder))
+
+
+def test_weights_that_the_config_asks_for_must_be_there(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    kept = {name: x for name, x in load_file(file).items() if ".layers.1.self_attn" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(ModelUnsupported, match=r"lack \d+ .*layers\.1\.self_attn"):
+        loading.load(str(folder))
+
+
+def test_weights_held_twice_are_counted_once(saved_folder: Path, folder: Path) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    assert loading.load(str(folder)).parameters == loading.load(str(saved_folder)).parameters
+    assert inspect(folder, "tiny").parameters == inspect(saved_folder, "tiny").parameters
+
+
+def test_a_name_no_disk_can_hold_is_refused() -> None:
+    with pytest.raises(ModelNotFound, match="There is no folder"):
+        loading.load("/" + "a" * 290)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
