@@ -149,6 +149,18 @@ def test_two_maps_and_their_difference(
     assert float(stated) == pytest.approx(largest, rel=1e-3)
 
 
+def test_a_comparison_that_cannot_be_opened_leaves_the_map_and_says_so(
+    page: Page, address: str
+) -> None:
+    compare = {"kind": "capture", "capture": "gone"}
+    open_viewer(page, address, "small", layer=0, head=2, compare=compare)
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.locator(".as-pane-frame")).to_have_count(1)
+    page.get_by_label("compare", exact=True).select_option("head")
+    expect(page.locator(".as-pane-frame")).to_have_count(3)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_prompt_full_of_markup_stays_text(page: Page, address: str) -> None:
     region = {"q0": 0, "q1": 20, "k0": 0, "k1": 20}
     open_viewer(page, address, "attack", region=region)
