@@ -8,6 +8,8 @@ from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.backends.tiled import Tiled
+from attnscope.kernels.backends.triton_backend import Triton
+from attnscope.kernels.backends.triton_decode import TritonDecode
 from attnscope.kernels.errors import UnknownBackend
 
 BACKENDS: tuple[Backend, ...] = (
@@ -18,6 +20,8 @@ BACKENDS: tuple[Backend, ...] = (
     SdpaCudnn(),
     Flex(),
     Tiled(),
+    Triton(),
+    TritonDecode(),
 )
 
 

@@ -1,0 +1,135 @@
+"""How the flash kernels cut a call, as data: chosen by shape, dtype and device. Imports no Triton."""
+
+from dataclasses import dataclass
+
+import torch
+
+Capability = tuple[int, int]
+"""CUDA compute capability, (9, 0) for Hopper."""
+
+PORTABLE: Capability = (8, 0)
+"""What a device that is not NVIDIA's, or a CPU that interprets, is configured as."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlashConfig:
+    """Tiles and resources of one flash kernel: constants of its compilation.
+
+    Attributes:
+        block_queries: Queries of a tile; a power of 2, 16 at least.
+        block_keys: Keys of a tile; the same.
+        num_warps: Of a program.
+        num_stages: Tiles in flight between device memory and shared memory.
+    """
+
+    block_queries: int
+    block_keys: int
+    num_warps: int
+    num_stages: int
+
+
+def block_width(dim: int) -> int:
+    """The width of a tile for heads of this width: a power of 2 that a matrix unit takes."""
+    return max(1 << (dim - 1).bit_length(), 16)
+
+
+def capability_of(device: torch.device) -> Capability:
+    """The device's compute capability; `PORTABLE` where there is none."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return PORTABLE
+    return torch.cuda.get_device_capability(device)
+
+
+def forward_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The forward kernel's configuration.
+
+    Args:
+        head_dim: The wider of keys and values.
+        dtype: float32, float16 or bfloat16.
+        capability: Of the device.
+    """
+    width = block_width(head_dim)
+    if dtype == torch.float32:
+        return _config(_FLOAT32_FORWARD, width)
+    return _config(_HOPPER_FORWARD if _has_large_tiles(capability) else _FORWARD, width)
+
+
+def query_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The configuration of the kernel for the queries' gradient; arguments as `forward_config`."""
+    if dtype == torch.float32:
+        return _config(_FLOAT32_QUERY_GRADIENT, block_width(head_dim))
+    table = _HOPPER_QUERY_GRADIENT if _has_large_tiles(capability) else _QUERY_GRADIENT
+    return _config(table, block_width(head_dim))
+
+
+def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The configuration of the kernel for the keys' and values' gradients; the same arguments."""
+    if dtype == torch.float32:
+        return _config(_FLOAT32_KEY_GRADIENT, block_width(head_dim))
+    table = _HOPPER_KEY_GRADIENT if _has_large_tiles(capability) else _KEY_GRADIENT
+    return _config(table, block_width(head_dim))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShippedConfig:
+    """The configurations that ship for one kind of call; each compiles without a GPU.
+
+    Attributes:
+        head_dim: Of keys and values.
+        dtype: Of q, k and v.
+        capability: Of the device.
+        forward: Of `flash_forward`, its `config`.
+        query_gradient: Of `flash_backward`, its `query_config`.
+        key_gradient: Of the same, its `key_config`.
+    """
+
+    head_dim: int
+    dtype: torch.dtype
+    capability: Capability
+    forward: FlashConfig
+    query_gradient: FlashConfig
+    key_gradient: FlashConfig
+
+
+def every_configuration() -> tuple[ShippedConfig, ...]:
+    """Every choice of the three functions above, for the widths and devices that differ.
+
+    A launch on `meta` tensors of these shapes, with these configurations, is what a GPU compiles.
+    """
+    return tuple(
+        ShippedConfig(
+            head_dim=head_dim,
+            dtype=dtype,
+            capability=capability,
+            forward=forward_config(head_dim, dtype, capability),
+            query_gradient=query_gradient_config(head_dim, dtype, capability),
+            key_gradient=key_gradient_config(head_dim, dtype, capability),
+        )
+        for capability in ((9, 0), (8, 0), (8, 6))
+        for dtype in (torch.bfloat16, torch.float16, torch.float32)
+        for head_dim in (64, 128, 256)
+    )
+
+
+def _has_large_tiles(capability: Capability) -> bool:
+    """Whether it is of the data-centre chips since Hopper: 227 KiB of shared memory a block."""
+    return capability[0] in (9, 10)
+
+
+def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashConfig:
+    queries, keys, warps, stages = table[max(width, 64)]
+    return FlashConfig(block_queries=queries, block_keys=keys, num_warps=warps, num_stages=stages)
+
+
+# By width: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers
+# when compiled, or next to none; not timed on a device yet.
+_HOPPER_FORWARD = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
+# Within the 99 KiB of the smallest, padding included.
+_FORWARD = {64: (128, 64, 8, 2), 128: (64, 64, 8, 2), 256: (64, 16, 8, 2)}
+_FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
+_HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (64, 16, 8, 2)}
+_HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
+_QUERY_GRADIENT = {64: (64, 32, 4, 2), 128: (64, 32, 8, 2), 256: (64, 16, 8, 2)}
+_KEY_GRADIENT = {64: (32, 32, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
+_FLOAT32_QUERY_GRADIENT = {64: (32, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_FLOAT32_KEY_GRADIENT = {64: (16, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}

@@ -1,0 +1,97 @@
+"""What the flash kernels are told of a call, in numbers. Imports no Triton.
+
+B batch, K keys.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.patterns.band import EVERYTHING, band
+from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.composed import Composed
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.sinks_window import SinksWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlashRule:
+    """The query at position i sees the keys i − before ≤ j ≤ i + after, and the first ones.
+
+    Attributes:
+        before: Keys seen before the query's own position; `EVERYTHING` for no bound.
+        after: Keys seen after it; the same.
+        first_keys: Keys from position 0 on that are seen wherever the query is; 0 for none.
+        first_keys_causal: Whether a query sees of those only the ones up to its own position.
+        query_offset: Absolute position of the first query.
+        scale: Multiplies q·k.
+        softcap: See `AttentionCall.softcap`.
+    """
+
+    before: int
+    after: int
+    first_keys: int
+    first_keys_causal: bool
+    query_offset: int
+    scale: float
+    softcap: float | None
+
+    @property
+    def bounded_before(self) -> bool:
+        """Whether the band ends somewhere before the query."""
+        return self.before < EVERYTHING
+
+    @property
+    def bounded_after(self) -> bool:
+        """Whether the band ends somewhere after the query."""
+        return self.after < EVERYTHING
+
+
+def flash_rule(call: AttentionCall) -> FlashRule | None:
+    """The call's rule in the kernels' terms, or None where its pattern has no such form."""
+    found = _keys_of(call.pattern)
+    if found is None:
+        return None
+    before, after, first_keys, first_keys_causal = found
+    return FlashRule(
+        before=before,
+        after=after,
+        first_keys=first_keys,
+        first_keys_causal=first_keys_causal,
+        query_offset=call.query_offset,
+        scale=call.scale,
+        softcap=call.softcap,
+    )
+
+
+def key_bounds(visible_keys_BK: Tensor) -> Tensor:
+    """Where each sequence's visible keys begin and end, and whether keys between are hidden.
+
+    Computed on the mask's device, without waiting for it.
+
+    Args:
+        visible_keys_BK: bool, False where a key is padding.
+
+    Returns:
+        int32 `[B, 3]`: first visible key, one past the last, 1 with holes and else 0. A sequence
+        with no visible key gets `(0, 0, 0)`.
+    """
+    key_length = visible_keys_BK.shape[1]
+    positions_K = torch.arange(key_length, device=visible_keys_BK.device)
+    end_B = torch.where(visible_keys_BK, positions_K + 1, 0).amax(1)
+    first_B = torch.where(visible_keys_BK, positions_K, key_length).amin(1).minimum(end_B)
+    has_holes_B = visible_keys_BK.sum(1) < end_B - first_B
+    return torch.stack([first_B, end_B, has_holes_B], 1).to(torch.int32)
+
+
+def _keys_of(pattern: Pattern) -> tuple[int, int, int, bool] | None:
+    """`before`, `after`, `first_keys`, `first_keys_causal`."""
+    if isinstance(pattern, SinksWindow):
+        return pattern.window - 1, 0, pattern.sinks, False
+    if isinstance(pattern, Composed) and isinstance(pattern.second, Causal):
+        inner = _keys_of(pattern.first)
+        return None if inner is None else (inner[0], 0, inner[2], True)
+    seen = band(pattern)
+    return None if seen is None else (seen.before, seen.after, 0, False)
