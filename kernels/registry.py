@@ -8,6 +8,7 @@ from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.backends.tiled import Tiled
+from attnscope.kernels.backends.triton_block_sparse import TritonBlockSparse
 from attnscope.kernels.backends.triton_decode import TritonDecode
 from attnscope.kernels.errors import UnknownBackend
 
@@ -20,6 +21,7 @@ BACKENDS: tuple[Backend, ...] = (
     Flex(),
     Tiled(),
     TritonDecode(),
+    TritonBlockSparse(),
 )
 
 

@@ -73,8 +73,9 @@ def update(b_out, b_total, b_highest, b_scores, b_values):
     b_shrink = exponential(b_highest - b_new)
     b_weights = exponential(b_scores - b_new[:, None])
     b_total = b_total * b_shrink + tl.sum(b_weights, 1)
-    b_added = tl.dot(b_weights.to(b_values.dtype), b_values, input_precision="ieee")
-    return b_out * b_shrink[:, None] + b_added, b_total, b_new
+    b_out = b_out * b_shrink[:, None]
+    b_out = tl.dot(b_weights.to(b_values.dtype), b_values, b_out, input_precision="ieee")
+    return b_out, b_total, b_new
 
 
 @triton.jit
