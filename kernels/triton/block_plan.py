@@ -51,8 +51,12 @@ def sparse_config(width: int, dtype: torch.dtype, *, hopper: bool) -> SparseConf
     """
     if dtype == torch.float32:
         # Exact float32 products are made in registers, which hold no larger tile.
-        block = 32 if width <= 128 else 16
-        return SparseConfig(block_queries=block, block_keys=block, num_warps=4, num_stages=3)
+        return SparseConfig(
+            block_queries=32,
+            block_keys=32 if width <= 64 else 16,
+            num_warps=8,
+            num_stages=3 if width <= 128 else 2,
+        )
     return SparseConfig(
         block_queries=128 if hopper or width <= 64 else 64,
         block_keys=64 if width <= 128 else 32,
