@@ -74,6 +74,8 @@ def pairs_of(plan: BlockPlan, lengths: tuple[int, int, int], blocks: tuple[int, 
             bits = (plan.masks[mask][:, None] >> np.arange(blocks[1])) & 1
             counted[row * blocks[0] :, column * blocks[1] :][: blocks[0], : blocks[1]] += bits
             assert bits.any(), "a block that nobody sees is visited"
+    # Queries past the last are not written; keys past it must not be seen.
+    assert not counted[: lengths[0], lengths[1] :].any()
     return counted[: lengths[0], : lengths[1]]
 
 

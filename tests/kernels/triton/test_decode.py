@@ -61,9 +61,11 @@ def test_equals_the_reference(case: Case, dtype, parts: int | None) -> None:
     assert_right(case, dtype, parts)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 10, 17, 40])
+# 25 tiles; splits are combined 16 at a time, and some of 40 are empty.
+@pytest.mark.parametrize("parts", [1, 2, 3, 25, 40])
 def test_any_number_of_splits_gives_the_same(parts: int) -> None:
-    assert_right(Case(id="splits", queries=2, keys=300, sinks=True), "float32", parts)
+    case = Case(id="splits", query_heads=2, kv_heads=1, queries=2, keys=800, sinks=True)
+    assert_right(case, "float32", parts)
 
 
 def test_takes_what_the_table_has_for_it() -> None:

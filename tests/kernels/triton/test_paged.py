@@ -146,6 +146,19 @@ def test_an_empty_sequence_is_zero_and_minus_infinity() -> None:
     assert not found.out_BHQD.isnan().any()
 
 
+def test_splits_are_chosen_for_the_longest_sequence_that_the_table_can_list(monkeypatch) -> None:
+    asked = []
+
+    def recorded(rows: int, tiles: int, multiprocessors: int) -> int:
+        asked.append((rows, tiles, multiprocessors))
+        return 2
+
+    monkeypatch.setattr("attnscope.kernels.triton.decode.splits", recorded)
+    run(Paged(id="splits"))
+    # 3 sequences of 2 kv heads; 11 pages of 16 keys, in float32 tiles of 32.
+    assert asked == [(6, 6, 1)]
+
+
 def test_pages_outside_a_window_may_be_given_back() -> None:
     case = Paged(id="dropped", pattern=pattern("sliding_window", window=16), lengths=(70, 70, 70))
     made = case.tensors("float32")
