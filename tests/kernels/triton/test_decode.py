@@ -120,10 +120,8 @@ def test_keys_that_nobody_sees_are_never_read(hides: str) -> None:
         unseen |= torch.arange(200) < 5
     if hides == "window":
         unseen |= torch.arange(200) <= 120
-    poisoned = [
-        tensor.masked_fill(unseen[:, None], torch.nan) for tensor in (inputs.k_BGKD, inputs.v_BGKD)
-    ]
-    found = FOUND.run(inputs.q_BHQD, *poisoned, inputs.call, **inputs.extras)
+    k, v = (t.masked_fill(unseen[:, None], torch.nan) for t in (inputs.k_BGKD, inputs.v_BGKD))
+    found = FOUND.run(inputs.q_BHQD, k, v, inputs.call, **inputs.extras)
     assert torch.equal(found.out_BHQD, clean.out_BHQD)
     assert found.lse_BHQ is not None
     assert clean.lse_BHQ is not None
@@ -189,6 +187,20 @@ def test_without_the_interpreter_a_cpu_is_refused(monkeypatch) -> None:
     refusal = TritonDecode().refuses(Case(id="one", queries=1).inputs().call, CPU)
     assert refusal is not None
     assert "need an NVIDIA or AMD GPU" in refusal.reason
+
+
+def test_costs_one_reading_of_the_keys_that_are_seen() -> None:
+    case = Case(id="cost", query_heads=32, kv_heads=8, queries=1, keys=8192, head_dim=128)
+    window = replace(case, pattern=pattern("sliding_window", window=1024))
+    whole, part = (FOUND.cost(each.inputs("bfloat16").call) for each in (case, window))
+    key_bytes = 8 * (128 + 128) * 2
+    # 128 tiles of 64 keys in 32 splits: with 8 kv heads 256 of the 264 programs that run at once.
+    partial_bytes = 32 * 32 * (128 + 2) * 4
+    assert whole.bytes_read == 32 * 128 * 2 + 8192 * key_bytes + partial_bytes
+    assert whole.workspace_bytes == partial_bytes + 32 * 4
+    assert whole.flops == 4 * 32 * 8192 * 128
+    assert part.flops == whole.flops // 8
+    assert part.bytes_read < whole.bytes_read / 6
 
 
 def test_checks_the_tensors_first() -> None:

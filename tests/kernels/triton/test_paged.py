@@ -198,7 +198,7 @@ def test_pages_beyond_two_to_the_31_elements_are_found() -> None:
         ({"sinks_H": torch.zeros(3)}, r"sinks must have shape \(4,\)"),
     ],
 )
-def test_shapes_that_contradict_each_other(changed: dict[str, Tensor], message: str) -> None:
+def test_shapes_that_contradict_each_other(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidCall, match=message):
         run(Paged(id="wrong"), **changed)
 
