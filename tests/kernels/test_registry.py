@@ -94,6 +94,7 @@ def test_only_these_cases_are_refused_on_a_cpu() -> None:
     assert refused["eager"] == refused["tiled"] == set()
     assert refused["sdpa_efficient"] == refused["sdpa_cudnn"] == everything
     assert refused["triton"] == refused["triton_decode"] == everything
+    assert refused["triton_block_sparse"] == everything
     assert refused["sdpa_flash"] == {
         "softcap",
         "everything at once",

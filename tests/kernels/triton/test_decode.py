@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,9 +61,11 @@ def test_equals_the_reference(case: Case, dtype, parts: int | None) -> None:
     assert_right(case, dtype, parts)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 10, 17, 40])
+# 25 tiles; splits are combined 16 at a time, and some of 40 are empty.
+@pytest.mark.parametrize("parts", [1, 2, 3, 25, 40])
 def test_any_number_of_splits_gives_the_same(parts: int) -> None:
-    assert_right(Case(id="splits", queries=2, keys=300, sinks=True), "float32", parts)
+    case = Case(id="splits", query_heads=2, kv_heads=1, queries=2, keys=800, sinks=True)
+    assert_right(case, "float32", parts)
 
 
 def test_takes_what_the_table_has_for_it() -> None:
@@ -76,6 +80,25 @@ def test_rows_that_see_nothing_are_zero_and_minus_infinity() -> None:
     assert torch.equal(found.out_BHQD, torch.zeros_like(found.out_BHQD))
     assert found.lse_BHQ is not None
     assert (found.lse_BHQ == -torch.inf).all()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_sink_of_minus_infinity_is_none(parts: int) -> None:
+    case = Case(id="no sink", batch=2, queries=2, keys=200, padding="left", sinks=True)
+    inputs = case.inputs()
+    visible = inputs.visible_keys_BK
+    assert visible is not None
+    visible[1] = False
+    call = replace(inputs.call, has_sinks=False)
+    without = decode(*inputs.tensors, call, visible_keys_BK=visible, parts=parts)
+    sinks_H = torch.full((4,), -torch.inf)
+    found = decode(
+        *inputs.tensors, inputs.call, sinks_H=sinks_H, visible_keys_BK=visible, parts=parts
+    )
+    assert torch.equal(found.out_BHQD, without.out_BHQD)
+    assert found.lse_BHQ is not None
+    assert without.lse_BHQ is not None
+    assert torch.equal(found.lse_BHQ, without.lse_BHQ)
 
 
 @pytest.mark.parametrize("hides", ["causal", "padding", "window"])
@@ -97,10 +120,8 @@ def test_keys_that_nobody_sees_are_never_read(hides: str) -> None:
         unseen |= torch.arange(200) < 5
     if hides == "window":
         unseen |= torch.arange(200) <= 120
-    poisoned = [
-        tensor.masked_fill(unseen[:, None], torch.nan) for tensor in (inputs.k_BGKD, inputs.v_BGKD)
-    ]
-    found = FOUND.run(inputs.q_BHQD, *poisoned, inputs.call, **inputs.extras)
+    k, v = (t.masked_fill(unseen[:, None], torch.nan) for t in (inputs.k_BGKD, inputs.v_BGKD))
+    found = FOUND.run(inputs.q_BHQD, k, v, inputs.call, **inputs.extras)
     assert torch.equal(found.out_BHQD, clean.out_BHQD)
     assert found.lse_BHQ is not None
     assert clean.lse_BHQ is not None
@@ -144,6 +165,7 @@ def test_survives_scores_that_overflow_an_exponential() -> None:
     [
         (Case(id="many", queries=9, keys=9), "float32", "up to 8 queries, and the call has 9"),
         (Case(id="double", queries=1), "float64", "compute in float32"),
+        (Case(id="half", queries=1), "bfloat16", "multiplies the bits of bfloat16"),
         (Case(id="wide", queries=1, head_dim=264), "float32", "up to 256 wide"),
         (
             Case(id="sinks", queries=1, pattern=pattern("sinks_window", window=4, sinks=1)),
@@ -165,6 +187,20 @@ def test_without_the_interpreter_a_cpu_is_refused(monkeypatch) -> None:
     refusal = TritonDecode().refuses(Case(id="one", queries=1).inputs().call, CPU)
     assert refusal is not None
     assert "need an NVIDIA or AMD GPU" in refusal.reason
+
+
+def test_costs_one_reading_of_the_keys_that_are_seen() -> None:
+    case = Case(id="cost", query_heads=32, kv_heads=8, queries=1, keys=8192, head_dim=128)
+    window = replace(case, pattern=pattern("sliding_window", window=1024))
+    whole, part = (FOUND.cost(each.inputs("bfloat16").call) for each in (case, window))
+    key_bytes = 8 * (128 + 128) * 2
+    # 128 tiles of 64 keys in 32 splits: with 8 kv heads 256 of the 264 programs that run at once.
+    partial_bytes = 32 * 32 * (128 + 2) * 4
+    assert whole.bytes_read == 32 * 128 * 2 + 8192 * key_bytes + partial_bytes
+    assert whole.workspace_bytes == partial_bytes + 32 * 4
+    assert whole.flops == 4 * 32 * 8192 * 128
+    assert part.flops == whole.flops // 8
+    assert part.bytes_read < whole.bytes_read / 6
 
 
 def test_checks_the_tensors_first() -> None:
