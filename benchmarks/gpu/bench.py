@@ -1,0 +1,169 @@
+"""What every section of the GPU benchmark is given, and what every comparison does.
+
+A section is a function of a `Bench` that yields records, one a call of its plan: the answers are
+judged first, and only those that are right are timed.
+"""
+
+import math
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+
+from attnscope.kernels.backends.backend import Backend, attention_flops
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.registry import BACKENDS
+from benchmarks.gpu.ceilings import Ceilings
+from benchmarks.gpu.contenders import UNTIMED, Contender, contender, judged, takers
+from benchmarks.gpu.problem import Problem, problem, truth
+from benchmarks.gpu.stopwatch import Stopwatch, alternate
+from benchmarks.results import spread
+
+Record = dict[str, Any]
+
+_CLOCKS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What a section works with.
+
+    Attributes:
+        device: Where everything runs.
+        watch: How time is taken.
+        ceilings: Of the device, measured in this run.
+        deadline: Of the host's clock in `watch`; a call that would begin later is not run.
+        toy: Whether plans are tiny, for a run without a GPU.
+        backends: Who may take part.
+    """
+
+    device: torch.device
+    watch: Stopwatch
+    ceilings: Ceilings
+    deadline: float
+    toy: bool = False
+    backends: tuple[Backend, ...] = BACKENDS
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline; below 0 after it."""
+        return self.deadline - self.watch.seconds()
+
+
+Section = Callable[[Bench], Iterator[Record]]
+
+
+def described(call: AttentionCall) -> Record:
+    """The call as data: its sizes, and its pattern by key and parameters."""
+    pattern = {"key": call.pattern.key, **call.pattern.parameters}
+    return {each.name: getattr(call, each.name) for each in fields(call)} | {"pattern": pattern}
+
+
+def clocks() -> Record:
+    """The device's clocks (MHz), power (W) and temperature (°C) now; empty where nobody says."""
+    query = [
+        "nvidia-smi",
+        f"--query-gpu={','.join(_CLOCKS)}",
+        "--format=csv,noheader,nounits",
+        "--id=0",
+    ]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(_CLOCKS, (value.strip() for value in told.split(",")), strict=True))
+
+
+def compared(bench: Bench, calls: Iterable[AttentionCall], *, timed: bool) -> Iterator[Record]:
+    """One record a call: every backend's verdict, and if `timed` the times of those that are right.
+
+    The seconds left are shared among the calls left; a call that finds none is recorded as not run.
+    """
+    plan = list(calls)
+    for place, call in enumerate(plan):
+        share = bench.seconds_left / (len(plan) - place)
+        record: Record = {"call": described(call), "name": named(call)}
+        if share <= 0:
+            yield {**record, "not_run": "out of time"}
+            continue
+        yield {**record, **_compared(bench, call, seconds=share if timed else None)}
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def named(call: AttentionCall) -> str:
+    """The call in a line, for people."""
+    heads = f"{call.query_heads}/{call.kv_heads}" if call.group_size > 1 else f"{call.query_heads}"
+    width = f"{call.head_dim}" + (f"/{call.value_dim}" * (call.value_dim != call.head_dim))
+    length = f"{call.query_length}" + (
+        f" over {call.key_length}" * (call.key_length != call.query_length)
+    )
+    marks = [
+        f"softcap {call.softcap:g}" if call.softcap else "",
+        "sinks" if call.has_sinks else "",
+        "padding" if call.has_padding else "",
+    ]
+    named = f"{call.pattern.title}, {call.dtype}, B{call.batch} H{heads} N{length} D{width}"
+    return ", ".join([named, *filter(None, marks)])
+
+
+def _compared(bench: Bench, call: AttentionCall, *, seconds: float | None) -> Record:
+    began = bench.watch.seconds()
+    asked = problem(call, bench.device)
+    true = truth(asked)
+    among = [each for each in bench.backends if seconds is None or each.name not in UNTIMED]
+    taken, refused = takers(call, bench.device, among)
+    found: dict[str, Record] = {}
+    right: list[Contender] = []
+    for backend in taken:
+        candidate = contender(backend, asked)
+        said = judged(candidate, asked, true)
+        found[backend.name] = (
+            {"right": False, "reason": said} if isinstance(said, str) else asdict(said)
+        )
+        if found[backend.name]["right"]:
+            right.append(candidate)
+    del true
+    record: Record = {"backends": found, "refused": refused}
+    if seconds is None:
+        return record
+    left = seconds - (bench.watch.seconds() - began)
+    return {**record, **_timed(bench, asked, right, found, seconds=max(left, 1.0))}
+
+
+def _timed(
+    bench: Bench,
+    asked: Problem,
+    right: list[Contender],
+    found: dict[str, Record],
+    *,
+    seconds: float,
+) -> Record:
+    """Times those that are right, adds what they did a second to `found`, and compares."""
+    samples = alternate({each.name: each.run for each in right}, bench.watch, seconds=seconds)
+    flops = attention_flops(asked.call, asked.call.kept_pairs)
+    for name, taken in samples.items():
+        rate = flops / (statistics.median(taken) * 1e-3)
+        found[name] |= {
+            "ms": spread(taken),
+            "tflops": rate / 1e12,
+            "of_matmul": rate / bench.ceilings.matmul_flops,
+            "samples_ms": [round(each, 4) for each in taken],
+        }
+    medians = {name: statistics.median(taken) for name, taken in samples.items()}
+    ours = {each.name: medians[each.name] for each in right if each.is_ours}
+    peers = {each.name: medians[each.name] for each in right if not each.is_ours}
+    record: Record = {"flops": flops, "timed_by": bench.watch.kind, "clocks": clocks()}
+    if ours and peers:
+        best, peer = min(ours, key=ours.__getitem__), min(peers, key=peers.__getitem__)
+        record |= {"ours": best, "best_peer": peer, "speed_ratio": peers[peer] / ours[best]}
+    return record
+
+
+def geometric_mean(values: Iterable[float]) -> float | None:
+    """The geometric mean of values above 0; None of none."""
+    logarithms = [math.log(value) for value in values if value > 0]
+    return math.exp(statistics.fmean(logarithms)) if logarithms else None
