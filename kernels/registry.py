@@ -8,6 +8,7 @@ from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.backends.tiled import Tiled
+from attnscope.kernels.backends.triton_backend import Triton
 from attnscope.kernels.errors import UnknownBackend
 
 BACKENDS: tuple[Backend, ...] = (
@@ -18,6 +19,7 @@ BACKENDS: tuple[Backend, ...] = (
     SdpaCudnn(),
     Flex(),
     Tiled(),
+    Triton(),
 )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnscope.kernels import registry
 from attnscope.kernels.errors import UnsupportedCall
+from attnscope.kernels.triton.device import interpreted
 from attnscope.models.capture import Capture, capture
 from attnscope.models.loading import LoadedModel
 from attnscope.models.swapping import swapped
@@ -20,12 +21,13 @@ PROMPTS = ("The quick brown fox", "jumps over 3", "a lazy dog, x2")
 TOLERANCE = 1e-5
 QUICK = [one.name for one in registry.BACKENDS if one.name != "flex"]
 
-NEVER_ON_A_CPU = {"sdpa_efficient", "sdpa_cudnn"}
+NEVER_ON_A_CPU = {"sdpa_efficient", "sdpa_cudnn"} | (set() if interpreted() else {"triton"})
 REFUSED = {
     ("gemma2", "sdpa_math"),  # softcap
     ("gemma2", "sdpa_flash"),
     ("gpt_oss", "sdpa_math"),  # sinks without a log-sum-exp
     ("deepseek_v3", "sdpa_flash"),  # values narrower than keys
+    ("llama4_text", "triton"),  # chunks
 }
 
 Family = Callable[[str], LoadedModel]

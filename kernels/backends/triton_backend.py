@@ -1,0 +1,96 @@
+"""Our flash attention kernels in Triton, as a backend. Triton itself is imported when it runs."""
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.backends.backend import (
+    Backend,
+    Cost,
+    Refusal,
+    attention_flops,
+    io_bytes,
+    lse_bytes,
+)
+from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.triton.device import missing
+from attnscope.kernels.triton.flash_rule import flash_rule
+
+WIDEST = 256
+"""Widest head that fits the registers and the shared memory of one program."""
+
+
+class Triton(Backend):
+    """Ours on a GPU: bands of keys visited and no others, keys never repeated, log-sum-exp given."""
+
+    name = "triton"
+    title = "Triton flash"
+    source = "https://arxiv.org/abs/2307.08691"
+
+    def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:
+        """See `Backend.refuses`."""
+        lacking = missing(device)
+        if lacking is not None:
+            return Refusal(reason=lacking, remedy="Use tiled or sdpa_flash here.")
+        if flash_rule(call.pattern) is None:
+            return Refusal(
+                reason=f"the kernel visits a band of keys, and {call.pattern.title} is none",
+                remedy="Use flex or tiled.",
+            )
+        return self._refuses_numbers(call, device)
+
+    def _refuses_numbers(self, call: AttentionCall, device: torch.device) -> Refusal | None:
+        if call.dtype == "float64":
+            return Refusal(
+                reason="the kernel computes in float32, float16 and bfloat16, and the call is in "
+                "float64",
+                remedy="Use tiled, or load the model in another dtype.",
+            )
+        if device.type == "cpu" and call.dtype == "bfloat16":
+            return Refusal(
+                reason="Triton's interpreter multiplies the bits of bfloat16, not its numbers",
+                remedy="Use float32 or float16 in the interpreter, or tiled.",
+            )
+        if max(call.head_dim, call.value_dim) > WIDEST:
+            return Refusal(
+                reason=f"the kernel's heads are at most {WIDEST} wide, and the call's are "
+                f"{max(call.head_dim, call.value_dim)}",
+                remedy="Use sdpa_efficient or tiled.",
+            )
+        if call.scale <= 0:
+            return Refusal(
+                reason=f"the kernel's scale is above 0, and the call's is {call.scale:g}",
+                remedy="Use tiled.",
+            )
+        return None
+
+    def cost(self, call: AttentionCall) -> Cost:
+        """See `Backend.cost`."""
+        read, written = io_bytes(call)
+        bounds = 17 * call.batch * call.key_length if call.has_padding else 0
+        return Cost(
+            flops=attention_flops(call, call.kept_pairs),
+            bytes_read=read,
+            bytes_written=written + lse_bytes(call),
+            workspace_bytes=lse_bytes(call) + bounds,
+            formula=(
+                "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best; "
+                "holds B·H·n_q·4 of log-sum-exp; with padding, positions of B·n_k keys twice"
+            ),
+        )
+
+    def _attend(
+        self,
+        q_BHQD: Tensor,
+        k_BGKD: Tensor,
+        v_BGKD: Tensor,
+        call: AttentionCall,
+        *,
+        sinks_H: Tensor | None,
+        visible_keys_BK: Tensor | None,
+    ) -> AttentionOutput:
+        # Here and not above, so that everything else works where Triton is not installed.
+        from attnscope.kernels.triton.flash_forward import flash_forward
+
+        return flash_forward(
+            q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK
+        )

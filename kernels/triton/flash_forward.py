@@ -1,0 +1,436 @@
+"""Flash attention, forward (arXiv 2205.14135, 2307.08691): one program a block of queries of a head.
+
+A program visits the keys that its queries may see: those at the edges of the band, where the rule
+divides a tile, apart from those that all its queries see, where nothing is masked. So the work is
+proportional to what is visible. Scores and sums are float32; scores are in powers of 2.
+
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R rows (queries of
+the block), C keys of a tile, V value dim, p_ pointers, b_ blocks, o_ offsets, m_ masks.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.triton.configurations import (
+    FlashConfig,
+    block_width,
+    capability_of,
+    forward_config,
+)
+from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule, key_bounds
+from attnscope.kernels.triton.online_softmax import (
+    LN_2,
+    LOWEST,
+    finish,
+    score_factors,
+    tanh,
+)
+from attnscope.kernels.triton.tiles import load_tile
+
+NEVER_ONE_OR_SIXTEEN = [
+    "query_length",
+    "key_length",
+    "query_offset",
+    "before",
+    "after",
+    "first_keys",
+]
+"""Lengths and positions, which Triton would otherwise compile a kernel apart for."""
+
+
+@triton.jit
+def visit_keys(
+    b_out,
+    b_total,
+    b_highest,
+    b_q,
+    p_k,
+    p_v,
+    p_visible,
+    o_positions,
+    first,
+    last,
+    end,
+    k_row,
+    k_dim,
+    v_row,
+    v_dim,
+    visible_key,
+    factor,
+    cap_factor,
+    before,
+    after,
+    HEAD_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    BLOCK_VALUE: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BOUNDED_BEFORE: tl.constexpr,
+    BOUNDED_AFTER: tl.constexpr,
+    HAS_PADDING: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """The online softmax over the tiles from key `first` to `last`; only if MASKED, by the rule.
+
+    Keys from `end` on are never read: they may not have been written, and 0 · NaN is NaN.
+    """
+    o_dim = tl.arange(0, BLOCK_DIM)
+    o_value = tl.arange(0, BLOCK_VALUE)
+    o_tile = tl.arange(0, BLOCK_KEYS)
+    for tile in range(first, last, BLOCK_KEYS):
+        start = tl.cast(tile, tl.int64)
+        o_keys = tile + o_tile
+        m_keys = o_keys < end
+        if MASKED and HAS_PADDING:
+            p_shown = p_visible + start * visible_key + o_tile * visible_key
+            m_keys = m_keys & (tl.load(p_shown, mask=m_keys, other=0) != 0)
+        p_tile = p_k + start * k_row + (o_tile * k_row)[None, :] + (o_dim * k_dim)[:, None]
+        m_dim = (o_dim < HEAD_DIM)[:, None]
+        b_k = load_tile(p_tile, m_keys[None, :], m_dim, MASKED, HEAD_DIM < BLOCK_DIM)
+        b_scores = tl.dot(b_q, b_k, input_precision="ieee")
+        unit = factor
+        if HAS_SOFTCAP:
+            b_scores = tanh(b_scores * factor)
+            unit = cap_factor
+        if MASKED:
+            m_seen = m_keys[None, :]
+            if BOUNDED_BEFORE:
+                m_seen = m_seen & (o_keys[None, :] >= o_positions[:, None] - before)
+            if BOUNDED_AFTER:
+                m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
+            b_scores = tl.where(m_seen, b_scores, float("-inf"))
+        # Scaled in the same instruction as the subtraction: a product a score is saved.
+        b_new = tl.maximum(b_highest, tl.max(b_scores, 1) * unit)
+        b_weights = tl.exp2(b_scores * unit - b_new[:, None])
+        b_shrink = tl.exp2(b_highest - b_new)
+        b_total = b_total * b_shrink + tl.sum(b_weights, 1)
+        p_tile = p_v + start * v_row + (o_tile * v_row)[:, None] + (o_value * v_dim)[None, :]
+        m_value = (o_value < VALUE_DIM)[None, :]
+        b_v = load_tile(p_tile, m_keys[:, None], m_value, MASKED, VALUE_DIM < BLOCK_VALUE)
+        b_out = b_out * b_shrink[:, None]
+        b_out = tl.dot(b_weights.to(b_v.dtype), b_v, b_out, input_precision="ieee")
+        b_highest = b_new
+    return b_out, b_total, b_highest
+
+
+@triton.jit(do_not_specialize=NEVER_ONE_OR_SIXTEEN)
+def flash_forward_kernel(
+    p_q,
+    p_k,
+    p_v,
+    p_sinks,
+    p_visible,
+    p_bounds,
+    p_out,
+    p_lse,
+    q_batch,
+    q_head,
+    q_row,
+    q_dim,
+    k_batch,
+    k_head,
+    k_row,
+    k_dim,
+    v_batch,
+    v_head,
+    v_row,
+    v_dim,
+    out_batch,
+    out_head,
+    out_row,
+    visible_batch,
+    visible_key,
+    factor,
+    cap_factor,
+    query_heads,
+    group,
+    query_length,
+    key_length,
+    query_offset,
+    before,
+    after,
+    first_keys,
+    HEAD_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    BLOCK_VALUE: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BOUNDED_BEFORE: tl.constexpr,
+    BOUNDED_AFTER: tl.constexpr,
+    HAS_FIRST_KEYS: tl.constexpr,
+    FIRST_KEYS_CAUSAL: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    HAS_PADDING: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+):
+    """One block of queries of one head of one sequence."""
+    blocks = tl.cdiv(query_length, BLOCK_QUERIES)
+    program = tl.program_id(0)
+    # Under a causal rule the last queries see the most keys: they start first.
+    first_row = (blocks - 1 - program % blocks) * BLOCK_QUERIES
+    head = program // blocks % query_heads
+    batch = (program // blocks // query_heads).to(tl.int64)
+    kv_head = (head // group).to(tl.int64)
+
+    o_block = tl.arange(0, BLOCK_QUERIES)
+    o_rows = first_row + o_block
+    m_rows = (o_rows < query_length)[:, None]
+    o_dim = tl.arange(0, BLOCK_DIM)
+    p_q += batch * q_batch + head.to(tl.int64) * q_head + first_row.to(tl.int64) * q_row
+    p_tile = p_q + (o_block * q_row)[:, None] + (o_dim * q_dim)[None, :]
+    b_q = load_tile(p_tile, m_rows, (o_dim < HEAD_DIM)[None, :], True, HEAD_DIM < BLOCK_DIM)
+    p_k += batch * k_batch + kv_head * k_head
+    p_v += batch * v_batch + kv_head * v_head
+
+    # The keys that some query of the block sees, and among them those that all its queries see.
+    first_position = query_offset + first_row
+    last_position = query_offset + tl.minimum(first_row + BLOCK_QUERIES, query_length) - 1
+    start = 0
+    end = key_length
+    if HAS_PADDING:
+        p_visible += batch * visible_batch
+        start = tl.load(p_bounds + batch * 3)
+        end = tl.load(p_bounds + batch * 3 + 1)
+    if HAS_FIRST_KEYS:
+        first_start = start
+        first_end = tl.minimum(first_keys, end)
+        if FIRST_KEYS_CAUSAL:
+            first_end = tl.minimum(first_end, last_position + 1)
+        start = tl.maximum(start, first_keys)
+    whole_end = end
+    if BOUNDED_AFTER:
+        whole_end = tl.minimum(end, first_position + after + 1)
+        end = tl.minimum(end, last_position + after + 1)
+    whole_start = start
+    if BOUNDED_BEFORE:
+        whole_start = tl.maximum(start, last_position - before)
+        start = tl.maximum(start, first_position - before)
+    if HAS_PADDING:
+        has_holes = tl.load(p_bounds + batch * 3 + 2)
+        whole_end = tl.where(has_holes != 0, start, whole_end)
+    whole_first = start + tl.cdiv(whole_start - start, BLOCK_KEYS) * BLOCK_KEYS
+    whole_tiles = tl.maximum(whole_end - whole_first, 0) // BLOCK_KEYS
+    whole_last = whole_first + whole_tiles * BLOCK_KEYS
+
+    b_out = tl.zeros([BLOCK_QUERIES, BLOCK_VALUE], tl.float32)
+    b_total = tl.zeros([BLOCK_QUERIES], tl.float32)
+    b_highest = tl.full([BLOCK_QUERIES], LOWEST, tl.float32)
+    if HAS_SINKS:
+        # A first key whose value is 0.
+        sink = tl.maximum(tl.load(p_sinks + head).to(tl.float32) / LN_2, LOWEST)
+        b_highest = tl.full([BLOCK_QUERIES], 0.0, tl.float32) + sink
+        b_total += 1.0
+    # The first keys, the left edge of the band, its middle, its right edge.
+    for part in tl.static_range(4):
+        if (part == 0 and HAS_FIRST_KEYS) or (part == 1 and BOUNDED_BEFORE) or part > 1:
+            if part == 0:
+                first, last, limit = first_start, first_end, first_end
+            elif part == 1:
+                first, last, limit = start, tl.minimum(whole_first, end), end
+            elif part == 2:
+                first, last, limit = whole_first, whole_last, end
+            else:
+                first, last, limit = whole_last, end, end
+            b_out, b_total, b_highest = visit_keys(
+                b_out,
+                b_total,
+                b_highest,
+                b_q,
+                p_k,
+                p_v,
+                p_visible,
+                query_offset + o_rows,
+                first,
+                last,
+                limit,
+                k_row,
+                k_dim,
+                v_row,
+                v_dim,
+                visible_key,
+                factor,
+                cap_factor,
+                before,
+                after,
+                HEAD_DIM,
+                VALUE_DIM,
+                BLOCK_DIM,
+                BLOCK_VALUE,
+                BLOCK_KEYS,
+                BOUNDED_BEFORE and part > 0,
+                FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_AFTER,
+                HAS_PADDING,
+                HAS_SOFTCAP,
+                part != 2,
+            )
+
+    b_safe, b_lse = finish(b_total, b_highest)
+    row = (batch * query_heads + head) * query_length + first_row
+    tl.store(p_lse + row + o_block, b_lse, mask=o_rows < query_length)
+    o_value = tl.arange(0, BLOCK_VALUE)
+    p_out += batch * out_batch + head.to(tl.int64) * out_head + first_row.to(tl.int64) * out_row
+    p_tile = p_out + (o_block * out_row)[:, None] + o_value[None, :]
+    b_out = (b_out / b_safe[:, None]).to(p_out.dtype.element_ty)
+    tl.store(p_tile, b_out, mask=m_rows & (o_value < VALUE_DIM)[None, :])
+
+
+def flash_forward(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    call: AttentionCall,
+    *,
+    sinks_H: Tensor | None = None,
+    visible_keys_BK: Tensor | None = None,
+    config: FlashConfig | None = None,
+) -> AttentionOutput:
+    """Attention of a call whose pattern is a `FlashRule`, with no n×n matrix; it has no gradient.
+
+    Args:
+        q_BHQD: `[B, H, Q, D]`, float32, float16 or bfloat16, any strides.
+        k_BGKD: `[B, G, K, D]`, any strides; never repeated for the heads that share it.
+        v_BGKD: `[B, G, K, value_dim]`, any strides.
+        call: What the tensors are and which pairs are visible; `scale` above 0.
+        sinks_H: One logit a head that joins the denominator; given iff `has_sinks`.
+        visible_keys_BK: bool, False where a key is padding, anywhere; given iff `has_padding`.
+        config: How to cut; by `forward_config` when None.
+
+    Returns:
+        The output, laid out `[B, Q, H, value_dim]` in memory as models want it next, and the
+        log-sum-exp in float32.
+
+    Raises:
+        InvalidCall: The tensors are not those of the call.
+    """
+    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    rule = flash_rule(call.pattern)
+    assert rule is not None, "the backend refuses other patterns"
+    return launch_flash_forward(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H,
+        visible_keys_BK,
+        rule=rule,
+        query_offset=call.query_offset,
+        scale=call.scale,
+        softcap=call.softcap,
+        config=config,
+    )
+
+
+def launch_flash_forward(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    sinks_H: Tensor | None,
+    visible_keys_BK: Tensor | None,
+    *,
+    rule: FlashRule,
+    query_offset: int,
+    scale: float,
+    softcap: float | None,
+    config: FlashConfig | None = None,
+) -> AttentionOutput:
+    """`flash_forward` in the kernel's own terms, on tensors that were checked."""
+    batch, heads, queries, head_dim = q_BHQD.shape
+    value_dim = v_BGKD.shape[3]
+    config = config or forward_config(
+        max(head_dim, value_dim), q_BHQD.dtype, capability_of(q_BHQD.device)
+    )
+    out_BHQD = q_BHQD.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
+    lse_BHQ = q_BHQD.new_empty(batch, heads, queries, dtype=torch.float32)
+    arguments = forward_arguments(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H,
+        visible_keys_BK,
+        out_BHQD,
+        lse_BHQ,
+        rule=rule,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
+        config=config,
+    )
+    grid = (batch * heads * triton.cdiv(queries, config.block_queries),)
+    with torch.cuda.device_of(q_BHQD):
+        flash_forward_kernel[grid](
+            **arguments, num_warps=config.num_warps, num_stages=config.num_stages
+        )
+    return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
+
+
+def forward_arguments(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    sinks_H: Tensor | None,
+    visible_keys_BK: Tensor | None,
+    out_BHQD: Tensor,
+    lse_BHQ: Tensor,
+    *,
+    rule: FlashRule,
+    query_offset: int,
+    scale: float,
+    softcap: float | None,
+    config: FlashConfig,
+) -> dict[str, Any]:
+    """Every argument of `flash_forward_kernel` by name: for a launch, or a compilation on paper."""
+    factor, cap_factor = score_factors(scale, softcap)
+    head_dim, value_dim = q_BHQD.shape[3], v_BGKD.shape[3]
+    return {
+        "p_q": q_BHQD,
+        "p_k": k_BGKD,
+        "p_v": v_BGKD,
+        "p_sinks": sinks_H,
+        "p_visible": visible_keys_BK,
+        "p_bounds": None if visible_keys_BK is None else key_bounds(visible_keys_BK),
+        "p_out": out_BHQD,
+        "p_lse": lse_BHQ,
+        **strides("q", q_BHQD),
+        **strides("k", k_BGKD),
+        **strides("v", v_BGKD),
+        "out_batch": out_BHQD.stride(0),
+        "out_head": out_BHQD.stride(1),
+        "out_row": out_BHQD.stride(2),
+        "visible_batch": 0 if visible_keys_BK is None else visible_keys_BK.stride(0),
+        "visible_key": 0 if visible_keys_BK is None else visible_keys_BK.stride(1),
+        "factor": factor,
+        "cap_factor": cap_factor,
+        "query_heads": q_BHQD.shape[1],
+        "group": q_BHQD.shape[1] // k_BGKD.shape[1],
+        "query_length": q_BHQD.shape[2],
+        "key_length": k_BGKD.shape[2],
+        "query_offset": query_offset,
+        "before": rule.band.before,
+        "after": rule.band.after,
+        "first_keys": rule.first_keys,
+        "HEAD_DIM": head_dim,
+        "VALUE_DIM": value_dim,
+        "BLOCK_DIM": block_width(head_dim),
+        "BLOCK_VALUE": block_width(value_dim),
+        "BLOCK_QUERIES": config.block_queries,
+        "BLOCK_KEYS": config.block_keys,
+        "BOUNDED_BEFORE": rule.bounded_before,
+        "BOUNDED_AFTER": rule.bounded_after,
+        "HAS_FIRST_KEYS": rule.first_keys > 0,
+        "FIRST_KEYS_CAUSAL": rule.first_keys_causal,
+        "HAS_SINKS": sinks_H is not None,
+        "HAS_PADDING": visible_keys_BK is not None,
+        "HAS_SOFTCAP": softcap is not None,
+    }
+
+
+def strides(name: str, tensor_BHQD: Tensor) -> dict[str, int]:
+    """The four strides of a tensor, by the names they have in the kernels."""
+    parts = ("batch", "head", "row", "dim")
+    return {f"{name}_{part}": tensor_BHQD.stride(at) for at, part in enumerate(parts)}

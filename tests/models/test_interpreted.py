@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+from tests.interpreted import assert_passes_in_the_interpreter
+
+FILES = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_passes_in_the_interpreter(path: Path) -> None:
+    assert_passes_in_the_interpreter(path)
