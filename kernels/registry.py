@@ -9,6 +9,7 @@ from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.backends.triton_backend import Triton
+from attnscope.kernels.backends.triton_decode import TritonDecode
 from attnscope.kernels.errors import UnknownBackend
 
 BACKENDS: tuple[Backend, ...] = (
@@ -20,6 +21,7 @@ BACKENDS: tuple[Backend, ...] = (
     Flex(),
     Tiled(),
     Triton(),
+    TritonDecode(),
 )
 
 

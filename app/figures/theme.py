@@ -25,6 +25,8 @@ BACKEND_COLOURS = {
     "flex": "#B8860B",
     "tiled": "#7A5195",
     "triton": "#B22222",
+    "triton_decode": "#E69F00",
+    "triton_block_sparse": "#117733",
 }
 _UNKNOWN_BACKEND = "#6B7280"
 _TITLE_CHARACTERS = 160

@@ -11,12 +11,9 @@ from attnscope.kernels.backends.backend import (
     io_bytes,
     lse_bytes,
 )
+from attnscope.kernels.backends.triton_refusals import refuses_triton
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.triton.device import missing
 from attnscope.kernels.triton.flash_rule import flash_rule
-
-WIDEST = 256
-"""Widest head that fits the registers and the shared memory of one program."""
 
 
 class Triton(Backend):
@@ -28,33 +25,18 @@ class Triton(Backend):
 
     def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:
         """See `Backend.refuses`."""
-        lacking = missing(device)
-        if lacking is not None:
-            return Refusal(reason=lacking, remedy="Use tiled or sdpa_flash here.")
-        if flash_rule(call.pattern) is None:
+        refusal = refuses_triton(call, device)
+        if refusal is not None:
+            return refusal
+        if flash_rule(call) is None:
             return Refusal(
                 reason=f"the kernel visits a band of keys, and {call.pattern.title} is none",
                 remedy="Use flex or tiled.",
-            )
-        return self._refuses_numbers(call, device)
-
-    def _refuses_numbers(self, call: AttentionCall, device: torch.device) -> Refusal | None:
-        if call.dtype == "float64":
-            return Refusal(
-                reason="the kernel computes in float32, float16 and bfloat16, and the call is in "
-                "float64",
-                remedy="Use tiled, or load the model in another dtype.",
             )
         if device.type == "cpu" and call.dtype == "bfloat16":
             return Refusal(
                 reason="Triton's interpreter multiplies the bits of bfloat16, not its numbers",
                 remedy="Use float32 or float16 in the interpreter, or tiled.",
-            )
-        if max(call.head_dim, call.value_dim) > WIDEST:
-            return Refusal(
-                reason=f"the kernel's heads are at most {WIDEST} wide, and the call's are "
-                f"{max(call.head_dim, call.value_dim)}",
-                remedy="Use sdpa_efficient or tiled.",
             )
         if call.scale <= 0:
             return Refusal(

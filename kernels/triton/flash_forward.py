@@ -8,8 +8,6 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R
 the block), C keys of a tile, V value dim, p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -23,24 +21,9 @@ from attnscope.kernels.triton.configurations import (
     forward_config,
 )
 from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule, key_bounds
-from attnscope.kernels.triton.online_softmax import (
-    LN_2,
-    LOWEST,
-    finish,
-    score_factors,
-    tanh,
-)
+from attnscope.kernels.triton.key_parts import key_parts
+from attnscope.kernels.triton.online_softmax import LN_2, LOWEST, finish, score_factors, tanh
 from attnscope.kernels.triton.tiles import load_tile
-
-NEVER_ONE_OR_SIXTEEN = [
-    "query_length",
-    "key_length",
-    "query_offset",
-    "before",
-    "after",
-    "first_keys",
-]
-"""Lengths and positions, which Triton would otherwise compile a kernel apart for."""
 
 
 @triton.jit
@@ -119,7 +102,16 @@ def visit_keys(
     return b_out, b_total, b_highest
 
 
-@triton.jit(do_not_specialize=NEVER_ONE_OR_SIXTEEN)
+@triton.jit(
+    do_not_specialize=[
+        "query_length",
+        "key_length",
+        "query_offset",
+        "before",
+        "after",
+        "first_keys",
+    ]
+)
 def flash_forward_kernel(
     p_q,
     p_k,
@@ -189,87 +181,74 @@ def flash_forward_kernel(
     p_k += batch * k_batch + kv_head * k_head
     p_v += batch * v_batch + kv_head * v_head
 
-    # The keys that some query of the block sees, and among them those that all its queries see.
-    first_position = query_offset + first_row
-    last_position = query_offset + tl.minimum(first_row + BLOCK_QUERIES, query_length) - 1
-    start = 0
-    end = key_length
-    if HAS_PADDING:
-        p_visible += batch * visible_batch
-        start = tl.load(p_bounds + batch * 3)
-        end = tl.load(p_bounds + batch * 3 + 1)
-    if HAS_FIRST_KEYS:
-        first_start = start
-        first_end = tl.minimum(first_keys, end)
-        if FIRST_KEYS_CAUSAL:
-            first_end = tl.minimum(first_end, last_position + 1)
-        start = tl.maximum(start, first_keys)
-    whole_end = end
-    if BOUNDED_AFTER:
-        whole_end = tl.minimum(end, first_position + after + 1)
-        end = tl.minimum(end, last_position + after + 1)
-    whole_start = start
-    if BOUNDED_BEFORE:
-        whole_start = tl.maximum(start, last_position - before)
-        start = tl.maximum(start, first_position - before)
-    if HAS_PADDING:
-        has_holes = tl.load(p_bounds + batch * 3 + 2)
-        whole_end = tl.where(has_holes != 0, start, whole_end)
-    whole_first = start + tl.cdiv(whole_start - start, BLOCK_KEYS) * BLOCK_KEYS
-    whole_tiles = tl.maximum(whole_end - whole_first, 0) // BLOCK_KEYS
-    whole_last = whole_first + whole_tiles * BLOCK_KEYS
+    parts = key_parts(
+        p_bounds,
+        batch,
+        query_offset + first_row,
+        query_offset + tl.minimum(first_row + BLOCK_QUERIES, query_length) - 1,
+        key_length,
+        before,
+        after,
+        first_keys,
+        BLOCK_KEYS,
+        BOUNDED_BEFORE,
+        BOUNDED_AFTER,
+        FIRST_KEYS_CAUSAL,
+        HAS_PADDING,
+    )
+    first_start, first_end, start, whole_first, whole_last, end = parts
 
     b_out = tl.zeros([BLOCK_QUERIES, BLOCK_VALUE], tl.float32)
     b_total = tl.zeros([BLOCK_QUERIES], tl.float32)
     b_highest = tl.full([BLOCK_QUERIES], LOWEST, tl.float32)
     if HAS_SINKS:
-        # A first key whose value is 0.
-        sink = tl.maximum(tl.load(p_sinks + head).to(tl.float32) / LN_2, LOWEST)
-        b_highest = tl.full([BLOCK_QUERIES], 0.0, tl.float32) + sink
+        # A sink is a first key whose value is 0.
         b_total += 1.0
+        b_highest = tl.zeros([BLOCK_QUERIES], tl.float32) + tl.maximum(
+            tl.load(p_sinks + head).to(tl.float32) / LN_2, LOWEST
+        )
     # The first keys, the left edge of the band, its middle, its right edge.
-    for part in tl.static_range(4):
-        if (part == 0 and HAS_FIRST_KEYS) or (part == 1 and BOUNDED_BEFORE) or part > 1:
-            if part == 0:
-                first, last, limit = first_start, first_end, first_end
-            elif part == 1:
-                first, last, limit = start, tl.minimum(whole_first, end), end
-            elif part == 2:
-                first, last, limit = whole_first, whole_last, end
-            else:
-                first, last, limit = whole_last, end, end
-            b_out, b_total, b_highest = visit_keys(
-                b_out,
-                b_total,
-                b_highest,
-                b_q,
-                p_k,
-                p_v,
-                p_visible,
-                query_offset + o_rows,
-                first,
-                last,
-                limit,
-                k_row,
-                k_dim,
-                v_row,
-                v_dim,
-                visible_key,
-                factor,
-                cap_factor,
-                before,
-                after,
-                HEAD_DIM,
-                VALUE_DIM,
-                BLOCK_DIM,
-                BLOCK_VALUE,
-                BLOCK_KEYS,
-                BOUNDED_BEFORE and part > 0,
-                FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_AFTER,
-                HAS_PADDING,
-                HAS_SOFTCAP,
-                part != 2,
-            )
+    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_BEFORE else 2, 4):
+        if part == 0:
+            run_start, run_end, limit = first_start, first_end, first_end
+        elif part == 1:
+            run_start, run_end, limit = start, tl.minimum(whole_first, end), end
+        elif part == 2:
+            run_start, run_end, limit = whole_first, whole_last, end
+        else:
+            run_start, run_end, limit = whole_last, end, end
+        b_out, b_total, b_highest = visit_keys(
+            b_out,
+            b_total,
+            b_highest,
+            b_q,
+            p_k,
+            p_v,
+            p_visible + batch * visible_batch if HAS_PADDING else p_visible,
+            query_offset + o_rows,
+            run_start,
+            run_end,
+            limit,
+            k_row,
+            k_dim,
+            v_row,
+            v_dim,
+            visible_key,
+            factor,
+            cap_factor,
+            before,
+            after,
+            HEAD_DIM,
+            VALUE_DIM,
+            BLOCK_DIM,
+            BLOCK_VALUE,
+            BLOCK_KEYS,
+            BOUNDED_BEFORE and part > 0,
+            FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_AFTER,
+            HAS_PADDING,
+            HAS_SOFTCAP,
+            part != 2,
+        )
 
     b_safe, b_lse = finish(b_total, b_highest)
     row = (batch * query_heads + head) * query_length + first_row
@@ -291,7 +270,7 @@ def flash_forward(
     visible_keys_BK: Tensor | None = None,
     config: FlashConfig | None = None,
 ) -> AttentionOutput:
-    """Attention of a call whose pattern is a `FlashRule`, with no n×n matrix; it has no gradient.
+    """Attention of a call that has a `FlashRule`, with no n×n matrix; it has no gradient.
 
     Args:
         q_BHQD: `[B, H, Q, D]`, float32, float16 or bfloat16, any strides.
@@ -310,20 +289,12 @@ def flash_forward(
         InvalidCall: The tensors are not those of the call.
     """
     call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
-    rule = flash_rule(call.pattern)
+    rule = flash_rule(call)
     assert rule is not None, "the backend refuses other patterns"
-    return launch_flash_forward(
-        q_BHQD,
-        k_BGKD,
-        v_BGKD,
-        sinks_H,
-        visible_keys_BK,
-        rule=rule,
-        query_offset=call.query_offset,
-        scale=call.scale,
-        softcap=call.softcap,
-        config=config,
+    out_BHQD, lse_BHQ = launch_flash_forward(
+        q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK, rule, config
     )
+    return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
 
 
 def launch_flash_forward(
@@ -332,105 +303,58 @@ def launch_flash_forward(
     v_BGKD: Tensor,
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
-    *,
     rule: FlashRule,
-    query_offset: int,
-    scale: float,
-    softcap: float | None,
     config: FlashConfig | None = None,
-) -> AttentionOutput:
-    """`flash_forward` in the kernel's own terms, on tensors that were checked."""
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of `flash_forward`, from tensors that were checked."""
     batch, heads, queries, head_dim = q_BHQD.shape
     value_dim = v_BGKD.shape[3]
-    config = config or forward_config(
-        max(head_dim, value_dim), q_BHQD.dtype, capability_of(q_BHQD.device)
-    )
+    wider = max(head_dim, value_dim)
+    config = config or forward_config(wider, q_BHQD.dtype, capability_of(q_BHQD.device))
+    factor, cap_factor = score_factors(rule.scale, rule.softcap)
+    seen = visible_keys_BK
     out_BHQD = q_BHQD.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
     lse_BHQ = q_BHQD.new_empty(batch, heads, queries, dtype=torch.float32)
-    arguments = forward_arguments(
-        q_BHQD,
-        k_BGKD,
-        v_BGKD,
-        sinks_H,
-        visible_keys_BK,
-        out_BHQD,
-        lse_BHQ,
-        rule=rule,
-        query_offset=query_offset,
-        scale=scale,
-        softcap=softcap,
-        config=config,
-    )
     grid = (batch * heads * triton.cdiv(queries, config.block_queries),)
     with torch.cuda.device_of(q_BHQD):
         flash_forward_kernel[grid](
-            **arguments, num_warps=config.num_warps, num_stages=config.num_stages
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            sinks_H,
+            seen,
+            None if seen is None else key_bounds(seen),
+            out_BHQD,
+            lse_BHQ,
+            *q_BHQD.stride(),
+            *k_BGKD.stride(),
+            *v_BGKD.stride(),
+            *out_BHQD.stride()[:3],
+            *((0, 0) if seen is None else seen.stride()),
+            factor,
+            cap_factor,
+            heads,
+            heads // k_BGKD.shape[1],
+            queries,
+            k_BGKD.shape[2],
+            rule.query_offset,
+            rule.before,
+            rule.after,
+            rule.first_keys,
+            HEAD_DIM=head_dim,
+            VALUE_DIM=value_dim,
+            BLOCK_DIM=block_width(head_dim),
+            BLOCK_VALUE=block_width(value_dim),
+            BLOCK_QUERIES=config.block_queries,
+            BLOCK_KEYS=config.block_keys,
+            BOUNDED_BEFORE=rule.bounded_before,
+            BOUNDED_AFTER=rule.bounded_after,
+            HAS_FIRST_KEYS=rule.first_keys > 0,
+            FIRST_KEYS_CAUSAL=rule.first_keys_causal,
+            HAS_SINKS=sinks_H is not None,
+            HAS_PADDING=seen is not None,
+            HAS_SOFTCAP=rule.softcap is not None,
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
         )
-    return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
-
-
-def forward_arguments(
-    q_BHQD: Tensor,
-    k_BGKD: Tensor,
-    v_BGKD: Tensor,
-    sinks_H: Tensor | None,
-    visible_keys_BK: Tensor | None,
-    out_BHQD: Tensor,
-    lse_BHQ: Tensor,
-    *,
-    rule: FlashRule,
-    query_offset: int,
-    scale: float,
-    softcap: float | None,
-    config: FlashConfig,
-) -> dict[str, Any]:
-    """Every argument of `flash_forward_kernel` by name: for a launch, or a compilation on paper."""
-    factor, cap_factor = score_factors(scale, softcap)
-    head_dim, value_dim = q_BHQD.shape[3], v_BGKD.shape[3]
-    return {
-        "p_q": q_BHQD,
-        "p_k": k_BGKD,
-        "p_v": v_BGKD,
-        "p_sinks": sinks_H,
-        "p_visible": visible_keys_BK,
-        "p_bounds": None if visible_keys_BK is None else key_bounds(visible_keys_BK),
-        "p_out": out_BHQD,
-        "p_lse": lse_BHQ,
-        **strides("q", q_BHQD),
-        **strides("k", k_BGKD),
-        **strides("v", v_BGKD),
-        "out_batch": out_BHQD.stride(0),
-        "out_head": out_BHQD.stride(1),
-        "out_row": out_BHQD.stride(2),
-        "visible_batch": 0 if visible_keys_BK is None else visible_keys_BK.stride(0),
-        "visible_key": 0 if visible_keys_BK is None else visible_keys_BK.stride(1),
-        "factor": factor,
-        "cap_factor": cap_factor,
-        "query_heads": q_BHQD.shape[1],
-        "group": q_BHQD.shape[1] // k_BGKD.shape[1],
-        "query_length": q_BHQD.shape[2],
-        "key_length": k_BGKD.shape[2],
-        "query_offset": query_offset,
-        "before": rule.band.before,
-        "after": rule.band.after,
-        "first_keys": rule.first_keys,
-        "HEAD_DIM": head_dim,
-        "VALUE_DIM": value_dim,
-        "BLOCK_DIM": block_width(head_dim),
-        "BLOCK_VALUE": block_width(value_dim),
-        "BLOCK_QUERIES": config.block_queries,
-        "BLOCK_KEYS": config.block_keys,
-        "BOUNDED_BEFORE": rule.bounded_before,
-        "BOUNDED_AFTER": rule.bounded_after,
-        "HAS_FIRST_KEYS": rule.first_keys > 0,
-        "FIRST_KEYS_CAUSAL": rule.first_keys_causal,
-        "HAS_SINKS": sinks_H is not None,
-        "HAS_PADDING": visible_keys_BK is not None,
-        "HAS_SOFTCAP": softcap is not None,
-    }
-
-
-def strides(name: str, tensor_BHQD: Tensor) -> dict[str, int]:
-    """The four strides of a tensor, by the names they have in the kernels."""
-    parts = ("batch", "head", "row", "dim")
-    return {f"{name}_{part}": tensor_BHQD.stride(at) for at, part in enumerate(parts)}
+    return out_BHQD, lse_BHQ

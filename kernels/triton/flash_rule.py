@@ -1,4 +1,4 @@
-"""What the flash kernels can say of a pattern and of a padding mask. Imports no Triton.
+"""What the flash kernels are told of a call, in numbers. Imports no Triton.
 
 B batch, K keys.
 """
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnscope.kernels.patterns.band import EVERYTHING, Band, band
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.patterns.band import EVERYTHING, band
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.composed import Composed
 from attnscope.kernels.patterns.pattern import Pattern
@@ -17,45 +18,52 @@ from attnscope.kernels.patterns.sinks_window import SinksWindow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlashRule:
-    """A band of keys around each query, and some first keys that every query sees besides.
+    """The query at position i sees the keys i − before ≤ j ≤ i + after, and the first ones.
 
     Attributes:
-        band: The keys around a query's own position.
+        before: Keys seen before the query's own position; `EVERYTHING` for no bound.
+        after: Keys seen after it; the same.
         first_keys: Keys from position 0 on that are seen wherever the query is; 0 for none.
         first_keys_causal: Whether a query sees of those only the ones up to its own position.
+        query_offset: Absolute position of the first query.
+        scale: Multiplies q·k.
+        softcap: See `AttentionCall.softcap`.
     """
 
-    band: Band
-    first_keys: int = 0
-    first_keys_causal: bool = False
+    before: int
+    after: int
+    first_keys: int
+    first_keys_causal: bool
+    query_offset: int
+    scale: float
+    softcap: float | None
 
     @property
     def bounded_before(self) -> bool:
         """Whether the band ends somewhere before the query."""
-        return self.band.before < EVERYTHING
+        return self.before < EVERYTHING
 
     @property
     def bounded_after(self) -> bool:
         """Whether the band ends somewhere after the query."""
-        return self.band.after < EVERYTHING
+        return self.after < EVERYTHING
 
 
-def flash_rule(pattern: Pattern) -> FlashRule | None:
-    """The pattern in the kernels' terms, or None where it has no such form."""
-    if isinstance(pattern, Composed) and isinstance(pattern.second, Causal):
-        return _causal(flash_rule(pattern.first))
-    if isinstance(pattern, SinksWindow):
-        near = Band(before=pattern.window - 1, after=0)
-        return FlashRule(band=near, first_keys=pattern.sinks)
-    found = band(pattern)
-    return None if found is None else FlashRule(band=found)
-
-
-def _causal(rule: FlashRule | None) -> FlashRule | None:
-    if rule is None:
+def flash_rule(call: AttentionCall) -> FlashRule | None:
+    """The call's rule in the kernels' terms, or None where its pattern has no such form."""
+    found = _keys_of(call.pattern)
+    if found is None:
         return None
-    near = Band(before=rule.band.before, after=0)
-    return FlashRule(band=near, first_keys=rule.first_keys, first_keys_causal=True)
+    before, after, first_keys, first_keys_causal = found
+    return FlashRule(
+        before=before,
+        after=after,
+        first_keys=first_keys,
+        first_keys_causal=first_keys_causal,
+        query_offset=call.query_offset,
+        scale=call.scale,
+        softcap=call.softcap,
+    )
 
 
 def key_bounds(visible_keys_BK: Tensor) -> Tensor:
@@ -76,3 +84,14 @@ def key_bounds(visible_keys_BK: Tensor) -> Tensor:
     first_B = torch.where(visible_keys_BK, positions_K, key_length).amin(1).minimum(end_B)
     has_holes_B = visible_keys_BK.sum(1) < end_B - first_B
     return torch.stack([first_B, end_B, has_holes_B], 1).to(torch.int32)
+
+
+def _keys_of(pattern: Pattern) -> tuple[int, int, int, bool] | None:
+    """`before`, `after`, `first_keys`, `first_keys_causal`."""
+    if isinstance(pattern, SinksWindow):
+        return pattern.window - 1, 0, pattern.sinks, False
+    if isinstance(pattern, Composed) and isinstance(pattern.second, Causal):
+        inner = _keys_of(pattern.first)
+        return None if inner is None else (inner[0], 0, inner[2], True)
+    seen = band(pattern)
+    return None if seen is None else (seen.before, seen.after, 0, False)

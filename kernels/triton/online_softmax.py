@@ -28,7 +28,7 @@ def score_factors(scale: float, softcap: float | None) -> tuple[float, float]:
 
 @triton.jit
 def tanh(b_x):
-    """tanh by exp2, which the interpreter has too; never overflows."""
+    """Tanh by exp2, which the interpreter has too; never overflows."""
     b_small = tl.exp2(tl.abs(b_x) * -2.8853900817779268)  # 2 · log2(e)
     b_size = (1 - b_small) / (1 + b_small)
     return tl.where(b_x < 0, -b_size, b_size)

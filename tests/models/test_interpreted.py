@@ -1,3 +1,5 @@
+"""Starts the tests of models on Triton kernels in the interpreter, which is chosen per process."""
+
 from pathlib import Path
 
 import pytest

@@ -1,10 +1,12 @@
+"""Starts the tests of the Triton kernels in the interpreter, which must be chosen per process."""
+
 from pathlib import Path
 
 import pytest
 
 from tests.interpreted import assert_passes_in_the_interpreter
 
-FILES = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
+FILES = sorted((Path(__file__).parent / "triton").glob("test_*.py"))
 
 
 @pytest.mark.slow
