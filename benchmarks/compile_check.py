@@ -45,7 +45,7 @@ def complaints(shipped: Shipped, capability: int, found: Mapping[str, Resources]
         if takes.shared_bytes > SHARED_LIMIT_BYTES[capability]:
             limit = SHARED_LIMIT_BYTES[capability]
             wrong.append(f"{where}: {takes.shared_bytes} bytes shared, the device has {limit}")
-    wants = shipped.on_tensor_cores and capability >= WGMMA_SINCE
+    wants = shipped.wants_wgmma and capability >= WGMMA_SINCE
     if wants and not any(takes.wgmma for takes in found.values()):
         wrong.append(f"{key(shipped.name, capability)}: no wgmma")
     return wrong

@@ -25,7 +25,7 @@ GOOD = Resources(
     mma=0,
     setmaxnreg=0,
 )
-TALL = Shipped(name="tall", launch=lambda capability: None, on_tensor_cores=True)
+TALL = Shipped(name="tall", launch=lambda capability: None, wants_wgmma=True)
 
 
 def test_a_good_kernel_is_not_complained_of() -> None:
@@ -50,7 +50,7 @@ def test_a_bad_kernel_is(wrong: dict[str, int], words: str) -> None:
 def test_only_tall_tiles_on_hopper_must_have_wgmma() -> None:
     slow = {"kernel": replace(GOOD, wgmma=0, mma=24, shared_bytes=0)}
     assert compile_check.complaints(TALL, 80, slow) == []
-    short = replace(TALL, on_tensor_cores=False)
+    short = replace(TALL, wants_wgmma=False)
     assert compile_check.complaints(short, 90, slow) == []
 
 
