@@ -51,10 +51,46 @@ def forward_config(head_dim: int, dtype: torch.dtype, capability: Capability) ->
     width = block_width(head_dim)
     if dtype == torch.float32:
         return _config(_FLOAT32_FORWARD, width)
-    has_large_shared_memory = capability in ((8, 0), (8, 7)) or capability[0] in (9, 10)
     if capability[0] in (9, 10):
         return _config(_HOPPER_FORWARD, width)
-    return _config(_AMPERE_FORWARD if has_large_shared_memory else _SMALL_FORWARD, width)
+    # The others of Ampere's and Ada's generation have 99 KiB of shared memory a block, not 163.
+    return _config(_AMPERE_FORWARD if capability in ((8, 0), (8, 7)) else _SMALL_FORWARD, width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShippedConfig:
+    """One configuration that ships, and what it is chosen for.
+
+    Attributes:
+        head_dim: Of keys and values.
+        dtype: Of q, k and v.
+        capability: Of the device.
+        config: The choice.
+    """
+
+    head_dim: int
+    dtype: torch.dtype
+    capability: Capability
+    config: FlashConfig
+
+
+def every_configuration() -> tuple[ShippedConfig, ...]:
+    """Every choice of `forward_config`, once each: all of them compile without a GPU.
+
+    `flash_forward(q, k, v, call, config=shipped.config)` on `meta` tensors of these shapes is the
+    launch that uses it.
+    """
+    return tuple(
+        ShippedConfig(
+            head_dim=head_dim,
+            dtype=dtype,
+            capability=capability,
+            config=forward_config(head_dim, dtype, capability),
+        )
+        for capability in ((9, 0), (8, 0), (8, 6))
+        for dtype in (torch.bfloat16, torch.float16, torch.float32)
+        for head_dim in (64, 128, 256)
+    )
 
 
 def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashConfig:
@@ -63,7 +99,7 @@ def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashCon
 
 
 # By width: queries, keys, warps, stages.
-_HOPPER_FORWARD = {64: (128, 128, 8, 3), 128: (128, 128, 8, 2), 256: (128, 64, 8, 2)}
+_HOPPER_FORWARD = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
 _AMPERE_FORWARD = {64: (128, 64, 4, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
 _SMALL_FORWARD = {64: (128, 64, 4, 2), 128: (64, 64, 4, 2), 256: (64, 32, 4, 2)}
-_FLOAT32_FORWARD = {64: (64, 32, 4, 2), 128: (32, 32, 4, 2), 256: (16, 32, 4, 1)}
+_FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}

@@ -202,11 +202,10 @@ def flash_forward_kernel(
     b_total = tl.zeros([BLOCK_QUERIES], tl.float32)
     b_highest = tl.full([BLOCK_QUERIES], LOWEST, tl.float32)
     if HAS_SINKS:
-        # A sink is a first key whose value is 0.
-        b_total += 1.0
-        b_highest = tl.zeros([BLOCK_QUERIES], tl.float32) + tl.maximum(
-            tl.load(p_sinks + head).to(tl.float32) / LN_2, LOWEST
-        )
+        # A sink is a first key whose value is 0; one of −inf is none.
+        sink = tl.maximum(tl.load(p_sinks + head).to(tl.float32) / LN_2, LOWEST)
+        b_total += tl.where(sink > LOWEST, 1.0, 0.0)
+        b_highest = tl.zeros([BLOCK_QUERIES], tl.float32) + sink
     # The first keys, the left edge of the band, its middle, its right edge.
     for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_BEFORE else 2, 4):
         if part == 0:
