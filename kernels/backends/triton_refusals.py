@@ -20,6 +20,11 @@ def refuses_triton(call: AttentionCall, device: torch.device) -> Refusal | None:
             reason="its kernels compute in float32, float16 and bfloat16",
             remedy="Use eager, sdpa_math or tiled for float64.",
         )
+    if device.type == "cpu" and call.dtype == "bfloat16":
+        return Refusal(
+            reason="Triton's interpreter multiplies the bits of bfloat16, not its numbers",
+            remedy="Use float32 or float16 in the interpreter, or tiled.",
+        )
     if max(call.head_dim, call.value_dim) > WIDEST:
         return Refusal(
             reason=f"its kernels take heads up to {WIDEST} wide, and they are {call.head_dim} "

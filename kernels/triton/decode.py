@@ -25,7 +25,7 @@ from attnscope.kernels.triton.decode_plan import (
     splits,
 )
 from attnscope.kernels.triton.device import multiprocessors
-from attnscope.kernels.triton.online_softmax import finish, score, score_factors, start, update
+from attnscope.kernels.triton.online_softmax import exponential, finish, score, start, update
 
 _COMBINED_TOGETHER = 16
 
@@ -88,8 +88,8 @@ def decode_kernel(
     visible_batch,
     visible_key,
     table_stride,
-    factor,
-    cap_factor,
+    scale,
+    softcap,
     kv_heads,
     group,
     query_length,
@@ -165,7 +165,7 @@ def decode_kernel(
             mask=m_keys[:, None] & m_value[None, :],
             other=0.0,
         )
-        b_scores = score(b_queries, b_keys, factor, cap_factor, HAS_SOFTCAP)
+        b_scores = score(b_queries, b_keys, scale, softcap, HAS_SOFTCAP)
         m_seen = (o_keys[None, :] >= o_positions[:, None] - before) & m_keys[None, :]
         m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
         b_scores = tl.where(m_seen, b_scores, float("-inf"))
@@ -210,12 +210,12 @@ def combine_kernel(
             other=0.0,
         )
         new = tl.maximum(highest, tl.max(b_highest, 0))
-        b_kept = tl.exp2(b_highest - new)
-        shrink = tl.exp2(highest - new)
+        b_kept = exponential(b_highest - new)
+        shrink = exponential(highest - new)
         total = total * shrink + tl.sum(b_total * b_kept, 0)
         b_out = b_out * shrink + tl.sum(b_part * b_kept[:, None], 0)
         highest = new
-    safe, lse = finish(total, highest)
+    safe, lse = finish(total, highest, 1.0)
     tl.store(p_lse + row, lse)
     tl.store(p_out + row * VALUE_DIM + o_value, b_out / safe, mask=m_value)
 
@@ -320,7 +320,8 @@ def decode_over(
         *store.v_PGSD.stride(),
         *((0, 0) if visible is None else visible.stride()),
         0 if store.table_BN is None else store.table_BN.stride(0),
-        *score_factors(call.scale, call.softcap),
+        call.scale,
+        call.softcap or 1.0,
         call.kv_heads,
         call.group_size,
         call.query_length,

@@ -144,6 +144,7 @@ def test_survives_scores_that_overflow_an_exponential() -> None:
     [
         (Case(id="many", queries=9, keys=9), "float32", "up to 8 queries, and the call has 9"),
         (Case(id="double", queries=1), "float64", "compute in float32"),
+        (Case(id="half", queries=1), "bfloat16", "multiplies the bits of bfloat16"),
         (Case(id="wide", queries=1, head_dim=264), "float32", "up to 256 wide"),
         (
             Case(id="sinks", queries=1, pattern=pattern("sinks_window", window=4, sinks=1)),

@@ -1,0 +1,213 @@
+"""Paged decode against the reference of each sequence; every unwritten slot holds NaN."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall, Dtype
+from attnscope.kernels.errors import InvalidCall, UnsupportedCall
+from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.reference import reference
+from attnscope.kernels.triton.paged import paged_decode
+from tests.tolerance import assert_as_good_as, pytorch_attention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paged:
+    """Sequences in a pool of shuffled pages, and each of them by itself."""
+
+    id: str
+    lengths: tuple[int, ...] = (70, 33, 150)
+    page_size: int = 16
+    query_heads: int = 4
+    kv_heads: int = 2
+    queries: int = 1
+    head_dim: int = 16
+    value_dim: int = 16
+    pattern: Pattern = field(default_factory=lambda: pattern("causal"))
+    softcap: float | None = None
+    sinks: bool = False
+
+    def tensors(self, dtype: Dtype) -> dict[str, Any]:
+        """The arguments of `paged_decode`, and `sequences`, their k and v as `[1, G, K, D]`."""
+        generator = torch.Generator().manual_seed(len(self.id))
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(getattr(torch, dtype))
+
+        needed = [-(-length // self.page_size) for length in self.lengths]
+        pages = sum(needed) + 3
+        shuffled = torch.randperm(pages, generator=generator).tolist()
+        pool_k = torch.full((pages, self.page_size, self.kv_heads, self.head_dim), torch.nan)
+        pool_v = torch.full((pages, self.page_size, self.kv_heads, self.value_dim), torch.nan)
+        pool_k, pool_v = (pool.to(getattr(torch, dtype)) for pool in (pool_k, pool_v))
+        # Past a sequence's pages the table holds nothing that may be followed.
+        table = torch.full((len(self.lengths), max(needed) + 1), -(2**31), dtype=torch.int32)
+        sequences = []
+        for row, length in enumerate(self.lengths):
+            k_KGD = normal(length, self.kv_heads, self.head_dim)
+            v_KGD = normal(length, self.kv_heads, self.value_dim)
+            for start in range(0, length, self.page_size):
+                page = shuffled.pop()
+                table[row, start // self.page_size] = page
+                here = slice(start, start + self.page_size)
+                pool_k[page, : len(k_KGD[here])] = k_KGD[here]
+                pool_v[page, : len(v_KGD[here])] = v_KGD[here]
+            sequences.append([t.transpose(0, 1)[None] for t in (k_KGD, v_KGD)])
+        queries = normal(len(self.lengths), self.query_heads, self.queries, self.head_dim) * 2
+        return {
+            "q": queries,
+            "pools": (pool_k, pool_v),
+            "table_BN": table,
+            "lengths_B": torch.tensor(self.lengths, dtype=torch.int32),
+            "sinks_H": torch.randn(self.query_heads, generator=generator) if self.sinks else None,
+            "sequences": sequences,
+        }
+
+
+CASES = [
+    Paged(id="plain"),
+    Paged(id="several queries", queries=5),
+    Paged(id="pages of one key", page_size=1, lengths=(3, 1, 40)),
+    Paged(id="pages of seven", page_size=7, queries=2),
+    Paged(id="pages as long as a tile", page_size=128, lengths=(300, 128, 129)),
+    Paged(id="pages longer than a tile", page_size=256, lengths=(300, 256, 5)),
+    Paged(id="multi-query", query_heads=6, kv_heads=1, queries=8),
+    Paged(id="multi-head", query_heads=3, kv_heads=3),
+    Paged(id="odd widths", head_dim=20, value_dim=12),
+    Paged(id="full", pattern=pattern("full"), queries=3),
+    Paged(id="window", pattern=pattern("sliding_window", window=40), queries=3),
+    Paged(id="window 1", pattern=pattern("sliding_window", window=1)),
+    Paged(id="local", pattern=pattern("local", window=40), queries=3),
+    Paged(id="softcap", softcap=3.0),
+    Paged(id="sinks", sinks=True, queries=2),
+    Paged(
+        id="everything",
+        lengths=(290, 9, 200),
+        queries=4,
+        page_size=32,
+        softcap=3.0,
+        sinks=True,
+        pattern=pattern("sliding_window", window=150),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize(("dtype", "parts"), [("float32", 3), ("float16", 1), ("bfloat16", None)])
+def test_equals_the_reference_of_each_sequence(case: Paged, dtype: Dtype, parts) -> None:
+    made = case.tensors(dtype)
+    sinks_H = made["sinks_H"]
+    found = paged_decode(
+        made["q"],
+        *made["pools"],
+        table_BN=made["table_BN"],
+        lengths_B=made["lengths_B"],
+        pattern=case.pattern,
+        softcap=case.softcap,
+        sinks_H=sinks_H,
+        parts=parts,
+    )
+    answers = []
+    for row, (k_BGKD, v_BGKD) in enumerate(made["sequences"]):
+        tensors = made["q"][row : row + 1], k_BGKD, v_BGKD
+        call = AttentionCall.of(
+            *tensors, pattern=case.pattern, softcap=case.softcap, has_sinks=case.sinks
+        )
+        exact = reference(*tensors, call, sinks_H=sinks_H)
+        theirs = pytorch_attention(*tensors, call, sinks_H=sinks_H)
+        answers.append((exact.out_BHQD, exact.lse_BHQ, *theirs))
+    exact_out, exact_lse, theirs_out, theirs_lse = map(torch.cat, zip(*answers, strict=True))
+    assert_as_good_as(found.out_BHQD, exact_out, theirs_out)
+    assert_as_good_as(found.lse_BHQ, exact_lse, theirs_lse)
+
+
+def run(case: Paged, dtype: Dtype = "float32", **changed: Any):
+    made = case.tensors(dtype)
+    arguments = {key: made[key] for key in ("table_BN", "lengths_B")}
+    q, pool_k, pool_v = (
+        changed.pop(name, tensor)
+        for name, tensor in zip("qkv", (made["q"], *made["pools"]), strict=True)
+    )
+    return paged_decode(q, pool_k, pool_v, **{**arguments, **changed})
+
+
+def test_an_empty_sequence_is_zero_and_minus_infinity() -> None:
+    found = run(Paged(id="empty"), lengths_B=torch.tensor([70, 0, 150]))
+    assert found.lse_BHQ is not None
+    assert torch.equal(found.out_BHQD[1], torch.zeros_like(found.out_BHQD[1]))
+    assert (found.lse_BHQ[1] == -torch.inf).all()
+    assert found.lse_BHQ[[0, 2]].isfinite().all()
+    assert not found.out_BHQD.isnan().any()
+
+
+def test_pages_outside_a_window_may_be_given_back() -> None:
+    case = Paged(id="dropped", pattern=pattern("sliding_window", window=16), lengths=(70, 70, 70))
+    made = case.tensors("float32")
+    kept = run(case, pattern=case.pattern)
+    table = made["table_BN"].clone()
+    table[:, :3] = -(2**31)  # 70 − 16 = 54: keys 0 to 47 lie in the first three pages
+    dropped = run(case, pattern=case.pattern, table_BN=table)
+    assert torch.equal(dropped.out_BHQD, kept.out_BHQD)
+
+
+def test_pages_beyond_two_to_the_31_elements_are_found() -> None:
+    case = Paged(id="far", lengths=(40,), kv_heads=1)
+    made = case.tensors("float16")
+    # Pages 2^29 elements apart, in memory that is reserved and, but for them, never touched.
+    apart, pages = 2**29, len(made["pools"][0])
+    memory = torch.from_numpy(np.empty(pages * apart, np.float16))
+    far = [
+        memory.as_strided(pool.shape, (apart, *pool.stride()[1:]), at).copy_(pool)
+        for at, pool in zip((0, 4096), made["pools"], strict=True)
+    ]
+    assert made["table_BN"].max() * apart > 2**31
+    expected = run(case, "float16")
+    found = run(case, "float16", k=far[0], v=far[1])
+    assert torch.equal(found.out_BHQD, expected.out_BHQD)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"q": torch.zeros(2, 4, 1, 16)}, r"of one batch, got \(2, 3, 3\)"),
+        ({"q": torch.zeros(3, 4, 1, 8)}, "q is 8 wide, the pool of keys 16"),
+        ({"q": torch.zeros(3, 4, 16)}, "must have 4, 4, 4, 2 and 1 dimensions, got 3"),
+        ({"q": torch.zeros(3, 4, 1, 16, dtype=torch.float16)}, "must share a dtype"),
+        ({"q": torch.zeros(3, 5, 1, 16)}, "query_heads must be a multiple of kv_heads"),
+        ({"v": torch.zeros(2, 16, 2, 16)}, "must agree in pages, slots and heads"),
+        ({"lengths_B": torch.zeros(3)}, "must be int32 or int64"),
+        ({"sinks_H": torch.zeros(3)}, r"sinks must have shape \(4,\)"),
+    ],
+)
+def test_shapes_that_contradict_each_other(changed: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(InvalidCall, match=message):
+        run(Paged(id="wrong"), **changed)
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype", "message"),
+    [
+        (Paged(id="many", queries=9), "float32", "up to 8 queries, got 9"),
+        (Paged(id="double"), "float64", "computes in float32"),
+        (
+            Paged(id="pattern", pattern=pattern("sinks_window", window=4, sinks=1)),
+            "float32",
+            "takes full, causal and window patterns",
+        ),
+    ],
+)
+def test_refuses_with_the_reason(case: Paged, dtype: Dtype, message: str) -> None:
+    with pytest.raises(UnsupportedCall, match=message):
+        run(case, dtype, pattern=case.pattern)
+
+
+def test_without_the_interpreter_a_cpu_is_refused(monkeypatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(UnsupportedCall, match="need an NVIDIA or AMD GPU"):
+        run(Paged(id="cpu"))
