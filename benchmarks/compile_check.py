@@ -21,10 +21,9 @@ from pathlib import Path
 import triton
 
 from attnscope.kernels.triton.resources import SHARED_LIMIT_BYTES, Resources, compiling
-from attnscope.kernels.triton.shipped import Shipped, every_shipped
+from attnscope.kernels.triton.shipped import CAPABILITIES, Shipped, every_shipped
 
 RECORDS = Path(__file__).with_name("compiled")
-CAPABILITIES = tuple(SHARED_LIMIT_BYTES)
 WGMMA_SINCE = 90
 Table = dict[str, dict[str, dict[str, int]]]
 """What each kernel takes: by "name, sm_90", then by kernel, then by figure."""
@@ -111,14 +110,15 @@ def main() -> None:
     """Compiles, shows, judges, and compares with the record or writes it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", help="names to compile, as a shell pattern")
-    parser.add_argument("--capability", type=int, choices=CAPABILITIES, action="append")
+    parser.add_argument("--capability", type=int, action="append", help="90 for sm_90")
     parser.add_argument("--write", action="store_true", help="record what is found")
     chosen = parser.parse_args()
     asked = [
         (entry.name, capability)
         for entry in every_shipped()
         if any(fnmatchcase(entry.name, pattern) for pattern in chosen.only or ["*"])
-        for capability in chosen.capability or CAPABILITIES
+        for capability in entry.capabilities
+        if capability in (chosen.capability or CAPABILITIES)
     ]
     table, wrong = _compile_all(asked)
     recorded = read_record(triton.__version__)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from attnscope.kernels.backends.backend import Backend, attention_flops
+from attnscope.kernels.backends.backend import Backend, attention_flops, io_bytes
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu.ceilings import Ceilings
@@ -145,18 +145,25 @@ def _timed(
     """Times those that are right, adds what they did a second to `found`, and compares."""
     samples = alternate({each.name: each.run for each in right}, bench.watch, seconds=seconds)
     flops = attention_flops(asked.call, asked.call.kept_pairs)
+    moved = sum(io_bytes(asked.call))
     for name, taken in samples.items():
-        rate = flops / (statistics.median(taken) * 1e-3)
+        seconds = statistics.median(taken) * 1e-3
         found[name] |= {
             "ms": spread(taken),
-            "tflops": rate / 1e12,
-            "of_matmul": rate / bench.ceilings.matmul_flops,
+            "tflops": flops / seconds / 1e12,
+            "of_matmul": flops / seconds / bench.ceilings.matmul_flops,
+            "of_copy": moved / seconds / bench.ceilings.copy_bytes,
             "samples_ms": [round(each, 4) for each in taken],
         }
     medians = {name: statistics.median(taken) for name, taken in samples.items()}
     ours = {each.name: medians[each.name] for each in right if each.is_ours}
     peers = {each.name: medians[each.name] for each in right if not each.is_ours}
-    record: Record = {"flops": flops, "timed_by": bench.watch.kind, "clocks": clocks()}
+    record: Record = {
+        "flops": flops,
+        "bytes": moved,
+        "timed_by": bench.watch.kind,
+        "clocks": clocks(),
+    }
     if ours and peers:
         best, peer = min(ours, key=ours.__getitem__), min(peers, key=peers.__getitem__)
         record |= {"ours": best, "best_peer": peer, "speed_ratio": peers[peer] / ours[best]}

@@ -8,7 +8,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -111,20 +111,30 @@ def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Prob
 
 def truth(asked: Problem) -> Truth:
     """What the answer should be: every row, in float64, on the tensors' device."""
-    exact, theirs, dense = [], [], []
+    sequences = [_truth(each) for each in _sequences(asked)]
+    return Truth(
+        **{
+            each.name: torch.cat([getattr(sequence, each.name) for sequence in sequences])
+            for each in fields(Truth)
+        }
+    )
+
+
+def _truth(asked: Problem) -> Truth:
+    """The truth of one sequence, a block of queries at a time."""
+    blocks: list[tuple[Tensor, ...]] = []
     for part, call in _blocks(asked):
         tensors = (part, asked.k_BGKD, asked.v_BGKD)
         answer = reference(*tensors, call, **asked.extras)
-        exact.append((answer.out_BHQD, answer.lse_BHQ))
+        exact = (answer.out_BHQD, answer.lse_BHQ)
+        # Its weights are what takes the memory.
         del answer
-        theirs.append(pytorch_attention(*tensors, call, **asked.extras)[0])
-        dense.append(pytorch_attention(*tensors, call, **asked.extras, dense=True))
+        theirs, _ = pytorch_attention(*tensors, call, **asked.extras)
+        dense, dense_lse = pytorch_attention(*tensors, call, **asked.extras, dense=True)
+        blocks.append((*exact, theirs, dense, dense_lse))
+    out, lse, theirs, dense, dense_lse = (torch.cat(each, 2) for each in zip(*blocks, strict=True))
     return Truth(
-        out_BHQD=torch.cat([out for out, _ in exact], 2),
-        lse_BHQ=torch.cat([lse for _, lse in exact], 2),
-        theirs_BHQD=torch.cat(theirs, 2),
-        dense_BHQD=torch.cat([out for out, _ in dense], 2),
-        dense_lse_BHQ=torch.cat([lse for _, lse in dense], 2),
+        out_BHQD=out, lse_BHQ=lse, theirs_BHQD=theirs, dense_BHQD=dense, dense_lse_BHQ=dense_lse
     )
 
 
@@ -171,11 +181,25 @@ def poison(asked: Problem) -> None:
     del out_BHQD, lse_BHQ
 
 
+def _sequences(asked: Problem) -> Iterator[Problem]:
+    """The problem of each sequence: k and v are widened and repeated for one at a time."""
+    for at in range(asked.call.batch):
+        one = slice(at, at + 1)
+        kept_BK = asked.visible_keys_BK
+        yield Problem(
+            call=replace(asked.call, batch=1),
+            q_BHQD=asked.q_BHQD[one],
+            k_BGKD=asked.k_BGKD[one],
+            v_BGKD=asked.v_BGKD[one],
+            sinks_H=asked.sinks_H,
+            visible_keys_BK=None if kept_BK is None else kept_BK[one],
+        )
+
+
 def _blocks(asked: Problem) -> Iterator[tuple[Tensor, AttentionCall]]:
     """The queries in blocks, each with the call that it makes alone."""
     call = asked.call
-    a_query = call.batch * call.query_heads * call.key_length
-    step = max(SCORES_AT_A_TIME // a_query, 1)
+    step = max(SCORES_AT_A_TIME // (call.batch * call.query_heads * call.key_length), 1)
     for start in range(0, call.query_length, step):
         part = asked.q_BHQD[:, :, start : start + step]
         offset = call.query_offset + start

@@ -21,9 +21,11 @@ from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu import ceilings
 from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
+from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
 from benchmarks.gpu.stopwatch import stopwatch
+from benchmarks.gpu.windows import windows
 from benchmarks.results import RESULTS, append
 
 
@@ -35,7 +37,12 @@ class Part:
     weight: float
 
 
-PARTS = {"errors": Part(section=errors, weight=1), "forward": Part(section=forward, weight=2)}
+PARTS = {
+    "errors": Part(section=errors, weight=2),
+    "forward": Part(section=forward, weight=4),
+    "decode": Part(section=decode, weight=2),
+    "windows": Part(section=windows, weight=2),
+}
 
 TOY_COMPILES = ("flex",)
 """Left out of a toy run: their compiler takes longer than all the rest."""
@@ -99,13 +106,17 @@ def run(
         share = (deadline - watch.seconds()) * weights[name] / sum(weights.values())
         del weights[name]
         records: list[Record] = []
-        for record in PARTS[name].section(replace(bench, deadline=watch.seconds() + share)):
-            records.append(record)
-            yield name, record
-        records.append(summary(name, records))
-        yield name, records[-1]
-        where = {"device": _word(device), "accelerator": _accelerator(device), "folder": out}
-        append(f"gpu_{name}", [{"section": name, **each, **shared} for each in records], **where)
+        try:
+            for record in PARTS[name].section(replace(bench, deadline=watch.seconds() + share)):
+                records.append(record)
+                yield name, record
+            records.append(summary(name, records))
+            yield name, records[-1]
+        finally:
+            # Also of a run that is cut short.
+            lines = [{"section": name, **each, **shared} for each in records]
+            where = {"device": _word(device), "accelerator": _accelerator(device), "folder": out}
+            append(f"gpu_{name}", lines, **where)
 
 
 def summary(name: str, records: list[Record]) -> Record:
@@ -143,13 +154,17 @@ def shown(section: str, record: Record) -> str:
             continue
         line = f"  {name:<20} error {found['error']:.2e} = {found['ratio']:.2f} of PyTorch's"
         if "ms" in found:
-            line += f"  {found['ms']['median']:.3f} ms ({record['timed_by']})  {found['tflops']:.1f} TFLOP/s"
-            line += f"  {found['of_matmul']:.1%} of the matmul"
+            line += f"  {found['ms']['median']:.3f} ms  {found['tflops']:.1f} TFLOP/s"
+            line += f"  {found['of_matmul']:.1%} of the matmul, {found['of_copy']:.1%} of the copy"
+        if "efficiency" in found:
+            line += f", efficiency {found['efficiency']:.2f}"
         lines.append(line)
     if "speed_ratio" in record:
         lines.append(
-            f"  {record['timed_by']}: {record['ours']} / {record['best_peer']}: {record['speed_ratio']:.3f}"
+            f"  {record['ours']} against {record['best_peer']}: {record['speed_ratio']:.3f}"
         )
+    if "timed_by" in record:
+        lines.append(f"  times: {record['timed_by']}")
     return "\n".join(lines)
 
 

@@ -13,9 +13,9 @@ import torch
 LEAST_ROUNDS, LEAST_SECONDS = 20, 2.0
 """Timed runs of a call, and seconds of them, whichever is longer; a budget may cut them short."""
 
-FLUSH_BYTES = 2**30
-"""Written between runs: many times any L2 cache, and long enough (0.25 ms at 4 TB/s) that the
-launch of the next run has been queued before the device is done."""
+FLUSH_BYTES = 2**31
+"""Written between runs: many times any L2 cache, and long enough (0.5 ms at 4 TB/s) that Python has
+queued the next run before the device is done, so that what is timed is the device alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

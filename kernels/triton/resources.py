@@ -18,7 +18,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-SHARED_LIMIT_BYTES = {80: 163 * 1024, 90: 227 * 1024}
+SHARED_LIMIT_BYTES = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
 """Shared memory one block may have, by compute capability (CUDA C++ Programming Guide, table
 "Technical Specifications per Compute Capability")."""
 

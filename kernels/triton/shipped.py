@@ -20,8 +20,13 @@ from attnscope.kernels.triton.configurations import forward_config
 from attnscope.kernels.triton.exponentials import exponentials
 from attnscope.kernels.triton.flash_forward import flash_forward
 
-HEAD_DIMS = (16, 32, 64, 80, 96, 128, 192, 256)
-"""Widths that models have."""
+CAPABILITIES = (80, 86, 90)
+"""A100, the other GPUs of its generation and of Ada's, H100 and H200."""
+
+HEAD_DIMS = {64: CAPABILITIES, 128: CAPABILITIES, 256: CAPABILITIES} | dict.fromkeys(
+    (16, 32, 80, 96, 192), (90,)
+)
+"""Widths that models have; where tiles are as for the next power of 2, on one device is enough."""
 
 _BATCH, _QUERY_HEADS, _KV_HEADS, _LENGTH = 2, 32, 8, 4096
 
@@ -32,6 +37,7 @@ class Shipped:
 
     Attributes:
         name: Family first, then what sets this one apart.
+        capabilities: Of the devices it is compiled for.
         launch: Calls the host function on tensors of the `meta` device, configured for a compute
             capability.
         wants_wgmma: Whether its tiles are tall enough, 64 rows, for a Hopper GPU's warp-group
@@ -39,6 +45,7 @@ class Shipped:
     """
 
     name: str
+    capabilities: tuple[int, ...]
     launch: Callable[[int], object]
     wants_wgmma: bool
 
@@ -108,6 +115,7 @@ def _forward(
         flash_forward(*_tensors(asked), asked, **_extras(asked), config=config)
 
     return Shipped(
+        capabilities=HEAD_DIMS[head_dim],
         name=f"flash_forward, {dtype}, {head_dim}, {title}",
         launch=launch,
         wants_wgmma=dtype != "float32",
@@ -121,7 +129,9 @@ def _probes() -> tuple[Shipped, ...]:
         del capability
         exponentials(x_N, 512)
 
-    return (Shipped(name="exponentials", launch=launch, wants_wgmma=False),)
+    return (
+        Shipped(name="exponentials", capabilities=CAPABILITIES, launch=launch, wants_wgmma=False),
+    )
 
 
 def _tensors(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
