@@ -17,7 +17,7 @@ from attnscope.kernels.backends.backend import Backend, attention_flops, io_byte
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu.ceilings import Ceilings
-from benchmarks.gpu.contenders import UNTIMED, Contender, contender, judged, takers
+from benchmarks.gpu.contenders import OURS, UNTIMED, Contender, contender, judged, takers
 from benchmarks.gpu.problem import Problem, problem, truth
 from benchmarks.gpu.stopwatch import Stopwatch, alternate
 from benchmarks.results import spread
@@ -110,64 +110,75 @@ def named(call: AttentionCall) -> str:
     return ", ".join([named, *filter(None, marks)])
 
 
-def _compared(bench: Bench, call: AttentionCall, *, seconds: float | None) -> Record:
+def contest(
+    bench: Bench, asked: Problem, contenders: Iterable[Contender], *, seconds: float | None
+) -> Record:
+    """The verdict on every contender, and the times of those that are right.
+
+    Args:
+        bench: Where and by which clock.
+        asked: What all of them answer.
+        contenders: Who takes part.
+        seconds: For everything together; None to time nothing.
+
+    Returns:
+        By `backends`, what each did; and how ours compare with their best peer.
+    """
     began = bench.watch.seconds()
-    asked = problem(call, bench.device)
     true = truth(asked)
-    among = [each for each in bench.backends if seconds is None or each.name not in UNTIMED]
-    taken, refused = takers(call, bench.device, among)
     found: dict[str, Record] = {}
     right: list[Contender] = []
-    for backend in taken:
-        candidate = contender(backend, asked)
+    for candidate in contenders:
         said = judged(candidate, asked, true)
-        found[backend.name] = (
-            {"right": False, "reason": said} if isinstance(said, str) else asdict(said)
-        )
-        if found[backend.name]["right"]:
+        wrong = {"right": False, "reason": said}
+        found[candidate.name] = wrong if isinstance(said, str) else asdict(said)
+        if found[candidate.name]["right"]:
             right.append(candidate)
     del true
-    record: Record = {"backends": found, "refused": refused}
     if seconds is None:
-        return record
+        return {"backends": found}
     left = seconds - (bench.watch.seconds() - began)
-    return {**record, **_timed(bench, asked, right, found, seconds=max(left, 1.0))}
-
-
-def _timed(
-    bench: Bench,
-    asked: Problem,
-    right: list[Contender],
-    found: dict[str, Record],
-    *,
-    seconds: float,
-) -> Record:
-    """Times those that are right, adds what they did a second to `found`, and compares."""
-    samples = alternate({each.name: each.run for each in right}, bench.watch, seconds=seconds)
-    flops = attention_flops(asked.call, asked.call.kept_pairs)
-    moved = sum(io_bytes(asked.call))
+    calls = {each.name: each.run for each in right}
+    samples = alternate(calls, bench.watch, seconds=max(left, 1.0))
     for name, taken in samples.items():
-        seconds = statistics.median(taken) * 1e-3
-        found[name] |= {
-            "ms": spread(taken),
-            "tflops": flops / seconds / 1e12,
-            "of_matmul": flops / seconds / bench.ceilings.matmul_flops,
-            "of_copy": moved / seconds / bench.ceilings.copy_bytes,
-            "samples_ms": [round(each, 4) for each in taken],
-        }
-    medians = {name: statistics.median(taken) for name, taken in samples.items()}
-    ours = {each.name: medians[each.name] for each in right if each.is_ours}
-    peers = {each.name: medians[each.name] for each in right if not each.is_ours}
-    record: Record = {
-        "flops": flops,
-        "bytes": moved,
+        found[name] |= _rates(bench, asked.call, taken)
+    return {
+        "backends": found,
         "timed_by": bench.watch.kind,
         "clocks": clocks(),
+        **_ratio({name: statistics.median(taken) for name, taken in samples.items()}),
     }
-    if ours and peers:
-        best, peer = min(ours, key=ours.__getitem__), min(peers, key=peers.__getitem__)
-        record |= {"ours": best, "best_peer": peer, "speed_ratio": peers[peer] / ours[best]}
-    return record
+
+
+def _compared(bench: Bench, call: AttentionCall, *, seconds: float | None) -> Record:
+    asked = problem(call, bench.device)
+    among = [each for each in bench.backends if seconds is None or each.name not in UNTIMED]
+    taken, refused = takers(call, bench.device, among)
+    contenders = [contender(backend, asked) for backend in taken]
+    return {"refused": refused, **contest(bench, asked, contenders, seconds=seconds)}
+
+
+def _rates(bench: Bench, call: AttentionCall, samples: list[float]) -> Record:
+    """What a contender did a second, and what share that is of the ceilings."""
+    seconds = statistics.median(samples) * 1e-3
+    flops = attention_flops(call, call.kept_pairs) / seconds
+    return {
+        "ms": spread(samples),
+        "tflops": flops / 1e12,
+        "of_matmul": flops / bench.ceilings.matmul_flops,
+        "of_copy": sum(io_bytes(call)) / seconds / bench.ceilings.copy_bytes,
+        "samples_ms": [round(each, 4) for each in samples],
+    }
+
+
+def _ratio(medians: dict[str, float]) -> Record:
+    """Our best against the best of the peers; nothing where one side is missing."""
+    ours = {name: taken for name, taken in medians.items() if name.startswith(OURS)}
+    peers = {name: taken for name, taken in medians.items() if name not in ours}
+    if not ours or not peers:
+        return {}
+    best, peer = min(ours, key=ours.__getitem__), min(peers, key=peers.__getitem__)
+    return {"ours": best, "best_peer": peer, "speed_ratio": peers[peer] / ours[best]}
 
 
 def geometric_mean(values: Iterable[float]) -> float | None:

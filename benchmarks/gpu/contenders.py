@@ -35,11 +35,6 @@ class Contender:
     name: str
     run: Run
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is what the others are peers of."""
-        return self.name.startswith(OURS)
-
 
 def takers(
     call: AttentionCall, device: torch.device, among: Iterable[Backend] = BACKENDS

@@ -19,6 +19,7 @@ from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.triton.configurations import forward_config
 from attnscope.kernels.triton.exponentials import exponentials
 from attnscope.kernels.triton.flash_forward import flash_forward
+from attnscope.kernels.triton.flash_rule import flash_rule
 
 CAPABILITIES = (80, 86, 90)
 """A100, the other GPUs of its generation and of Ada's, H100 and H200."""
@@ -111,7 +112,14 @@ def _forward(
 
     def launch(capability: int) -> None:
         widest = max(asked.head_dim, asked.value_dim)
-        config = forward_config(widest, asked.torch_dtype, divmod(capability, 10))
+        found = flash_rule(asked)
+        assert found is not None
+        config = forward_config(
+            widest,
+            asked.torch_dtype,
+            divmod(capability, 10),
+            bounded_before=found.bounded_before,
+        )
         flash_forward(*_tensors(asked), asked, **_extras(asked), config=config)
 
     return Shipped(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,14 +15,14 @@ import torch
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
-from benchmarks.gpu import decode, errors, forward, windows
+from benchmarks.gpu import decode, errors, forward, tune, windows
 from benchmarks.gpu.bench import Bench, compared, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.run import PARTS, shown, summary
 from benchmarks.gpu.stopwatch import Stopwatch
 
 ROOT = Path(__file__).parents[2]
-PLANS = {"errors": errors, "forward": forward, "decode": decode, "windows": windows}
+PLANS = {"errors": errors, "forward": forward, "decode": decode, "windows": windows, "tune": tune}
 CALL = errors.calls(toy=True)[0]
 
 
@@ -133,6 +134,16 @@ def test_less_to_see_is_held_against_causal_attention() -> None:
     assert records[1]["density"] < 0.5
 
 
+def test_tuning_tries_what_fits_and_names_the_fastest_that_is_right() -> None:
+    tried = tune.candidates(128, 2)
+    assert len(tried) == len(set(tried)) > 8
+    for config in tried:
+        rows = config.block_queries + 2 * config.num_stages * config.block_keys
+        assert rows * 128 * 2 <= tune.SHARED_BYTES
+    assert len(tune.candidates(256, 2)) < len(tried)
+    assert tune.as_row(tried[0]) == "(64, 32, 4, 2)"
+
+
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("toy", [True, False], ids=["toy", "real"])
 def test_a_plan_names_each_call_once_and_can_be_written_down(name: str, toy: bool) -> None:
@@ -151,7 +162,8 @@ def test_the_forward_plan_is_the_grid_of_its_goal() -> None:
 
 
 def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--minutes", "0.25"]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--minutes", "0.3"]
+    command += [word for name in PARTS for word in ("--only", name)]
     result = subprocess.run(
         [*command, "--out", str(tmp_path)],
         cwd=ROOT,
@@ -170,3 +182,7 @@ def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
         timed = [line for line in lines if "timed_by" in line]
         assert all("nothing of a GPU" in line["timed_by"] for line in timed)
         assert any(found.startswith("triton") for found in lines[-1]["right"])
+    # Tuning came last: each of its calls has a fastest configuration in the tables' own form.
+    row = re.compile(r"16: \(\d+, \d+, \d+, \d+\)")
+    assert all(row.fullmatch(line["table"]) for line in lines[:-1])
+    assert all(line["gain"] >= 1 for line in lines[:-1])
