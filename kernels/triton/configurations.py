@@ -61,6 +61,20 @@ def forward_config(
     return _config(_AMPERE_FORWARD if capability in ((8, 0), (8, 7)) else _SMALL_FORWARD, width)
 
 
+def query_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The configuration of the kernel for the queries' gradient; arguments as `forward_config`."""
+    del capability  # One table, small enough for all of them.
+    table = _FLOAT32_QUERY_GRADIENT if dtype == torch.float32 else _QUERY_GRADIENT
+    return _config(table, block_width(head_dim))
+
+
+def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The configuration of the kernel for the keys' and values' gradients; the same arguments."""
+    del capability
+    table = _FLOAT32_KEY_GRADIENT if dtype == torch.float32 else _KEY_GRADIENT
+    return _config(table, block_width(head_dim))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippedConfig:
     """One configuration that ships, and what it is chosen for.
@@ -108,3 +122,7 @@ _HOPPER_WINDOW = {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (128, 16, 8, 2
 _AMPERE_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 32, 8, 2)}
 _SMALL_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
 _FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
+_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (64, 64, 8, 1), 256: (64, 32, 8, 1)}
+_KEY_GRADIENT = {64: (64, 128, 8, 2), 128: (64, 64, 8, 1), 256: (32, 64, 8, 1)}
+_FLOAT32_QUERY_GRADIENT = {64: (32, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_FLOAT32_KEY_GRADIENT = {64: (16, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
