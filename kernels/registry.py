@@ -9,6 +9,7 @@ from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.backends.triton_backend import Triton
+from attnscope.kernels.backends.triton_block_sparse import TritonBlockSparse
 from attnscope.kernels.backends.triton_decode import TritonDecode
 from attnscope.kernels.errors import UnknownBackend
 
@@ -22,6 +23,7 @@ BACKENDS: tuple[Backend, ...] = (
     Tiled(),
     Triton(),
     TritonDecode(),
+    TritonBlockSparse(),
 )
 
 

@@ -20,6 +20,13 @@ def missing(device: torch.device) -> str | None:
     return f"compiled kernels need an NVIDIA or AMD GPU, and the tensors are on {device}"
 
 
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device is of NVIDIA's compute capability 9."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device)[0] == 9
+
+
 def multiprocessors(device: torch.device) -> int:
     """How many multiprocessors the device has; 1 for a CPU, where kernels are interpreted."""
     if device.type != "cuda":

@@ -39,15 +39,15 @@ def tanh(b_x):
 def start(p_sinks, o_heads, m_rows, joins, WIDTH: tl.constexpr, HAS_SINKS: tl.constexpr):
     """Output, total and highest of rows that saw nothing yet but, where `joins`, their sink.
 
-    A sink is a first key whose value is 0: weight 1 relative to itself.
+    A sink is a first key whose value is 0, its weight 1 relative to itself; one of −inf is none.
     """
     b_out = tl.zeros([o_heads.shape[0], WIDTH], tl.float32)
     b_total = tl.zeros([o_heads.shape[0]], tl.float32)
     b_highest = tl.full([o_heads.shape[0]], LOWEST, tl.float32)
     if HAS_SINKS:
-        b_sinks = tl.load(p_sinks + o_heads, mask=m_rows, other=0.0).to(tl.float32)
-        b_highest = tl.where(joins, tl.maximum(b_sinks, LOWEST), b_highest)
-        b_total = tl.where(joins, 1.0, b_total)
+        b_sinks = tl.load(p_sinks + o_heads, mask=m_rows & joins, other=LOWEST).to(tl.float32)
+        b_highest = tl.maximum(b_sinks, LOWEST)
+        b_total = tl.where(b_sinks > LOWEST, 1.0, 0.0)
     return b_out, b_total, b_highest
 
 
@@ -73,8 +73,9 @@ def update(b_out, b_total, b_highest, b_scores, b_values):
     b_shrink = exponential(b_highest - b_new)
     b_weights = exponential(b_scores - b_new[:, None])
     b_total = b_total * b_shrink + tl.sum(b_weights, 1)
-    b_added = tl.dot(b_weights.to(b_values.dtype), b_values, input_precision="ieee")
-    return b_out * b_shrink[:, None] + b_added, b_total, b_new
+    b_out = b_out * b_shrink[:, None]
+    b_out = tl.dot(b_weights.to(b_values.dtype), b_values, b_out, input_precision="ieee")
+    return b_out, b_total, b_new
 
 
 @triton.jit

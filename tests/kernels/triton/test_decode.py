@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,25 @@ def test_rows_that_see_nothing_are_zero_and_minus_infinity() -> None:
     assert torch.equal(found.out_BHQD, torch.zeros_like(found.out_BHQD))
     assert found.lse_BHQ is not None
     assert (found.lse_BHQ == -torch.inf).all()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_sink_of_minus_infinity_is_none(parts: int) -> None:
+    case = Case(id="no sink", batch=2, queries=2, keys=200, padding="left", sinks=True)
+    inputs = case.inputs()
+    visible = inputs.visible_keys_BK
+    assert visible is not None
+    visible[1] = False
+    call = replace(inputs.call, has_sinks=False)
+    without = decode(*inputs.tensors, call, visible_keys_BK=visible, parts=parts)
+    sinks_H = torch.full((4,), -torch.inf)
+    found = decode(
+        *inputs.tensors, inputs.call, sinks_H=sinks_H, visible_keys_BK=visible, parts=parts
+    )
+    assert torch.equal(found.out_BHQD, without.out_BHQD)
+    assert found.lse_BHQ is not None
+    assert without.lse_BHQ is not None
+    assert torch.equal(found.lse_BHQ, without.lse_BHQ)
 
 
 @pytest.mark.parametrize("hides", ["causal", "padding", "window"])
