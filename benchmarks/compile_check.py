@@ -44,9 +44,11 @@ def complaints(shipped: Shipped, capability: int, found: Mapping[str, Resources]
         if takes.shared_bytes > SHARED_LIMIT_BYTES[capability]:
             limit = SHARED_LIMIT_BYTES[capability]
             wrong.append(f"{where}: {takes.shared_bytes} bytes shared, the device has {limit}")
-    wants = shipped.wants_wgmma and capability >= WGMMA_SINCE
-    if wants and not any(takes.wgmma for takes in found.values()):
-        wrong.append(f"{key(shipped.name, capability)}: no wgmma")
+    if shipped.wants_wgmma and capability >= WGMMA_SINCE:
+        slow = [kernel for kernel, takes in found.items() if takes.mma]
+        if slow or not any(takes.wgmma for takes in found.values()):
+            which = ", ".join(slow or found)
+            wrong.append(f"{key(shipped.name, capability)}: {which}: not on wgmma")
     return wrong
 
 
@@ -84,7 +86,12 @@ def compiled(asked: tuple[str, int]) -> tuple[str, dict[str, dict[str, int]], li
     name, capability = asked
     shipped = next(entry for entry in every_shipped() if entry.name == name)
     with compiling(capability) as found:
-        shipped.launch(capability)
+        try:
+            shipped.launch(capability)
+        except Exception as error:  # noqa: BLE001 - what does not compile is a finding, not the end
+            said = str(error).strip().splitlines()
+            row = key(name, capability)
+            return row, {}, [f"{row}: {type(error).__name__}: {said[0] if said else ''}"]
     figures = {kernel: asdict(takes) for kernel, takes in found.items()}
     return key(name, capability), figures, complaints(shipped, capability, found)
 

@@ -7,7 +7,8 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,18 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, Dtype
 from attnscope.kernels.patterns.catalogue import pattern
-from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.triton.configurations import forward_config
+from attnscope.kernels.triton.block_plan import sparse_config
+from attnscope.kernels.triton.block_sparse import block_sparse
+from attnscope.kernels.triton.configurations import (
+    forward_config,
+    key_gradient_config,
+    query_gradient_config,
+)
+from attnscope.kernels.triton.decode import KeyStore, decode, decode_over
 from attnscope.kernels.triton.exponentials import exponentials
+from attnscope.kernels.triton.flash_backward import flash_backward
 from attnscope.kernels.triton.flash_forward import flash_forward
-from attnscope.kernels.triton.flash_rule import flash_rule
+from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
 
 CAPABILITIES = (80, 86, 90)
 """A100, the other GPUs of its generation and of Ada's, H100 and H200."""
@@ -29,7 +37,27 @@ HEAD_DIMS = {64: CAPABILITIES, 128: CAPABILITIES, 256: CAPABILITIES} | dict.from
 )
 """Widths that models have; where tiles are as for the next power of 2, on one device is enough."""
 
-_BATCH, _QUERY_HEADS, _KV_HEADS, _LENGTH = 2, 32, 8, 4096
+_LENGTH = 4096
+
+WINDOW = pattern("sliding_window", window=1024)
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "causal": {},
+    "full": {"pattern": pattern("full")},
+    "window": {"pattern": WINDOW},
+}
+"""What a kernel is compiled for at every width."""
+
+EVERYTHING = "window, softcap, sink logits, padding"
+
+MODIFIED: dict[str, dict[str, Any]] = {
+    "sinks and window": {"pattern": pattern("sinks_window", window=1024, sinks=4)},
+    "softcap": {"softcap": 30.0},
+    "sink logits": {"has_sinks": True},
+    "padding": {"has_padding": True},
+    EVERYTHING: {"pattern": WINDOW, "softcap": 30.0, "has_sinks": True, "has_padding": True},
+}
+"""What it is compiled for besides at those that have tiles of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,93 +81,168 @@ class Shipped:
 
 def every_shipped() -> tuple[Shipped, ...]:
     """Everything that ships, by family."""
-    return (*_flash_forward(), *_probes())
+    return (
+        *_flash_forward(),
+        *_flash_backward(),
+        *_decode(),
+        *_block_sparse(),
+        Shipped(
+            name="exponentials",
+            capabilities=CAPABILITIES,
+            launch=_launch_exponentials,
+            wants_wgmma=False,
+        ),
+    )
 
 
 def _flash_forward() -> Iterator[Shipped]:
-    plain = {
-        "causal": {},
-        "full": {"rule": pattern("full")},
-        "window": {"rule": pattern("sliding_window", window=1024)},
-    }
-    modified = {
-        "sinks and window": {"rule": pattern("sinks_window", window=1024, sinks=4)},
-        "softcap": {"softcap": 30.0},
-        "sink logits": {"has_sinks": True},
-        "padding": {"has_padding": True},
-        "window, softcap, sink logits, padding": {
-            "rule": pattern("sliding_window", window=1024),
-            "softcap": 30.0,
-            "has_sinks": True,
-            "has_padding": True,
-        },
-    }
+    entry = partial(_entry, "flash_forward", _launch_forward)
     for head_dim in HEAD_DIMS:
-        for title, rule in plain.items():
-            yield _forward(title, head_dim, "bfloat16", **rule)
+        for title, rule in PLAIN.items():
+            yield entry(title, _call(head_dim, **rule))
     for head_dim in (64, 128, 256):
-        for title, rule in modified.items():
-            yield _forward(title, head_dim, "bfloat16", **rule)
-        yield _forward("causal", head_dim, "float32")
-    everything = "window, softcap, sink logits, padding"
-    yield _forward(everything, 128, "float32", **modified[everything])
-    yield _forward("causal", 128, "float16")
-    yield _forward("causal, values 128 wide", 192, "bfloat16", value_dim=128)
+        for title, rule in MODIFIED.items():
+            yield entry(title, _call(head_dim, **rule))
+        yield entry("causal", _call(head_dim, "float32"))
+    yield entry(EVERYTHING, _call(128, "float32", **MODIFIED[EVERYTHING]))
+    yield entry("causal", _call(128, "float16"))
+    yield entry("causal, values 128 wide", _call(192, value_dim=128))
 
 
-def _forward(
+def _flash_backward() -> Iterator[Shipped]:
+    entry = partial(_entry, "flash_backward", _launch_backward)
+    for head_dim in (64, 128, 256):
+        for title, rule in PLAIN.items():
+            yield entry(title, _call(head_dim, **rule))
+        yield entry(EVERYTHING, _call(head_dim, **MODIFIED[EVERYTHING]))
+        yield entry("causal", _call(head_dim, "float32"))
+
+
+def _decode() -> Iterator[Shipped]:
+    # The queries of a group are 4 rows, 16 with padding: too few for warp-group instructions.
+    entry = partial(_entry, "decode", _launch_decode, tall=False)
+    one = {"query_length": 1, "query_offset": _LENGTH - 1}
+    for head_dim in (64, 128, 256):
+        yield entry("causal", _call(head_dim, **one))
+    yield entry(EVERYTHING, _call(128, **one, **MODIFIED[EVERYTHING]))
+    yield entry("causal", _call(128, "float32", **one))
+    for page_size in (16, 64):
+        paged = partial(_launch_paged, page_size=page_size)
+        call = _call(128, **one)
+        yield _entry("paged_decode", paged, f"pages of {page_size}", call, tall=False)
+
+
+def _block_sparse() -> Iterator[Shipped]:
+    entry = partial(_entry, "block_sparse", _launch_block_sparse)
+    rule = {"pattern": pattern("sinks_window", window=1024, sinks=4, causal=True)}
+    modified = {**MODIFIED[EVERYTHING], **rule}
+    for head_dim in (64, 128, 256):
+        yield entry("sinks and window", _call(head_dim, **rule))
+    yield entry("sinks and window, softcap, sink logits, padding", _call(128, **modified))
+    yield entry("sinks and window", _call(128, "float32", **rule))
+
+
+def _entry(
+    family: str,
+    launch: Callable[[AttentionCall, int], object],
     title: str,
-    head_dim: int,
-    dtype: Dtype,
+    call: AttentionCall,
     *,
-    value_dim: int | None = None,
-    rule: Pattern | None = None,
-    **modifiers: Any,
+    tall: bool = True,
 ) -> Shipped:
-    asked = AttentionCall(
-        batch=_BATCH,
-        query_heads=_QUERY_HEADS,
-        kv_heads=_KV_HEADS,
+    return Shipped(
+        name=f"{family}, {call.dtype}, {call.head_dim}, {title}",
+        capabilities=HEAD_DIMS[call.head_dim],
+        launch=partial(launch, call),
+        wants_wgmma=tall and call.dtype != "float32",
+    )
+
+
+def _call(head_dim: int, dtype: Dtype = "bfloat16", **others: Any) -> AttentionCall:
+    usual = AttentionCall(
+        batch=2,
+        query_heads=32,
+        kv_heads=8,
         query_length=_LENGTH,
         key_length=_LENGTH,
         head_dim=head_dim,
-        value_dim=value_dim or head_dim,
+        value_dim=head_dim,
         dtype=dtype,
         scale=head_dim**-0.5,
-        pattern=rule or pattern("causal"),
-        **modifiers,
+        pattern=pattern("causal"),
+    )
+    return replace(usual, **others)
+
+
+def _launch_forward(call: AttentionCall, capability: int) -> None:
+    config = forward_config(
+        max(call.head_dim, call.value_dim),
+        call.torch_dtype,
+        divmod(capability, 10),
+        bounded_before=_rule(call).bounded_before,
+    )
+    flash_forward(*_tensors(call), call, **_extras(call), config=config)
+
+
+def _launch_backward(call: AttentionCall, capability: int) -> None:
+    q_BHQD, k_BGKD, v_BGKD = _tensors(call)
+    lse_BHQ = torch.empty(q_BHQD.shape[:3], device="meta")
+    chosen_for = (call.head_dim, call.torch_dtype, divmod(capability, 10))
+    flash_backward(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        *_extras(call).values(),
+        torch.empty_like(q_BHQD),
+        lse_BHQ,
+        torch.empty_like(q_BHQD),
+        torch.empty_like(lse_BHQ),
+        _rule(call),
+        query_config=query_gradient_config(*chosen_for),
+        key_config=key_gradient_config(*chosen_for),
     )
 
-    def launch(capability: int) -> None:
-        widest = max(asked.head_dim, asked.value_dim)
-        found = flash_rule(asked)
-        assert found is not None
-        config = forward_config(
-            widest,
-            asked.torch_dtype,
-            divmod(capability, 10),
-            bounded_before=found.bounded_before,
-        )
-        flash_forward(*_tensors(asked), asked, **_extras(asked), config=config)
 
-    return Shipped(
-        capabilities=HEAD_DIMS[head_dim],
-        name=f"flash_forward, {dtype}, {head_dim}, {title}",
-        launch=launch,
-        wants_wgmma=dtype != "float32",
+def _launch_decode(call: AttentionCall, capability: int) -> None:
+    del capability
+    # So many parts as a large device would have.
+    decode(*_tensors(call), call, **_extras(call), parts=16)
+
+
+def _launch_paged(call: AttentionCall, capability: int, *, page_size: int) -> None:
+    del capability
+    pages = call.key_length // page_size
+    # A pool lies [pages, slots, heads, width] in memory.
+    pool_PSGD = torch.empty(
+        (call.batch * pages, page_size, call.kv_heads, call.head_dim),
+        dtype=call.torch_dtype,
+        device="meta",
     )
-
-
-def _probes() -> tuple[Shipped, ...]:
-    x_N = torch.empty(2**24, device="meta")
-
-    def launch(capability: int) -> None:
-        del capability
-        exponentials(x_N, 512)
-
-    return (
-        Shipped(name="exponentials", capabilities=CAPABILITIES, launch=launch, wants_wgmma=False),
+    store = KeyStore(
+        k_PGSD=pool_PSGD.transpose(1, 2),
+        v_PGSD=pool_PSGD.transpose(1, 2),
+        table_BN=torch.empty(call.batch, pages, dtype=torch.int32, device="meta"),
+        lengths_B=torch.empty(call.batch, dtype=torch.int32, device="meta"),
     )
+    decode_over(_tensors(call)[0], store, call, **_extras(call), parts=16)
+
+
+def _launch_block_sparse(call: AttentionCall, capability: int) -> None:
+    config = sparse_config(
+        max(call.head_dim, call.value_dim), call.torch_dtype, hopper=capability == 90
+    )
+    block_sparse(*_tensors(call), call, **_extras(call), config=config)
+
+
+def _launch_exponentials(capability: int) -> None:
+    del capability
+    exponentials(torch.empty(2**24, device="meta"), 512)
+
+
+def _rule(call: AttentionCall) -> FlashRule:
+    rule = flash_rule(call)
+    assert rule is not None, "only what the kernels take is listed"
+    return rule
 
 
 def _tensors(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:

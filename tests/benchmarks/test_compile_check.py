@@ -38,7 +38,8 @@ def test_a_good_kernel_is_not_complained_of() -> None:
         ({"spills": 3}, "3 spills, 0 bytes of stack"),
         ({"stack_bytes": 8}, "0 spills, 8 bytes of stack"),
         ({"shared_bytes": 227 * 1024 + 1}, "232449 bytes shared, the device has 232448"),
-        ({"wgmma": 0, "mma": 24}, "no wgmma"),
+        ({"wgmma": 0}, "not on wgmma"),
+        ({"mma": 24}, "kernel: not on wgmma"),
     ],
 )
 def test_a_bad_kernel_is(wrong: dict[str, int], words: str) -> None:
