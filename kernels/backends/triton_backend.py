@@ -71,8 +71,6 @@ class Triton(Backend):
         visible_keys_BK: Tensor | None,
     ) -> AttentionOutput:
         # Here and not above, so that everything else works where Triton is not installed.
-        from attnscope.kernels.triton.flash_forward import flash_forward
+        from attnscope.kernels.triton.flash import flash
 
-        return flash_forward(
-            q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK
-        )
+        return flash(q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)

@@ -80,7 +80,7 @@ def flash_backward(
     key_config = key_config or key_gradient_config(*chosen_for)
     # What every score of a row loses: the weighted mean of its weights' gradients.
     delta_BHQ = (out_BHQD.float() * dout_BHQD.float()).sum(-1) - dlse_BHQ
-    dq_BHQD, dk_BGKD, dv_BGKD = (_like(tensor) for tensor in (q_BHQD, k_BGKD, v_BGKD))
+    dq_BHQD, dk_BGKD, dv_BGKD = (gradient_like(tensor) for tensor in (q_BHQD, k_BGKD, v_BGKD))
     seen = visible_keys_BK
     tensors = (
         q_BHQD,
@@ -136,7 +136,7 @@ def flash_backward(
     return Gradients(dq_BHQD=dq_BHQD, dk_BGKD=dk_BGKD, dv_BGKD=dv_BGKD, dsinks_H=dsinks_H)
 
 
-def _like(tensor_BHQD: Tensor) -> Tensor:
+def gradient_like(tensor_BHQD: Tensor) -> Tensor:
     """Room for a gradient, laid out `[B, Q, H, D]` in memory as models' projections are."""
     batch, heads, length, width = tensor_BHQD.shape
     return tensor_BHQD.new_empty(batch, length, heads, width).transpose(1, 2)

@@ -31,9 +31,14 @@ def assert_right(inputs: Inputs, config: FlashConfig | None = SMALL) -> None:
 
 
 @every_case()
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_equals_the_reference(case: Case, dtype) -> None:
     assert_right(case.inputs(dtype))
+
+
+@every_case("causal", "head_dim 80", "softcap", "sink logits", "everything at once")
+def test_equals_the_reference_in_bfloat16(case: Case) -> None:
+    assert_right(case.inputs("bfloat16"))
 
 
 LONGER = (
@@ -73,7 +78,7 @@ LONGER = (
 )
 
 
-@pytest.mark.parametrize("config", [SMALL, NARROW_KEYS, None], ids=["small", "narrow", "shipped"])
+@pytest.mark.parametrize("config", [NARROW_KEYS, None], ids=["narrow", "shipped"])
 @pytest.mark.parametrize("case", LONGER, ids=lambda case: case.id)
 def test_equals_the_reference_over_many_tiles(case: Case, config: FlashConfig | None) -> None:
     assert_right(case.inputs(), config)
