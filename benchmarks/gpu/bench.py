@@ -9,6 +9,7 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.contenders import OURS, UNTIMED, Contender, contender, judged, takers
-from benchmarks.gpu.problem import Problem, problem, truth
+from benchmarks.gpu.problem import Verdict, problem, truth
 from benchmarks.gpu.stopwatch import Stopwatch, alternate
 from benchmarks.results import spread
 
@@ -54,6 +55,7 @@ class Bench:
 
 
 Section = Callable[[Bench], Iterator[Record]]
+Judge = Callable[[Contender], Verdict | str]
 
 
 def described(call: AttentionCall) -> Record:
@@ -78,9 +80,25 @@ def clocks() -> Record:
 
 
 def compared(bench: Bench, calls: Iterable[AttentionCall], *, timed: bool) -> Iterator[Record]:
-    """One record a call: every backend's verdict, and if `timed` the times of those that are right.
+    """One record a call: every backend's verdict, and if `timed` the times of those that are right."""
+
+    def one(call: AttentionCall, deadline: float) -> Record:
+        return _compared(bench, call, deadline=deadline if timed else None)
+
+    return planned(bench, calls, one)
+
+
+def planned(
+    bench: Bench, calls: Iterable[AttentionCall], one: Callable[[AttentionCall, float], Record]
+) -> Iterator[Record]:
+    """One record a call, in the plan's order.
 
     The seconds left are shared among the calls left; a call that finds none is recorded as not run.
+
+    Args:
+        bench: Where and by which clock.
+        calls: The plan.
+        one: Makes the record of a call, by its own deadline of the host's clock.
     """
     plan = list(calls)
     for place, call in enumerate(plan):
@@ -89,7 +107,7 @@ def compared(bench: Bench, calls: Iterable[AttentionCall], *, timed: bool) -> It
         if share <= 0:
             yield {**record, "not_run": "out of time"}
             continue
-        yield {**record, **_compared(bench, call, seconds=share if timed else None)}
+        yield {**record, **one(call, bench.watch.seconds() + share)}
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -111,37 +129,40 @@ def named(call: AttentionCall) -> str:
 
 
 def contest(
-    bench: Bench, asked: Problem, contenders: Iterable[Contender], *, seconds: float | None
+    bench: Bench,
+    call: AttentionCall,
+    contenders: Iterable[Contender],
+    judge: Judge,
+    *,
+    deadline: float | None,
+    passes: float = 1,
 ) -> Record:
     """The verdict on every contender, and the times of those that are right.
 
     Args:
         bench: Where and by which clock.
-        asked: What all of them answer.
+        call: What all of them answer.
         contenders: Who takes part.
-        seconds: For everything together; None to time nothing.
+        judge: The verdict on one, or in words why there is none.
+        deadline: Of the host's clock; None to time nothing.
+        passes: How many times a forward pass's FLOP the work is.
 
     Returns:
         By `backends`, what each did; and how ours compare with their best peer.
     """
-    began = bench.watch.seconds()
-    true = truth(asked)
     found: dict[str, Record] = {}
-    right: list[Contender] = []
+    right: dict[str, Callable[[], object]] = {}
     for candidate in contenders:
-        said = judged(candidate, asked, true)
+        said = judge(candidate)
         wrong = {"right": False, "reason": said}
         found[candidate.name] = wrong if isinstance(said, str) else asdict(said)
         if found[candidate.name]["right"]:
-            right.append(candidate)
-    del true
-    if seconds is None:
+            right[candidate.name] = candidate.run
+    if deadline is None:
         return {"backends": found}
-    left = seconds - (bench.watch.seconds() - began)
-    calls = {each.name: each.run for each in right}
-    samples = alternate(calls, bench.watch, seconds=max(left, 1.0))
+    samples = alternate(right, bench.watch, seconds=max(deadline - bench.watch.seconds(), 1.0))
     for name, taken in samples.items():
-        found[name] |= _rates(bench, asked.call, taken)
+        found[name] |= _rates(bench, call, taken, passes)
     return {
         "backends": found,
         "timed_by": bench.watch.kind,
@@ -150,18 +171,19 @@ def contest(
     }
 
 
-def _compared(bench: Bench, call: AttentionCall, *, seconds: float | None) -> Record:
+def _compared(bench: Bench, call: AttentionCall, *, deadline: float | None) -> Record:
     asked = problem(call, bench.device)
-    among = [each for each in bench.backends if seconds is None or each.name not in UNTIMED]
+    among = [each for each in bench.backends if deadline is None or each.name not in UNTIMED]
     taken, refused = takers(call, bench.device, among)
     contenders = [contender(backend, asked) for backend in taken]
-    return {"refused": refused, **contest(bench, asked, contenders, seconds=seconds)}
+    judge = partial(judged, asked=asked, true=truth(asked))
+    return {"refused": refused, **contest(bench, call, contenders, judge, deadline=deadline)}
 
 
-def _rates(bench: Bench, call: AttentionCall, samples: list[float]) -> Record:
+def _rates(bench: Bench, call: AttentionCall, samples: list[float], passes: float) -> Record:
     """What a contender did a second, and what share that is of the ceilings."""
     seconds = statistics.median(samples) * 1e-3
-    flops = attention_flops(call, call.kept_pairs) / seconds
+    flops = passes * attention_flops(call, call.kept_pairs) / seconds
     return {
         "ms": spread(samples),
         "tflops": flops / 1e12,

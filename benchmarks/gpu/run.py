@@ -20,6 +20,7 @@ import torch
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu import ceilings
+from benchmarks.gpu.backward import backward
 from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
@@ -41,6 +42,7 @@ class Part:
 PARTS = {
     "errors": Part(section=errors, weight=2),
     "forward": Part(section=forward, weight=4),
+    "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
     "windows": Part(section=windows, weight=2),
     "tune": Part(section=tune, weight=4),

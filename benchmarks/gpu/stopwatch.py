@@ -10,9 +10,6 @@ from typing import Any
 
 import torch
 
-LEAST_ROUNDS, LEAST_SECONDS = 20, 2.0
-"""Timed runs of a call, and seconds of them, whichever is longer; a budget may cut them short."""
-
 FLUSH_BYTES = 2**31
 """Written between runs: many times any L2 cache, and long enough (0.5 ms at 4 TB/s) that Python has
 queued the next run before the device is done, so that what is timed is the device alone."""
@@ -29,6 +26,8 @@ class Stopwatch:
         wait: Returns when the device has done all it was given.
         flush: Evicts what the last call left in the cache.
         seconds: The host's clock, for budgets.
+        least_rounds: Timed runs of a call at least, unless the budget cuts them short.
+        least_seconds: Seconds of them at least; the longer of the two counts.
     """
 
     kind: str
@@ -37,6 +36,8 @@ class Stopwatch:
     wait: Callable[[], None]
     flush: Callable[[], None]
     seconds: Callable[[], float] = time.monotonic
+    least_rounds: int = 20
+    least_seconds: float = 2.0
 
 
 def stopwatch(device: torch.device) -> Stopwatch:
@@ -71,6 +72,9 @@ def _host() -> Stopwatch:
         between=lambda start, end: 1e3 * (end - start),
         wait=lambda: None,
         flush=lambda: None,
+        # Two show that it works, and no more can be learnt from it.
+        least_rounds=2,
+        least_seconds=0.0,
     )
 
 
@@ -84,6 +88,8 @@ def alternate(
         watch: How time is taken.
         seconds: At most, for all the calls together; two rounds are always made.
     """
+    if not calls:
+        return {}
     for call in calls.values():
         call()
         call()
@@ -92,7 +98,10 @@ def alternate(
     names = list(calls)
     began = watch.seconds()
     rounds = 0
-    while not _enough(rounds, len(names), watch.seconds() - began, seconds):
+    least = watch.least_seconds * len(names)
+    while rounds < 2 or watch.seconds() - began < seconds:
+        if rounds >= watch.least_rounds and watch.seconds() - began >= least:
+            break
         marks = {}
         turn = rounds % len(names)
         for name in names[turn:] + names[:turn]:
@@ -105,11 +114,3 @@ def alternate(
             samples[name].append(watch.between(start, end))
         rounds += 1
     return samples
-
-
-def _enough(rounds: int, calls: int, spent: float, seconds: float) -> bool:
-    if rounds < 2:
-        return calls == 0
-    if spent >= seconds:
-        return True
-    return rounds >= LEAST_ROUNDS and spent >= LEAST_SECONDS * calls

@@ -24,9 +24,9 @@ from attnscope.kernels.triton.configurations import (
 from attnscope.kernels.triton.flash_forward import flash_forward
 from attnscope.kernels.triton.flash_rule import flash_rule
 from benchmarks.gpu import forward
-from benchmarks.gpu.bench import Bench, Record, contest, described, named
-from benchmarks.gpu.contenders import OURS, Contender
-from benchmarks.gpu.problem import Problem, problem
+from benchmarks.gpu.bench import Bench, Record, contest, planned
+from benchmarks.gpu.contenders import OURS, Contender, judged
+from benchmarks.gpu.problem import Problem, problem, truth
 
 SHARED_BYTES = 227 * 1024
 """Of a block on Hopper; a configuration that wants more does not start, and is not tried."""
@@ -69,14 +69,7 @@ def candidates(width: int, itemsize: int, *, toy: bool = False) -> tuple[FlashCo
 
 def tune(bench: Bench) -> Iterator[Record]:
     """Every call of the plan, answered with every candidate and with what ships."""
-    plan = calls(toy=bench.toy)
-    for place, call in enumerate(plan):
-        share = bench.seconds_left / (len(plan) - place)
-        record: Record = {"call": described(call), "name": named(call)}
-        if share <= 0:
-            yield {**record, "not_run": "out of time"}
-            continue
-        yield {**record, **_tuned(bench, call, seconds=share)}
+    return planned(bench, calls(toy=bench.toy), partial(_tuned, bench))
 
 
 def as_row(config: FlashConfig) -> str:
@@ -84,14 +77,15 @@ def as_row(config: FlashConfig) -> str:
     return str(tuple(asdict(config).values()))
 
 
-def _tuned(bench: Bench, call: AttentionCall, *, seconds: float) -> Record:
+def _tuned(bench: Bench, call: AttentionCall, deadline: float) -> Record:
     asked = problem(call, bench.device)
     shipped = _shipped(bench, call)
     width = block_width(max(call.head_dim, call.value_dim))
     tried = candidates(width, call.torch_dtype.itemsize, toy=bench.toy)
     configs = {f"{OURS} {as_row(config)}": config for config in (*tried, shipped)}
     contenders = [_with(config, name, asked) for name, config in configs.items()]
-    record = contest(bench, asked, contenders, seconds=seconds)
+    judge = partial(judged, asked=asked, true=truth(asked))
+    record = contest(bench, call, contenders, judge, deadline=deadline)
     medians = {
         name: statistics.median(found["samples_ms"])
         for name, found in record["backends"].items()

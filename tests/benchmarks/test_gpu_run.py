@@ -15,14 +15,21 @@ import torch
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
-from benchmarks.gpu import decode, errors, forward, tune, windows
+from benchmarks.gpu import backward, decode, errors, forward, tune, windows
 from benchmarks.gpu.bench import Bench, compared, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.run import PARTS, shown, summary
 from benchmarks.gpu.stopwatch import Stopwatch
 
 ROOT = Path(__file__).parents[2]
-PLANS = {"errors": errors, "forward": forward, "decode": decode, "windows": windows, "tune": tune}
+PLANS = {
+    "errors": errors,
+    "forward": forward,
+    "decode": decode,
+    "windows": windows,
+    "tune": tune,
+    "backward": backward,
+}
 CALL = errors.calls(toy=True)[0]
 
 
@@ -144,6 +151,23 @@ def test_tuning_tries_what_fits_and_names_the_fastest_that_is_right() -> None:
     assert tune.as_row(tried[0]) == "(64, 32, 4, 2)"
 
 
+class WrongGradient(SdpaFlash):
+    def _attend(self, q_BHQD, *arguments, **named) -> AttentionOutput:
+        return super()._attend(q_BHQD + 0.1 * (q_BHQD - q_BHQD.detach()), *arguments, **named)
+
+
+def test_gradients_are_judged_before_they_are_timed() -> None:
+    (record, *_) = backward.backward(bench(SdpaFlash(), seconds=1e9))
+    found = record["backends"]["sdpa_flash"]
+    assert found["right"]
+    assert found["ratio"] > 0
+    assert found["ms"]["median"] == 1
+    (record, *_) = backward.backward(bench(WrongGradient(), seconds=1e9))
+    found = record["backends"]["sdpa_flash"]
+    assert "allowed" in found["reason"]
+    assert "ms" not in found
+
+
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("toy", [True, False], ids=["toy", "real"])
 def test_a_plan_names_each_call_once_and_can_be_written_down(name: str, toy: bool) -> None:
@@ -162,7 +186,7 @@ def test_the_forward_plan_is_the_grid_of_its_goal() -> None:
 
 
 def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--minutes", "0.3"]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--minutes", "4"]
     command += [word for name in PARTS for word in ("--only", name)]
     result = subprocess.run(
         [*command, "--out", str(tmp_path)],
