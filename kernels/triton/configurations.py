@@ -77,33 +77,38 @@ def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capabilit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippedConfig:
-    """One configuration that ships, and what it is chosen for.
+    """The configurations that ship for one kind of call; each compiles without a GPU.
 
     Attributes:
         head_dim: Of keys and values.
         dtype: Of q, k and v.
         capability: Of the device.
-        config: The choice.
+        forward: Of `flash_forward`, its `config`.
+        query_gradient: Of `flash_backward`, its `query_config`.
+        key_gradient: Of the same, its `key_config`.
     """
 
     head_dim: int
     dtype: torch.dtype
     capability: Capability
-    config: FlashConfig
+    forward: FlashConfig
+    query_gradient: FlashConfig
+    key_gradient: FlashConfig
 
 
 def every_configuration() -> tuple[ShippedConfig, ...]:
-    """Every choice of `forward_config`, once each: all of them compile without a GPU.
+    """Every choice of the three functions above, for the widths and devices that differ.
 
-    `flash_forward(q, k, v, call, config=shipped.config)` on `meta` tensors of these shapes is the
-    launch that uses it.
+    A launch on `meta` tensors of these shapes, with these configurations, is what a GPU compiles.
     """
     return tuple(
         ShippedConfig(
             head_dim=head_dim,
             dtype=dtype,
             capability=capability,
-            config=forward_config(head_dim, dtype, capability),
+            forward=forward_config(head_dim, dtype, capability),
+            query_gradient=query_gradient_config(head_dim, dtype, capability),
+            key_gradient=key_gradient_config(head_dim, dtype, capability),
         )
         for capability in ((9, 0), (8, 0), (8, 6))
         for dtype in (torch.bfloat16, torch.float16, torch.float32)

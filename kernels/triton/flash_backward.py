@@ -8,6 +8,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim; V value dim.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -113,8 +114,10 @@ def flash_backward(
         rule.after,
         rule.first_keys,
     )
+    query_kernel: Any = query_gradient_kernel
+    key_kernel: Any = key_gradient_kernel
     with torch.cuda.device_of(q_BHQD):
-        query_gradient_kernel[(batch * heads * triton.cdiv(queries, query_config.block_queries),)](
+        query_kernel[(batch * heads * triton.cdiv(queries, query_config.block_queries),)](
             *tensors,
             dq_BHQD,
             *strides,
@@ -122,7 +125,7 @@ def flash_backward(
             *numbers,
             **_constants(q_BHQD, v_BGKD, seen, rule, query_config),
         )
-        key_gradient_kernel[(batch * kv_heads * triton.cdiv(keys, key_config.block_keys),)](
+        key_kernel[(batch * kv_heads * triton.cdiv(keys, key_config.block_keys),)](
             *tensors,
             dk_BGKD,
             dv_BGKD,

@@ -8,6 +8,8 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R
 the block), C keys of a tile, V value dim, p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -320,8 +322,9 @@ def launch_flash_forward(
     out_BHQD = q_BHQD.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
     lse_BHQ = q_BHQD.new_empty(batch, heads, queries, dtype=torch.float32)
     grid = (batch * heads * triton.cdiv(queries, config.block_queries),)
+    kernel: Any = flash_forward_kernel
     with torch.cuda.device_of(q_BHQD):
-        flash_forward_kernel[grid](
+        kernel[grid](
             q_BHQD,
             k_BGKD,
             v_BGKD,

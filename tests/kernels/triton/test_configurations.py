@@ -26,10 +26,15 @@ def test_a_cpu_is_configured_as_the_portable_device() -> None:
 
 @pytest.mark.parametrize("shipped", every_configuration(), ids=str)
 def test_the_tiles_in_flight_fit_the_shared_memory(shipped) -> None:
-    config, width = shipped.config, block_width(shipped.head_dim)
-    rows = config.block_queries + 2 * config.num_stages * config.block_keys
-    assert rows * width * shipped.dtype.itemsize <= SHARED_KIB[shipped.capability] * 1024
-    assert shipped.config == forward_config(shipped.head_dim, shipped.dtype, shipped.capability)
+    width, available = block_width(shipped.head_dim), SHARED_KIB[shipped.capability] * 1024
+    tile = width * shipped.dtype.itemsize
+    forward, query, key = shipped.forward, shipped.query_gradient, shipped.key_gradient
+    # Tiles of keys and values in flight; of queries, one stays (with its gradient, in the backward).
+    rows = forward.block_queries + 2 * forward.num_stages * forward.block_keys
+    assert rows * tile <= available
+    assert 2 * (query.block_queries + query.num_stages * query.block_keys) * tile <= available
+    assert 2 * (key.block_keys + key.num_stages * key.block_queries) * tile <= available
+    assert forward == forward_config(shipped.head_dim, shipped.dtype, shipped.capability)
 
 
 def test_narrow_heads_and_unknown_devices_have_a_configuration_too() -> None:

@@ -15,11 +15,11 @@ from attnscope.kernels.triton.flash_forward import flash_forward
 from attnscope.kernels.triton.flash_rule import flash_rule
 from tests.shapes import Case, Inputs
 
-SMALL = {"query_heads": 2, "kv_heads": 1, "queries": 9, "keys": 9}
+SMALL = Case(id="causal", query_heads=2, kv_heads=1, queries=9, keys=9)
 CASES = (
-    Case(id="causal", **SMALL),
-    Case(id="window, softcap", **SMALL, softcap=3.0, pattern=pattern("sliding_window", window=4)),
-    Case(id="sinks, padding", **SMALL, batch=2, sinks=True, padding="left"),
+    SMALL,
+    replace(SMALL, id="window, softcap", softcap=3.0, pattern=pattern("sliding_window", window=4)),
+    replace(SMALL, id="sinks, padding", batch=2, sinks=True, padding="left"),
 )
 
 
@@ -81,7 +81,8 @@ def test_gradients_are_the_same_each_time() -> None:
     found = []
     for _ in range(2):
         given = leaves(inputs)
-        answer = flash(*given, inputs.call)
+        q, k, v = given
+        answer = flash(q, k, v, inputs.call)
         found.append(torch.autograd.grad(answer.out_BHQD.float().square().sum(), given))
     for first, second in zip(*found, strict=True):
         assert torch.equal(first, second)
@@ -108,10 +109,9 @@ def test_a_memory_tracker_sees_its_shapes_without_running_it() -> None:
 
 def test_the_backend_trains_a_model() -> None:
     inputs = Case(id="training").inputs()
-    given = leaves(inputs)
-    answer = backend("triton").run(*given, replace(inputs.call))
-    answer.out_BHQD.sum().backward()
-    for leaf in given:
+    q, k, v = leaves(inputs)
+    backend("triton").run(q, k, v, inputs.call).out_BHQD.sum().backward()
+    for leaf in (q, k, v):
         assert leaf.grad is not None
         assert leaf.grad.isfinite().all()
         assert leaf.grad.abs().max() > 0
