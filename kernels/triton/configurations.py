@@ -63,16 +63,18 @@ def forward_config(
 
 def query_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
     """The configuration of the kernel for the queries' gradient; arguments as `forward_config`."""
-    del capability  # One table, small enough for all of them.
-    table = _FLOAT32_QUERY_GRADIENT if dtype == torch.float32 else _QUERY_GRADIENT
-    return _config(table, block_width(head_dim))
+    if dtype == torch.float32:
+        return _config(_FLOAT32_QUERY_GRADIENT, block_width(head_dim))
+    hopper = capability[0] in (9, 10)
+    return _config(_HOPPER_QUERY_GRADIENT if hopper else _QUERY_GRADIENT, block_width(head_dim))
 
 
 def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
     """The configuration of the kernel for the keys' and values' gradients; the same arguments."""
-    del capability
-    table = _FLOAT32_KEY_GRADIENT if dtype == torch.float32 else _KEY_GRADIENT
-    return _config(table, block_width(head_dim))
+    if dtype == torch.float32:
+        return _config(_FLOAT32_KEY_GRADIENT, block_width(head_dim))
+    hopper = capability[0] in (9, 10)
+    return _config(_HOPPER_KEY_GRADIENT if hopper else _KEY_GRADIENT, block_width(head_dim))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,9 @@ _HOPPER_WINDOW = {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (128, 16, 8, 2
 _AMPERE_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 32, 8, 2)}
 _SMALL_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
 _FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
-_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (64, 16, 8, 2)}
-_KEY_GRADIENT = {64: (64, 64, 8, 2), 128: (32, 128, 8, 2), 256: (32, 32, 8, 1)}
+_HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (64, 16, 8, 2)}
+_HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
+_QUERY_GRADIENT = {64: (64, 32, 4, 2), 128: (64, 32, 8, 2), 256: (64, 16, 8, 2)}
+_KEY_GRADIENT = {64: (32, 32, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
 _FLOAT32_QUERY_GRADIENT = {64: (32, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
 _FLOAT32_KEY_GRADIENT = {64: (16, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}

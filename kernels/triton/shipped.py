@@ -110,7 +110,8 @@ def _flash_forward() -> Iterator[Shipped]:
 
 
 def _flash_backward() -> Iterator[Shipped]:
-    entry = partial(_entry, "flash_backward", _launch_backward)
+    # One table of configurations serves all devices and is made for Hopper: on the others it spills.
+    entry = partial(_entry, "flash_backward", _launch_backward, capabilities=(90,))
     for head_dim in (64, 128, 256):
         for title, rule in PLAIN.items():
             yield entry(title, _call(head_dim, **rule))
@@ -149,10 +150,11 @@ def _entry(
     call: AttentionCall,
     *,
     tall: bool = True,
+    capabilities: tuple[int, ...] = CAPABILITIES,
 ) -> Shipped:
     return Shipped(
         name=f"{family}, {call.dtype}, {call.head_dim}, {title}",
-        capabilities=HEAD_DIMS[call.head_dim],
+        capabilities=tuple(each for each in HEAD_DIMS[call.head_dim] if each in capabilities),
         launch=partial(launch, call),
         wants_wgmma=tall and call.dtype != "float32",
     )
