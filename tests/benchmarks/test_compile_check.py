@@ -88,7 +88,13 @@ def test_a_record_holds_what_ships_no_more_no_less_and_nothing_wrong(path: Path)
 
 def test_these_compile_to_what_is_recorded() -> None:
     command = [sys.executable, "-m", "benchmarks.compile_check", "--capability", "90"]
-    names = ["exponentials"]
+    names = (
+        "exponentials",
+        "flash_forward, bfloat16, 64, causal",
+        "flash_forward, bfloat16, 128, full",
+        "flash_backward, bfloat16, 64, causal",
+        "decode, bfloat16, 128, causal",
+    )
     chosen = [argument for name in names for argument in ("--only", name)]
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(
