@@ -21,7 +21,7 @@ from pathlib import Path
 import triton
 
 from attnscope.kernels.triton.resources import SHARED_LIMIT_BYTES, Resources, compiling
-from attnscope.kernels.triton.shipped import CAPABILITIES, BELOW_STANDARD, Shipped, every_shipped
+from attnscope.kernels.triton.shipped import BELOW_STANDARD, CAPABILITIES, Shipped, every_shipped
 
 RECORDS = Path(__file__).with_name("compiled")
 WGMMA_SINCE = 90

@@ -42,6 +42,9 @@ _LENGTH = 4096
 BELOW_STANDARD = {
     "flash_forward, float32, 256, causal": (80,),
     "flash_backward, float32, 256, causal": (90,),
+    "flash_backward, bfloat16, 256, causal": (90,),
+    "flash_backward, bfloat16, 256, full": (90,),
+    "flash_backward, bfloat16, 256, window": (90,),
     "flash_backward, bfloat16, 256, window, softcap, sink logits, padding": (90,),
     "block_sparse, float32, 128, sinks and window": (86,),
 }
