@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results")
-PACKAGES = ("torch", "transformers", "streamlit", "plotly", "numpy", "playwright")
+PACKAGES = ("torch", "triton", "transformers", "streamlit", "plotly", "numpy", "playwright")
 
 
 def spread(samples: list[float]) -> dict[str, float]:
@@ -34,24 +34,33 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def append(topic: str, records: list[dict], *, device: str = "cpu2") -> Path:
+def append(
+    topic: str,
+    records: list[dict],
+    *,
+    device: str = "cpu2",
+    accelerator: str = "no GPU",
+    folder: Path = RESULTS,
+) -> Path:
     """Writes the records of one run.
 
     Args:
         topic: What was measured, for the file's name.
         records: One dict a figure.
         device: The machine in one word, for the file's name.
+        accelerator: The GPU's name and driver.
+        folder: Where the file is.
     """
     now = datetime.datetime.now(datetime.UTC)
     shared = {
         "at": now.isoformat(timespec="seconds"),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "device": f"{os.cpu_count()} cores, {platform.machine()}, {accelerator}",
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
         "versions": _installed(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{now:%Y%m%d}_{device}_{topic}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y%m%d}_{device}_{topic}.jsonl"
     with path.open("a") as lines:
         for record in records:
             lines.write(json.dumps({**record, **shared}) + "\n")

@@ -62,8 +62,10 @@ def pytorch_attention(
     k_BHKD, v_BHKD = k_BGKD.repeat_interleave(group, 1), v_BGKD.repeat_interleave(group, 1)
     queries = range(call.query_offset, call.query_offset + call.query_length)
     padding = None if visible_keys_BK is None else visible_keys_BK[:, None]
-    seen = visible(call.pattern, queries, range(call.key_length), padding)
-    bias = torch.zeros(seen.shape, dtype=q_BHQD.dtype).masked_fill(~seen, -torch.inf)
+    device = q_BHQD.device
+    seen = visible(call.pattern, queries, range(call.key_length), padding, device=device)
+    bias = torch.zeros(seen.shape, dtype=q_BHQD.dtype, device=device)
+    bias = bias.masked_fill(~seen, -torch.inf)
     bias = bias.expand(call.batch, call.query_heads, -1, -1)
     if sinks_H is not None:
         column = sinks_H.to(bias.dtype)[:, None, None].expand(*bias.shape[:3], 1)

@@ -40,18 +40,25 @@ def capability_of(device: torch.device) -> Capability:
     return torch.cuda.get_device_capability(device)
 
 
-def forward_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+def forward_config(
+    head_dim: int, dtype: torch.dtype, capability: Capability, *, bounded_before: bool = False
+) -> FlashConfig:
     """The forward kernel's configuration.
 
     Args:
         head_dim: The wider of keys and values.
         dtype: float32, float16 or bfloat16.
         capability: Of the device.
+        bounded_before: Whether the keys end somewhere before the query, as in a window: one loop
+            more, and registers that it takes.
     """
     width = block_width(head_dim)
     if dtype == torch.float32:
         return _config(_FLOAT32_FORWARD, width)
-    return _config(_HOPPER_FORWARD if _has_large_tiles(capability) else _FORWARD, width)
+    if capability[0] in (9, 10):
+        return _config(_HOPPER_WINDOW if bounded_before else _HOPPER_FORWARD, width)
+    # The others of Ampere's and Ada's generation have 99 KiB of shared memory a block, not 163.
+    return _config(_AMPERE_FORWARD if capability in ((8, 0), (8, 7)) else _SMALL_FORWARD, width)
 
 
 def query_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
@@ -121,11 +128,12 @@ def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashCon
     return FlashConfig(block_queries=queries, block_keys=keys, num_warps=warps, num_stages=stages)
 
 
-# By width: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers
-# when compiled, or next to none; not timed on a device yet.
+# By width: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers when
+# compiled, or next to none (benchmarks/compile_check.py names those); not timed on a device yet.
 _HOPPER_FORWARD = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
-# Within the 99 KiB of the smallest, padding included.
-_FORWARD = {64: (128, 64, 8, 2), 128: (64, 64, 8, 2), 256: (64, 16, 8, 2)}
+_HOPPER_WINDOW = {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (128, 16, 8, 2)}
+_AMPERE_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 32, 8, 2)}
+_SMALL_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
 _FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
 _HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (64, 16, 8, 2)}
 _HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}

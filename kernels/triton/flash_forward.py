@@ -311,7 +311,12 @@ def launch_flash_forward(
     batch, heads, queries, head_dim = q_BHQD.shape
     value_dim = v_BGKD.shape[3]
     wider = max(head_dim, value_dim)
-    config = config or forward_config(wider, q_BHQD.dtype, capability_of(q_BHQD.device))
+    config = config or forward_config(
+        wider,
+        q_BHQD.dtype,
+        capability_of(q_BHQD.device),
+        bounded_before=rule.bounded_before,
+    )
     factor, cap_factor = score_factors(rule.scale, rule.softcap)
     seen = visible_keys_BK
     out_BHQD = q_BHQD.new_empty(batch, queries, heads, value_dim).transpose(1, 2)

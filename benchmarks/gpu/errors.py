@@ -1,0 +1,74 @@
+"""Goal K5: every backend against float64 at real sizes, in every kind of call it takes."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.patterns.catalogue import pattern
+from benchmarks.gpu.bench import Bench, Record, compared
+
+
+def calls(*, toy: bool) -> tuple[AttentionCall, ...]:
+    """The plan: one ordinary call, and what differs from it one thing at a time.
+
+    Args:
+        toy: Tiny, and in float16, which Triton's interpreter can multiply.
+    """
+    length, heads, kv_heads = (24, 2, 1) if toy else (4096, 16, 4)
+    window = 8 if toy else 1000
+    plain = AttentionCall(
+        batch=2,
+        query_heads=heads,
+        kv_heads=kv_heads,
+        query_length=length,
+        key_length=length,
+        head_dim=16 if toy else 128,
+        value_dim=16 if toy else 128,
+        dtype="float16" if toy else "bfloat16",
+        scale=0.25 if toy else 128**-0.5,
+        pattern=pattern("causal"),
+    )
+    few, many = (3, 24) if toy else (300, 8192)
+    cached = {"query_length": few, "key_length": many, "query_offset": many - few}
+    return (
+        plain,
+        replace(plain, dtype="float32"),
+        replace(plain, softcap=20.0),
+        replace(plain, has_padding=True),
+        replace(plain, pattern=pattern("sliding_window", window=window)),
+        *(() if toy else _further(plain)),
+        replace(plain, **cached),
+        replace(plain, pattern=pattern("full"), query_length=length - 1, key_length=length - 1),
+    )
+
+
+def _further(plain: AttentionCall) -> tuple[AttentionCall, ...]:
+    """What the interpreter has no time for."""
+
+    def wide(head_dim: int, value_dim: int | None = None) -> AttentionCall:
+        dims = {"head_dim": head_dim, "value_dim": value_dim or head_dim}
+        return replace(plain, **dims, scale=head_dim**-0.5)
+
+    long = {"batch": 1, "query_heads": 2, "kv_heads": 1}
+    window = pattern("sliding_window", window=1000)
+    return (
+        replace(plain, dtype="float16"),
+        replace(plain, pattern=pattern("full")),
+        *(wide(head_dim) for head_dim in (64, 80, 96, 192, 256)),
+        wide(192, 128),
+        wide(16),
+        replace(plain, kv_heads=1),
+        replace(plain, has_sinks=True),
+        replace(plain, has_sinks=True, pattern=window, softcap=20.0),
+        replace(plain, pattern=window, has_padding=True),
+        replace(plain, pattern=pattern("local", window=999)),
+        replace(plain, pattern=pattern("sinks_window", window=1000, sinks=4, causal=True)),
+        replace(plain, query_length=1, key_length=30_000, query_offset=29_999),
+        replace(plain, query_length=8, key_length=8192, query_offset=8184),
+        replace(plain, **long, query_length=32_768, key_length=32_768),
+    )
+
+
+def errors(bench: Bench) -> Iterator[Record]:
+    """Every call of the plan, judged; nothing is timed."""
+    return compared(bench, calls(toy=bench.toy), timed=False)

@@ -1,0 +1,212 @@
+"""The GPU benchmark end to end: with planted backends on a planted clock, and as a toy on the CPU."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnscope.kernels.backends.sdpa_flash import SdpaFlash
+from attnscope.kernels.backends.tiled import Tiled
+from attnscope.kernels.call import AttentionOutput
+from benchmarks.gpu import backward, decode, errors, forward, tune, windows
+from benchmarks.gpu.bench import Bench, compared, described, geometric_mean, named
+from benchmarks.gpu.ceilings import Ceilings
+from benchmarks.gpu.run import PARTS, shown, summary
+from benchmarks.gpu.stopwatch import Stopwatch
+
+ROOT = Path(__file__).parents[2]
+PLANS = {
+    "errors": errors,
+    "forward": forward,
+    "decode": decode,
+    "windows": windows,
+    "tune": tune,
+    "backward": backward,
+}
+CALL = errors.calls(toy=True)[0]
+
+
+class Ours(Tiled):
+    name = "triton_planted"
+
+
+class Wrong(Tiled):
+    name = "triton_wrong"
+
+    def _attend(self, *arguments, **named) -> AttentionOutput:
+        answer = super()._attend(*arguments, **named)
+        return replace(answer, out_BHQD=answer.out_BHQD * 1.1)
+
+
+class Broken(Tiled):
+    name = "triton_broken"
+
+    def _attend(self, *arguments, **named) -> AttentionOutput:
+        raise torch.OutOfMemoryError("tried to allocate 99 GiB")
+
+
+def bench(*backends, seconds: float = 30) -> Bench:
+    ticks = count()
+    watch = Stopwatch(
+        kind="a test's clock",
+        mark=lambda: next(ticks),
+        between=lambda start, end: float(end - start),
+        wait=lambda: None,
+        flush=lambda: None,
+        seconds=lambda: 0.1 * next(ticks),
+    )
+    return Bench(
+        device=torch.device("cpu"),
+        watch=watch,
+        ceilings=Ceilings(matmul_flops=1e9, copy_bytes=1e9, exponentials=1e9),
+        deadline=seconds,
+        toy=True,
+        backends=backends,
+    )
+
+
+def test_what_is_right_is_timed_and_compared_with_its_best_peer() -> None:
+    (record,) = compared(bench(Ours(), SdpaFlash()), [CALL], timed=True)
+    assert record["name"] == named(CALL)
+    for found in record["backends"].values():
+        assert found["right"]
+        # The planted clock gives every call one millisecond.
+        assert found["ms"]["median"] == 1
+        assert found["of_matmul"] == pytest.approx(found["tflops"] * 1e12 / 1e9)
+        assert len(found["samples_ms"]) == found["ms"]["count"]
+    assert (record["ours"], record["best_peer"]) == ("triton_planted", "sdpa_flash")
+    assert record["speed_ratio"] == 1
+    assert record["timed_by"] == "a test's clock"
+
+
+def test_what_is_wrong_or_fails_is_told_and_never_timed() -> None:
+    (record,) = compared(bench(Ours(), Wrong(), Broken()), [CALL], timed=True)
+    found = record["backends"]
+    assert "ms" in found["triton_planted"]
+    assert found["triton_wrong"]["right"] is found["triton_broken"]["right"] is False
+    assert "allowed" in found["triton_wrong"]["reason"]
+    assert found["triton_broken"]["reason"] == "OutOfMemoryError: tried to allocate 99 GiB"
+    assert "ms" not in found["triton_wrong"]
+    assert "ms" not in found["triton_broken"]
+    assert "speed_ratio" not in record
+    text = shown("forward", record)
+    assert text.count("WRONG") == 2
+    assert text.count(" ms ") == 1
+
+
+def test_who_refuses_is_recorded_with_the_reason_and_those_not_timed_take_no_part() -> None:
+    capped = replace(CALL, softcap=3.0)
+    (record,) = compared(bench(Ours(), SdpaFlash(), Tiled()), [capped], timed=True)
+    assert list(record["backends"]) == ["triton_planted"]
+    assert "softcap" in record["refused"]["sdpa_flash"]
+    (judged,) = compared(bench(Ours(), Tiled()), [capped], timed=False)
+    assert list(judged["backends"]) == ["triton_planted", "tiled"]
+    assert "ms" not in judged["backends"]["tiled"]
+
+
+def test_a_call_for_which_no_time_is_left_is_recorded_as_not_run() -> None:
+    records = list(compared(bench(Ours(), seconds=0), [CALL, CALL], timed=True))
+    assert [record["not_run"] for record in records] == ["out of time"] * 2
+    assert summary("forward", records)["not_run"] == 2
+
+
+def test_a_summary_counts_what_is_right_and_means_what_was_compared() -> None:
+    records = list(compared(bench(Ours(), Wrong(), SdpaFlash()), [CALL, CALL], timed=True))
+    total = summary("forward", records)
+    assert total["right"] == {
+        "triton_planted": "2 of 2",
+        "triton_wrong": "0 of 2",
+        "sdpa_flash": "2 of 2",
+    }
+    assert total["speed_ratio_geomean"] == pytest.approx(1)
+    assert total["error_ratio"]["triton_wrong"] is None
+    assert geometric_mean([1, 4]) == pytest.approx(2)
+    assert geometric_mean([]) is None
+
+
+def test_less_to_see_is_held_against_causal_attention() -> None:
+    records = list(windows.windows(bench(Ours(), seconds=1e9)))
+    assert records[0]["density"] == 1
+    for record in records:
+        # Every call takes a millisecond here, so what a window saves is not saved.
+        found = record["backends"]["triton_planted"]
+        assert found["efficiency"] == pytest.approx(record["density"])
+    assert records[1]["density"] < 0.5
+
+
+def test_tuning_tries_what_fits_and_names_the_fastest_that_is_right() -> None:
+    tried = tune.candidates(128, 2)
+    assert len(tried) == len(set(tried)) > 8
+    for config in tried:
+        rows = config.block_queries + 2 * config.num_stages * config.block_keys
+        assert rows * 128 * 2 <= tune.SHARED_BYTES
+    assert len(tune.candidates(256, 2)) < len(tried)
+    assert tune.as_row(tried[0]) == "(64, 32, 4, 2)"
+
+
+class WrongGradient(SdpaFlash):
+    def _attend(self, q_BHQD, *arguments, **named) -> AttentionOutput:
+        return super()._attend(q_BHQD + 0.1 * (q_BHQD - q_BHQD.detach()), *arguments, **named)
+
+
+def test_gradients_are_judged_before_they_are_timed() -> None:
+    (record, *_) = backward.backward(bench(SdpaFlash(), seconds=1e9))
+    found = record["backends"]["sdpa_flash"]
+    assert found["right"]
+    assert found["ratio"] > 0
+    assert found["ms"]["median"] == 1
+    (record, *_) = backward.backward(bench(WrongGradient(), seconds=1e9))
+    found = record["backends"]["sdpa_flash"]
+    assert "allowed" in found["reason"]
+    assert "ms" not in found
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("toy", [True, False], ids=["toy", "real"])
+def test_a_plan_names_each_call_once_and_can_be_written_down(name: str, toy: bool) -> None:
+    plan = PLANS[name].calls(toy=toy)
+    assert len({named(call) for call in plan}) == len(plan)
+    assert json.loads(json.dumps([described(call) for call in plan]))
+    if toy:
+        assert all(call.dtype != "bfloat16" for call in plan)
+
+
+def test_the_forward_plan_is_the_grid_of_its_goal() -> None:
+    plan = forward.calls(toy=False)
+    assert len(plan) == 16
+    assert {call.batch * call.query_length for call in plan} == {16_384}
+    assert {call.query_heads * call.head_dim for call in plan} == {2048}
+
+
+def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--minutes", "4"]
+    command += [word for name in PARTS for word in ("--only", name)]
+    result = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "WRONG" not in result.stdout
+    for name in PARTS:
+        (path,) = tmp_path.glob(f"*_toy_gpu_{name}.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len(lines) == len(PLANS[name].calls(toy=True)) + 1
+        assert all(line["toy"] and line["device"].endswith("no GPU") for line in lines)
+        timed = [line for line in lines if "timed_by" in line]
+        assert all("nothing of a GPU" in line["timed_by"] for line in timed)
+        assert any(found.startswith("triton") for found in lines[-1]["right"])
+    # Tuning came last: each of its calls has a fastest configuration in the tables' own form.
+    row = re.compile(r"16: \(\d+, \d+, \d+, \d+\)")
+    assert all(row.fullmatch(line["table"]) for line in lines[:-1])
+    assert all(line["gain"] >= 1 for line in lines[:-1])

@@ -1,0 +1,39 @@
+"""What ships is listed; that it compiles is tested with the table of what it takes (tests/benchmarks)."""
+
+import torch
+
+from attnscope.kernels.triton import configurations, shipped
+
+
+def test_names_are_unique_and_every_family_is_listed() -> None:
+    entries = shipped.every_shipped()
+    names = [entry.name for entry in entries]
+    assert len(set(names)) == len(names)
+    families = {name.split(",")[0] for name in names}
+    assert families == {
+        "flash_forward",
+        "flash_backward",
+        "decode",
+        "paged_decode",
+        "block_sparse",
+        "exponentials",
+    }
+
+
+def test_every_choice_of_the_flash_configuration_is_compiled() -> None:
+    listed = {
+        (*entry.name.split(", ")[1:3], divmod(capability, 10))
+        for entry in shipped.every_shipped()
+        for capability in entry.capabilities
+        if entry.name.startswith("flash_forward")
+    }
+    for choice in configurations.every_configuration():
+        # float16 is cut as bfloat16 is.
+        dtype = "float32" if choice.dtype == torch.float32 else "bfloat16"
+        assert (dtype, str(choice.head_dim), choice.capability) in listed
+
+
+def test_only_sixteen_bit_numbers_in_tall_tiles_want_wgmma() -> None:
+    for entry in shipped.every_shipped():
+        tall = entry.name.startswith(("flash", "block"))
+        assert entry.wants_wgmma == (tall and "float32" not in entry.name)
