@@ -6,7 +6,7 @@ kernel recomputes. The graph is made once; what is timed is `torch.autograd.grad
 B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -63,14 +63,20 @@ class _Gradient:
 
     def __init__(self, backend: Backend, asked: Problem, dout_BHQD: Tensor) -> None:
         self.backend, self.asked, self.dout_BHQD = backend, asked, dout_BHQD
-        self.inputs = tuple(each.detach().requires_grad_() for each in asked.tensors)
+        self.inputs = _leaves(asked.tensors)
         self.out_BHQD: Tensor | None = None
 
     def __call__(self) -> Gradients:
-        if self.out_BHQD is None:
+        out_BHQD = self.out_BHQD
+        if out_BHQD is None:
             answer = self.backend.run(*self.inputs, self.asked.call, **self.asked.extras)
-            self.out_BHQD = answer.out_BHQD
-        return torch.autograd.grad(self.out_BHQD, self.inputs, self.dout_BHQD, retain_graph=True)
+            out_BHQD = self.out_BHQD = answer.out_BHQD
+        return torch.autograd.grad(out_BHQD, self.inputs, self.dout_BHQD, retain_graph=True)
+
+
+def _leaves(tensors: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    q_BHQD, k_BGKD, v_BGKD = (each.detach().requires_grad_() for each in tensors)
+    return q_BHQD, k_BGKD, v_BGKD
 
 
 def _truth(asked: Problem, dout_BHQD: Tensor) -> tuple[Gradients, Gradients]:
@@ -81,11 +87,11 @@ def _truth(asked: Problem, dout_BHQD: Tensor) -> tuple[Gradients, Gradients]:
         for head in range(asked.call.query_heads):
             at = (slice(sequence, sequence + 1), slice(head, head + 1))
             dout = dout_BHQD[at]
-            wide = [each[at].double().requires_grad_() for each in asked.tensors]
+            wide = _leaves(each[at].double() for each in asked.tensors)
             # The reference takes tensors of the call's own dtype, which is then float64.
             out = reference(*wide, replace(call, dtype="float64")).out_BHQD
             exact.append(torch.autograd.grad(out, wide, dout.double()))
-            narrow = [each[at].detach().requires_grad_() for each in asked.tensors]
+            narrow = _leaves(each[at] for each in asked.tensors)
             out, _ = pytorch_attention(*narrow, call)
             theirs.append(torch.autograd.grad(out, narrow, dout))
     return _joined(exact, asked), _joined(theirs, asked)

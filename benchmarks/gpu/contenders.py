@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch._dynamo
@@ -20,7 +21,8 @@ OURS = "triton"
 UNTIMED = ("eager", "tiled")
 """Made to be exact or to run anywhere: they are judged, and are no peers in speed."""
 
-Run = Callable[[], AttentionOutput]
+Run = Callable[[], Any]
+"""Gives an `AttentionOutput`, or in the backward pass the gradients of q, k and v."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,10 @@ def compiling(capability: int) -> Iterator[dict[str, Resources]]:
     if knobs.runtime.interpret:
         raise RuntimeError("TRITON_INTERPRET is set: nothing is compiled. Unset it.")
     found: dict[str, Resources] = {}
-    launch, before = JITFunction.run, driver._active
+    # Neither is typed for what stands in for it here.
+    kernels: Any = JITFunction
+    devices: Any = driver
+    launch, before = kernels.run, devices._active
 
     def compile_only(kernel: Any, *arguments: Any, **named: Any) -> None:
         compiled = launch(kernel, *arguments, **{**named, "warmup": True})
@@ -105,13 +108,13 @@ def compiling(capability: int) -> Iterator[dict[str, Resources]]:
             compiled.asm["ptx"], compiled.asm["cubin"], compiled.metadata
         )
 
-    JITFunction.run = compile_only
-    driver.set_active(_DeviceOnPaper(capability))
+    kernels.run = compile_only
+    devices.set_active(_DeviceOnPaper(capability))
     try:
         yield found
     finally:
-        JITFunction.run = launch
-        driver._active = before
+        kernels.run = launch
+        devices._active = before
 
 
 def read(ptx: str, cubin: bytes, metadata: Any) -> Resources:

@@ -134,7 +134,7 @@ def _flash_backward() -> Iterator[Shipped]:
 def _decode() -> Iterator[Shipped]:
     # The queries of a group are 4 rows, 16 with padding: too few for warp-group instructions.
     entry = partial(_entry, "decode", _launch_decode, tall=False)
-    one = {"query_length": 1, "query_offset": _LENGTH - 1}
+    one: dict[str, Any] = {"query_length": 1, "query_offset": _LENGTH - 1}
     for head_dim in (64, 128, 256):
         yield entry("causal", _call(head_dim, **one))
     yield entry(EVERYTHING, _call(128, **one, **MODIFIED[EVERYTHING]))
@@ -147,7 +147,7 @@ def _decode() -> Iterator[Shipped]:
 
 def _block_sparse() -> Iterator[Shipped]:
     entry = partial(_entry, "block_sparse", _launch_block_sparse)
-    rule = {"pattern": pattern("sinks_window", window=1024, sinks=4, causal=True)}
+    rule: dict[str, Any] = {"pattern": pattern("sinks_window", window=1024, sinks=4, causal=True)}
     modified = {**MODIFIED[EVERYTHING], **rule}
     for head_dim in (64, 128, 256):
         yield entry("sinks and window", _call(head_dim, **rule))
@@ -201,12 +201,14 @@ def _launch_forward(call: AttentionCall, capability: int) -> None:
 def _launch_backward(call: AttentionCall, capability: int) -> None:
     q_BHQD, k_BGKD, v_BGKD = _tensors(call)
     lse_BHQ = torch.empty(q_BHQD.shape[:3], device="meta")
+    extras = _extras(call)
     chosen_for = (call.head_dim, call.torch_dtype, divmod(capability, 10))
     flash_backward(
         q_BHQD,
         k_BGKD,
         v_BGKD,
-        *_extras(call).values(),
+        extras["sinks_H"],
+        extras["visible_keys_BK"],
         torch.empty_like(q_BHQD),
         lse_BHQ,
         torch.empty_like(q_BHQD),

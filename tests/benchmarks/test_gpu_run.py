@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -198,6 +199,7 @@ def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "WRONG" not in result.stdout
+    lines: list[dict[str, Any]] = []
     for name in PARTS:
         (path,) = tmp_path.glob(f"*_toy_gpu_{name}.jsonl")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
