@@ -15,12 +15,12 @@ collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["tes
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _bfloat16_products() -> Iterator[None]:
-    """The interpreter multiplies the raw bits of bfloat16: give it the numbers instead."""
+def _bfloat16() -> Iterator[None]:
+    """The interpreter multiplies the raw bits of bfloat16, and cuts where a GPU rounds: mend both."""
     from triton.runtime import interpreter
 
     builder: Any = interpreter.InterpreterBuilder
-    original = builder.create_dot
+    original, cast = builder.create_dot, builder.cast_impl
 
     def widened(handle: Any) -> Any:
         if handle.dtype.scalar != interpreter.tl.bfloat16:
@@ -31,6 +31,18 @@ def _bfloat16_products() -> Iterator[None]:
     def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
         return original(self, widened(a), widened(b), *rest)
 
-    builder.create_dot = create_dot
+    def cast_impl(self: Any, source: Any, to: Any) -> Any:
+        if (source.dtype.scalar, to.scalar) != (interpreter.tl.float32, interpreter.tl.bfloat16):
+            return cast(self, source, to)
+        return interpreter.TensorHandle(_to_bfloat16(source.data), to.scalar)
+
+    builder.create_dot, builder.cast_impl = create_dot, cast_impl
     yield
-    builder.create_dot = original
+    builder.create_dot, builder.cast_impl = original, cast
+
+
+def _to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """The bits of the nearest bfloat16, the even one of two."""
+    bits = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(numbers), 0x7FC0, nearest).astype(np.uint16)

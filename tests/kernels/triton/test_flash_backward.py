@@ -62,7 +62,7 @@ def test_equals_the_derivative_in_float16(case: Case) -> None:
     assert_right(case.inputs("float16"))
 
 
-@every_case("causal", "softcap")
+@every_case("causal", "softcap", "sink logits", "everything at once")
 def test_equals_the_derivative_in_bfloat16(case: Case) -> None:
     assert_right(case.inputs("bfloat16"))
 
