@@ -22,6 +22,7 @@ import triton
 
 from attnscope.kernels.triton.resources import SHARED_LIMIT_BYTES, Resources, compiling
 from attnscope.kernels.triton.shipped import BELOW_STANDARD, CAPABILITIES, Shipped, every_shipped
+from benchmarks.results import failure
 
 RECORDS = Path(__file__).with_name("compiled")
 WGMMA_SINCE = 90
@@ -90,9 +91,8 @@ def compiled(asked: tuple[str, int]) -> tuple[str, dict[str, dict[str, int]], li
         try:
             shipped.launch(capability)
         except Exception as error:  # noqa: BLE001 - what does not compile is a finding, not the end
-            said = str(error).strip().splitlines()
             row = key(name, capability)
-            return row, {}, [f"{row}: {type(error).__name__}: {said[0] if said else ''}"]
+            return row, {}, [f"{row}: {failure(error)}"]
     figures = {kernel: asdict(takes) for kernel, takes in found.items()}
     return key(name, capability), figures, complaints(shipped, capability, found)
 

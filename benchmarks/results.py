@@ -65,3 +65,9 @@ def append(
         for record in records:
             lines.write(json.dumps({**record, **shared}) + "\n")
     return path
+
+
+def failure(error: Exception) -> str:
+    """What kept something from being measured, in one line of a record."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"

@@ -4,7 +4,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
@@ -13,28 +13,7 @@ from torch import Tensor
 from attnscope.kernels.call import AttentionCall, Dtype
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """One call and its tensors."""
-
-    call: AttentionCall
-    q_BHQD: Tensor
-    k_BGKD: Tensor
-    v_BGKD: Tensor
-    sinks_H: Tensor | None
-    visible_keys_BK: Tensor | None
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v."""
-        return self.q_BHQD, self.k_BGKD, self.v_BGKD
-
-    @property
-    def extras(self) -> dict[str, Any]:
-        """The keyword arguments every kernel takes."""
-        return {"sinks_H": self.sinks_H, "visible_keys_BK": self.visible_keys_BK}
+from tests.inputs import Inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,9 @@ from attnscope.kernels.reference import reference
 from benchmarks.gpu import forward
 from benchmarks.gpu.bench import Bench, Record, contest, planned
 from benchmarks.gpu.contenders import Contender, takers
-from benchmarks.gpu.problem import Problem, Verdict, problem
+from benchmarks.gpu.problem import Verdict, problem
+from benchmarks.results import failure
+from tests.inputs import Inputs
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 PASSES = 2.5
@@ -61,7 +63,7 @@ def _one(bench: Bench, call: AttentionCall, deadline: float) -> Record:
 class _Gradient:
     """The backward pass of a backend on a problem; the forward one runs at the first call."""
 
-    def __init__(self, backend: Backend, asked: Problem, dout_BHQD: Tensor) -> None:
+    def __init__(self, backend: Backend, asked: Inputs, dout_BHQD: Tensor) -> None:
         self.backend, self.asked, self.dout_BHQD = backend, asked, dout_BHQD
         self.inputs = _leaves(asked.tensors)
         self.out_BHQD: Tensor | None = None
@@ -79,7 +81,7 @@ def _leaves(tensors: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return q_BHQD, k_BGKD, v_BGKD
 
 
-def _truth(asked: Problem, dout_BHQD: Tensor) -> tuple[Gradients, Gradients]:
+def _truth(asked: Inputs, dout_BHQD: Tensor) -> tuple[Gradients, Gradients]:
     """The gradients by dense attention, in float64 and in the dtype, one head at a time."""
     exact, theirs = [], []
     call = replace(asked.call, batch=1, query_heads=1, kv_heads=1)
@@ -97,7 +99,7 @@ def _truth(asked: Problem, dout_BHQD: Tensor) -> tuple[Gradients, Gradients]:
     return _joined(exact, asked), _joined(theirs, asked)
 
 
-def _joined(heads: list[Gradients], asked: Problem) -> Gradients:
+def _joined(heads: list[Gradients], asked: Inputs) -> Gradients:
     shape = (asked.call.batch, asked.call.query_heads)
     return tuple(
         torch.cat(each).unflatten(0, shape).squeeze(2) for each in zip(*heads, strict=True)
@@ -108,7 +110,7 @@ def _judged(candidate: Contender, *, exact: Gradients, theirs: Gradients) -> Ver
     try:
         found = candidate.run()
     except Exception as error:  # noqa: BLE001 - whatever kept it from answering is its result
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return failure(error)
     pairs = list(zip(found, exact, theirs, strict=True))
     reason = None
     try:

@@ -13,7 +13,9 @@ from attnscope.kernels.backends.backend import Backend, join_sinks
 from attnscope.kernels.backends.flex import KERNELS_KEPT, Flex, _block_mask, _softcap
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.registry import BACKENDS
-from benchmarks.gpu.problem import Problem, Truth, Verdict, poison, verdict
+from benchmarks.gpu.problem import Truth, Verdict, poison, verdict
+from benchmarks.results import failure
+from tests.inputs import Inputs
 
 OURS = "triton"
 """How the names of the backends begin that are compared; all others are their peers."""
@@ -52,7 +54,7 @@ def takers(
     return taken, refused
 
 
-def contender(backend: Backend, asked: Problem) -> Contender:
+def contender(backend: Backend, asked: Inputs) -> Contender:
     """The backend on this problem; FlexAttention as its users run it, compiled for these sizes."""
     if isinstance(backend, Flex):
         return Contender(name=backend.name, run=_flex(asked))
@@ -60,17 +62,18 @@ def contender(backend: Backend, asked: Problem) -> Contender:
     return Contender(name=backend.name, run=run)
 
 
-def judged(candidate: Contender, asked: Problem, true: Truth) -> Verdict | str:
+def judged(candidate: Contender, asked: Inputs, true: Truth) -> Verdict | str:
     """The verdict on a contender's answer, or in words why there is none."""
     poison(asked)
     try:
         answer = candidate.run()
-        return verdict(answer, true, rounds_scores=candidate.name == "eager")
+        rounds = any(each.name == candidate.name and each.rounds_scores for each in BACKENDS)
+        return verdict(answer, true, rounds_scores=rounds)
     except Exception as error:  # noqa: BLE001 - whatever kept it from answering is its result
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return failure(error)
 
 
-def _flex(asked: Problem) -> Run:
+def _flex(asked: Inputs) -> Run:
     """FlexAttention with its block mask made once, outside what is timed, and fixed sizes."""
     call, device = asked.call, asked.q_BHQD.device
     limited = torch._dynamo.config.patch(recompile_limit=KERNELS_KEPT)

@@ -9,39 +9,17 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.reference import reference
+from tests.inputs import Inputs
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 SCORES_AT_A_TIME = 2**26
 """Scores of a block of the truth: half a GiB in float64, a few times over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A call and its tensors, fresh and random."""
-
-    call: AttentionCall
-    q_BHQD: Tensor
-    k_BGKD: Tensor
-    v_BGKD: Tensor
-    sinks_H: Tensor | None
-    visible_keys_BK: Tensor | None
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v."""
-        return self.q_BHQD, self.k_BGKD, self.v_BGKD
-
-    @property
-    def extras(self) -> dict[str, Any]:
-        """The keyword arguments that every backend takes."""
-        return {"sinks_H": self.sinks_H, "visible_keys_BK": self.visible_keys_BK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +62,7 @@ class Verdict:
     lse_error: float | None
 
 
-def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Problem:
+def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Inputs:
     """Random tensors for the call: normal, q twice as wide, so that a wrong pair is seen.
 
     Sequence b of a padded call has 5·(b + 1) keys of padding on the left, at most half of them.
@@ -99,7 +77,7 @@ def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Prob
         position_K = torch.arange(call.key_length, device=device)
         hidden_B1 = 5 * torch.arange(1, call.batch + 1, device=device)[:, None]
         kept_BK = position_K >= hidden_B1.clamp(max=call.key_length // 2)
-    return Problem(
+    return Inputs(
         call=call,
         q_BHQD=normal(call.batch, call.query_heads, call.query_length, call.head_dim) * 2,
         k_BGKD=normal(call.batch, call.kv_heads, call.key_length, call.head_dim),
@@ -109,7 +87,7 @@ def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Prob
     )
 
 
-def truth(asked: Problem) -> Truth:
+def truth(asked: Inputs) -> Truth:
     """What the answer should be: every row, in float64, on the tensors' device."""
     sequences = [_truth(each) for each in _sequences(asked)]
     return Truth(
@@ -120,7 +98,7 @@ def truth(asked: Problem) -> Truth:
     )
 
 
-def _truth(asked: Problem) -> Truth:
+def _truth(asked: Inputs) -> Truth:
     """The truth of one sequence, a block of queries at a time."""
     blocks: list[tuple[Tensor, ...]] = []
     for part, call in _blocks(asked):
@@ -168,7 +146,7 @@ def verdict(answer: AttentionOutput, true: Truth, *, rounds_scores: bool = False
     )
 
 
-def poison(asked: Problem) -> None:
+def poison(asked: Inputs) -> None:
     """Leaves NaN in the memory that the next answer is likely to be given.
 
     The allocator hands a block that was just freed to the next who asks for that size.
@@ -181,12 +159,12 @@ def poison(asked: Problem) -> None:
     del out_BHQD, lse_BHQ
 
 
-def _sequences(asked: Problem) -> Iterator[Problem]:
+def _sequences(asked: Inputs) -> Iterator[Inputs]:
     """The problem of each sequence: k and v are widened and repeated for one at a time."""
     for at in range(asked.call.batch):
         one = slice(at, at + 1)
         kept_BK = asked.visible_keys_BK
-        yield Problem(
+        yield Inputs(
             call=replace(asked.call, batch=1),
             q_BHQD=asked.q_BHQD[one],
             k_BGKD=asked.k_BGKD[one],
@@ -196,7 +174,7 @@ def _sequences(asked: Problem) -> Iterator[Problem]:
         )
 
 
-def _blocks(asked: Problem) -> Iterator[tuple[Tensor, AttentionCall]]:
+def _blocks(asked: Inputs) -> Iterator[tuple[Tensor, AttentionCall]]:
     """The queries in blocks, each with the call that it makes alone."""
     call = asked.call
     step = max(SCORES_AT_A_TIME // (call.batch * call.query_heads * call.key_length), 1)

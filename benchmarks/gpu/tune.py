@@ -26,7 +26,8 @@ from attnscope.kernels.triton.flash_rule import flash_rule
 from benchmarks.gpu import forward
 from benchmarks.gpu.bench import Bench, Record, contest, planned
 from benchmarks.gpu.contenders import OURS, Contender, judged
-from benchmarks.gpu.problem import Problem, problem, truth
+from benchmarks.gpu.problem import problem, truth
+from tests.inputs import Inputs
 
 SHARED_BYTES = 227 * 1024
 """Of a block on Hopper; a configuration that wants more does not start, and is not tried."""
@@ -101,7 +102,7 @@ def _tuned(bench: Bench, call: AttentionCall, deadline: float) -> Record:
     return record
 
 
-def _with(config: FlashConfig, name: str, asked: Problem) -> Contender:
+def _with(config: FlashConfig, name: str, asked: Inputs) -> Contender:
     run = partial(flash_forward, *asked.tensors, asked.call, **asked.extras, config=config)
     return Contender(name=name, run=run)
 

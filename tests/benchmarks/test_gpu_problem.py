@@ -11,7 +11,8 @@ from attnscope.kernels.reference import reference
 from benchmarks.gpu import problem as module
 from benchmarks.gpu.contenders import contender, judged
 from benchmarks.gpu.errors import calls
-from benchmarks.gpu.problem import Problem, problem, truth, verdict
+from benchmarks.gpu.problem import problem, truth, verdict
+from tests.inputs import Inputs
 
 CPU = torch.device("cpu")
 CALLS = calls(toy=True)
@@ -19,7 +20,7 @@ HARD = replace(CALLS[3], has_sinks=True, softcap=3.0)
 
 
 @pytest.fixture
-def asked() -> Problem:
+def asked() -> Inputs:
     return problem(HARD, CPU)
 
 
@@ -34,7 +35,7 @@ def test_the_truth_in_blocks_is_the_reference(call: AttentionCall, monkeypatch) 
     assert true.theirs_BHQD.dtype == true.dense_BHQD.dtype == call.torch_dtype
 
 
-def test_tensors_are_random_the_same_for_a_seed_and_never_zeros(asked: Problem) -> None:
+def test_tensors_are_random_the_same_for_a_seed_and_never_zeros(asked: Inputs) -> None:
     again, other = problem(HARD, CPU), problem(HARD, CPU, seed=1)
     for mine, same, different in zip(asked.tensors, again.tensors, other.tensors, strict=True):
         assert torch.equal(mine, same)
@@ -45,7 +46,7 @@ def test_tensors_are_random_the_same_for_a_seed_and_never_zeros(asked: Problem) 
     assert not asked.visible_keys_BK.all(-1).any()
 
 
-def test_a_right_answer_is_right_and_says_by_how_much_it_errs(asked: Problem) -> None:
+def test_a_right_answer_is_right_and_says_by_how_much_it_errs(asked: Inputs) -> None:
     said = judged(contender(Tiled(), asked), asked, truth(asked))
     assert not isinstance(said, str)
     assert said.right
@@ -55,12 +56,12 @@ def test_a_right_answer_is_right_and_says_by_how_much_it_errs(asked: Problem) ->
     assert said.lse_error is not None
 
 
-def answered(asked: Problem) -> AttentionOutput:
+def answered(asked: Inputs) -> AttentionOutput:
     return contender(Tiled(), asked).run()
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, 0.5])
-def test_one_wrong_number_is_wrong(asked: Problem, wrong: float) -> None:
+def test_one_wrong_number_is_wrong(asked: Inputs, wrong: float) -> None:
     answer = answered(asked)
     answer.out_BHQD[1, 1, 7, 3] = wrong
     said = verdict(answer, truth(asked))
@@ -68,7 +69,7 @@ def test_one_wrong_number_is_wrong(asked: Problem, wrong: float) -> None:
     assert said.reason
 
 
-def test_a_wrong_log_sum_exp_is_wrong(asked: Problem) -> None:
+def test_a_wrong_log_sum_exp_is_wrong(asked: Inputs) -> None:
     answer = answered(asked)
     assert answer.lse_BHQ is not None
     answer.lse_BHQ[0, 0, 20] += 0.1
@@ -77,7 +78,7 @@ def test_a_wrong_log_sum_exp_is_wrong(asked: Problem) -> None:
     assert said.lse_error == pytest.approx(0.1, rel=1e-2)
 
 
-def test_whatever_keeps_a_backend_from_answering_is_told(asked: Problem) -> None:
+def test_whatever_keeps_a_backend_from_answering_is_told(asked: Inputs) -> None:
     candidate = replace(contender(Tiled(), asked), run=lambda: 1 / 0)  # pyright: ignore[reportArgumentType]
     said = judged(candidate, asked, truth(asked))
     assert said == "ZeroDivisionError: division by zero"
