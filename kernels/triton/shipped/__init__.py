@@ -1,0 +1,36 @@
+"""Every kernel that ships, in every configuration: what is compiled and checked without a GPU.
+
+An entry calls a host function as a user would, with tensors that have shapes and no memory, so what
+is compiled is what a launch compiles. Compute capability 9.0 is written 90.
+
+A module a family; each lists its kernels in the configurations that its users meet.
+"""
+
+from itertools import chain
+
+from attnscope.kernels.triton.shipped.block_sparse import block_sparses
+from attnscope.kernels.triton.shipped.decode import decodes
+from attnscope.kernels.triton.shipped.entry import CAPABILITIES, Shipped
+from attnscope.kernels.triton.shipped.flash import flash_backwards, flash_forwards
+from attnscope.kernels.triton.shipped.probes import probes
+
+__all__ = ["BELOW_STANDARD", "CAPABILITIES", "Shipped", "every_shipped"]
+
+_FAMILIES = (flash_forwards, flash_backwards, decodes, block_sparses, probes)
+
+BELOW_STANDARD = {
+    "flash_forward, float32, 256, causal": (80,),
+    "flash_backward, float32, 256, causal": (90,),
+    "flash_backward, bfloat16, 256, causal": (90,),
+    "flash_backward, bfloat16, 256, full": (90,),
+    "flash_backward, bfloat16, 256, window": (90,),
+    "flash_backward, bfloat16, 256, window, softcap, sink logits, padding": (90,),
+    "block_sparse, float32, 128, sinks and window": (86,),
+}
+"""Known to spill a dozen registers at most, or to miss wgmma: right, slower than need be, and held
+to the record like the rest."""
+
+
+def every_shipped() -> tuple[Shipped, ...]:
+    """Everything that ships, by family."""
+    return tuple(chain.from_iterable(family() for family in _FAMILIES))

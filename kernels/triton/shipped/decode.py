@@ -1,0 +1,59 @@
+"""The decoding kernels that ship, contiguous and paged."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.triton.decode import KeyStore, decode, decode_over
+from attnscope.kernels.triton.shipped.entry import (
+    EVERYTHING,
+    LENGTH,
+    MODIFIED,
+    Shipped,
+    call_of,
+    entry_of,
+    extras_of,
+    tensors_of,
+)
+
+
+def decodes() -> Iterator[Shipped]:
+    """One query a sequence, by width and store of keys."""
+    # The queries of a group are 4 rows, 16 with padding: too few for warp-group instructions.
+    entry = partial(entry_of, "decode", _launch_decode, tall=False)
+    one: dict[str, Any] = {"query_length": 1, "query_offset": LENGTH - 1}
+    for head_dim in (64, 128, 256):
+        yield entry("causal", call_of(head_dim, **one))
+    yield entry(EVERYTHING, call_of(128, **one, **MODIFIED[EVERYTHING]))
+    yield entry("causal", call_of(128, "float32", **one))
+    for page_size in (16, 64):
+        paged = partial(_launch_paged, page_size=page_size)
+        call = call_of(128, **one)
+        yield entry_of("paged_decode", paged, f"pages of {page_size}", call, tall=False)
+
+
+def _launch_decode(call: AttentionCall, capability: int) -> None:
+    del capability
+    # So many parts as a large device would have.
+    decode(*tensors_of(call), call, **extras_of(call), parts=16)
+
+
+def _launch_paged(call: AttentionCall, capability: int, *, page_size: int) -> None:
+    del capability
+    pages = call.key_length // page_size
+    # A pool lies [pages, slots, heads, width] in memory.
+    pool_PSGD = torch.empty(
+        (call.batch * pages, page_size, call.kv_heads, call.head_dim),
+        dtype=call.torch_dtype,
+        device="meta",
+    )
+    store = KeyStore(
+        k_PGSD=pool_PSGD.transpose(1, 2),
+        v_PGSD=pool_PSGD.transpose(1, 2),
+        table_BN=torch.empty(call.batch, pages, dtype=torch.int32, device="meta"),
+        lengths_B=torch.empty(call.batch, dtype=torch.int32, device="meta"),
+    )
+    decode_over(tensors_of(call)[0], store, call, **extras_of(call), parts=16)
