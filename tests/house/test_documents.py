@@ -40,7 +40,9 @@ def test_what_the_readme_links_to_exists(target: str):
 def test_every_requirement_is_pinned():
     lines = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-dev.txt").read_text()
     wanted = [line.split("#")[0].strip() for line in lines.splitlines()]
-    assert [line for line in wanted if line and not re.fullmatch(r"[\w.\[\]-]+==[\w.]+", line)] == []
+    assert [
+        line for line in wanted if line and not re.fullmatch(r"[\w.\[\]-]+==[\w.]+", line)
+    ] == []
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").iterdir()), ids=lambda path: path.name)
