@@ -5,15 +5,25 @@ link becomes the default with a notice, never an exception.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attnscope.app import layer_backends
 from attnscope.app.layer_backends import LayerBackends
+from attnscope.app.link import (
+    Parameter,
+    choice,
+    line,
+    matching,
+    natural,
+    number,
+    plainly,
+    query_of,
+    switch,
+    values_of,
+)
 from attnscope.app.prompt_links import packed, unpacked
-from attnscope.app.prompts import shortened
-from attnscope.kernels.errors import AttnscopeError
 
 READINGS = ("weight", "score", "value_weighted")
 SCALES = ("log", "linear", "row")
@@ -90,17 +100,6 @@ class View:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parameter:
-    """One query parameter: its attribute, how it is read and how it is written."""
-
-    name: str
-    attribute: str
-    read: Callable[[str], Any]
-    write: Callable[[Any], str] = str
-    hint: str = field(default="")
-
-
 def parse(parameters: Mapping[str, str]) -> tuple[View, tuple[str, ...]]:
     """Read a view from query parameters.
 
@@ -110,40 +109,13 @@ def parse(parameters: Mapping[str, str]) -> tuple[View, tuple[str, ...]]:
     Returns:
         The view, and one plain-text notice for each parameter that could not be used.
     """
-    values: dict[str, Any] = {}
-    notices = []
-    for parameter in _PARAMETERS:
-        text = parameters.get(parameter.name)
-        if text is None:
-            continue
-        try:
-            values[parameter.attribute] = parameter.read(text)
-        except AttnscopeError as error:
-            notices.append(str(error))
-        except ValueError:
-            notices.append(
-                f"The link's {parameter.name} “{shortened(text, 40)}” is not {parameter.hint}; "
-                "the default is shown."
-            )
-    return View(**values), tuple(notices)
+    values, notices = values_of(_PARAMETERS, parameters)
+    return View(**values), notices
 
 
 def encode(view: View) -> dict[str, str]:
     """Write a view as query parameters; whatever equals the default is left out."""
-    default = View()
-    parameters = {}
-    for parameter in _PARAMETERS:
-        value = getattr(view, parameter.attribute)
-        if value == getattr(default, parameter.attribute):
-            continue
-        if parameter.attribute == "texts":
-            text = packed(value)
-            if text is None:
-                raise ValueError("prompts this long are kept under their fingerprint (View.stored)")
-            parameters[parameter.name] = text
-        else:
-            parameters[parameter.name] = parameter.write(value)
-    return parameters
+    return query_of(_PARAMETERS, view, View())
 
 
 def for_inspector(view: View, *, compare_capture: str = "") -> dict[str, Any]:
@@ -240,93 +212,37 @@ def _comparison(compare: str, capture: str) -> dict[str, Any] | None:
 def _text(attribute: str, value: Any, backends: Mapping[str, str]) -> str:
     """Write a component's value as a link would."""
     if attribute == "region":
-        return "-".join(_plain(value[corner]) for corner in _CORNERS)
+        return "-".join(plainly(value[corner]) for corner in _CORNERS)
     if attribute == "sort":
         return ("-" if value["descending"] else "") + value["key"]
     if attribute == "filter":
         return f"{value['key']}{value['op']}{value['value']:g}"
     if attribute == "compare":
         if value["kind"] == "head":
-            return f"head:{_plain(value['layer'])}.{_plain(value['head'])}"
+            return f"head:{plainly(value['layer'])}.{plainly(value['head'])}"
         if value["kind"] == "sequence":
-            return f"sequence:{_plain(value['sequence'])}"
+            return f"sequence:{plainly(value['sequence'])}"
         # The id of a capture may mean nothing tomorrow; the backend it came from does.
         capture = value["capture"]
         return f"backend:{backends[capture]}" if capture in backends else f"capture:{capture}"
-    return _plain(value)
+    return plainly(value)
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _natural(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise ValueError(text)
-    return int(text)
-
-
-def _flag(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError(text)
-    return text == "1"
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(text)
-        return text
-
-    return read
-
-
-def _matching(pattern: str) -> Callable[[str], str]:
-    compiled = re.compile(pattern)
-
-    def read(text: str) -> str:
-        if not compiled.fullmatch(text):
-            raise ValueError(text)
-        return text
-
-    return read
-
-
-def _line(text: str) -> str:
-    if not text or len(text) > 300 or not text.isprintable():
-        raise ValueError(text)
+def _packed(texts: tuple[str, ...]) -> str:
+    text = packed(texts)
+    if text is None:
+        raise ValueError("prompts this long are kept under their fingerprint (View.stored)")
     return text
 
 
 def _region(text: str) -> Region:
-    numbers = tuple(_natural(part) for part in text.split("-"))
+    numbers = tuple(natural(part) for part in text.split("-"))
     if len(numbers) != 4:
         raise ValueError(text)
     q0, q1, k0, k1 = numbers
     if q0 >= q1 or k0 >= k1:
         raise ValueError(text)
     return q0, q1, k0, k1
-
-
-def _choice(name: str, choices: tuple[str, ...]) -> _Parameter:
-    hint = f"one of {', '.join(choices)}"
-    return _Parameter(name=name, attribute=name, read=_one_of(*choices), hint=hint)
-
-
-def _count(name: str) -> _Parameter:
-    return _Parameter(name=name, attribute=name, read=_natural, hint="a whole number from 0")
-
-
-def _switch(name: str, attribute: str) -> _Parameter:
-    return _Parameter(name=name, attribute=attribute, read=_flag, write=_plain, hint="0 or 1")
-
-
-def _text_of(name: str, attribute: str, pattern: str, hint: str) -> _Parameter:
-    return _Parameter(name=name, attribute=attribute, read=_matching(pattern), hint=hint)
 
 
 _KEY = r"[a-z][a-z0-9_]{0,40}"
@@ -340,46 +256,41 @@ _INSPECTED = (
     *("direction", "merged", "hide_special", "sort", "filter", "compare"),
 )
 _PARAMETERS = (
-    _Parameter(name="model", attribute="model", read=_line, hint="the name of a model"),
-    _text_of(
-        "revision", "revision", r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", "a branch, tag or commit"
-    ),
-    _text_of(
-        "device", "device", r"auto|cpu|mps|cuda(:[0-9]{1,2})?", "a device such as cpu or cuda:0"
-    ),
-    _choice("dtype", DTYPES),
-    _text_of("backend", "backend", _KEY, "the name of a backend"),
-    _Parameter(
+    Parameter(name="model", attribute="model", read=line, hint="the name of a model"),
+    matching("revision", r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", "a branch, tag or commit"),
+    matching("device", r"auto|cpu|mps|cuda(:[0-9]{1,2})?", "a device such as cpu or cuda:0"),
+    choice("dtype", DTYPES),
+    matching("backend", _KEY, "the name of a backend"),
+    Parameter(
         name="layers",
         attribute="layer_backends",
         read=layer_backends.read,
         write=layer_backends.written,
     ),
-    _switch("chat", "chat"),
-    _Parameter(name="example", attribute="example", read=_line, hint="the title of an example"),
-    _Parameter(name="prompt", attribute="texts", read=unpacked),
-    _text_of("prompts", "stored", r"[0-9a-f]{32}", "the fingerprint of kept prompts"),
-    _count("sequence"),
-    _count("layer"),
-    _count("head"),
-    _choice("reading", READINGS),
-    _choice("scale", SCALES),
-    _choice("pooling", POOLINGS),
-    _Parameter(
+    switch("chat"),
+    Parameter(name="example", attribute="example", read=line, hint="the title of an example"),
+    Parameter(name="prompt", attribute="texts", read=unpacked, write=_packed),
+    matching("prompts", r"[0-9a-f]{32}", "the fingerprint of kept prompts", "stored"),
+    number("sequence"),
+    number("layer"),
+    number("head"),
+    choice("reading", READINGS),
+    choice("scale", SCALES),
+    choice("pooling", POOLINGS),
+    Parameter(
         name="region",
         attribute="region",
         read=_region,
         write=lambda value: "-".join(str(number) for number in value),
         hint="four positions such as 0-64-0-64",
     ),
-    _Parameter(name="pin", attribute="pinned", read=_natural, hint="the position of a token"),
-    _choice("direction", DIRECTIONS),
-    _switch("words", "merged"),
-    _switch("plain", "hide_special"),
-    _text_of("sort", "sort", rf"-?{_KEY}", "a diagnostic's key"),
-    _text_of("filter", "filter", _FILTER.pattern, "a condition such as induction>=0.5"),
-    _text_of(
-        "compare",
+    Parameter(name="pin", attribute="pinned", read=natural, hint="the position of a token"),
+    choice("direction", DIRECTIONS),
+    switch("words", "merged"),
+    switch("plain", "hide_special"),
+    matching("sort", rf"-?{_KEY}", "a diagnostic's key"),
+    matching("filter", _FILTER.pattern, "a condition such as induction>=0.5"),
+    matching(
         "compare",
         rf"head:[0-9]{{1,4}}\.[0-9]{{1,4}}|sequence:[0-9]{{1,4}}|backend:{_KEY}"
         r"|capture:[0-9a-zA-Z_-]{1,64}",
