@@ -8,6 +8,7 @@ from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
+from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
@@ -18,6 +19,7 @@ FAMILIES: dict[str, type[Pattern]] = {
     "local": Local,
     "sliding_window": SlidingWindow,
     "sinks_window": SinksWindow,
+    "packed": Packed,
 }
 """Every family, in display order."""
 

@@ -22,8 +22,8 @@ from attnscope.kernels.triton.configurations import (
     capability_of,
     forward_config,
 )
-from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule, key_bounds
-from attnscope.kernels.triton.key_parts import key_parts
+from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule, key_bounds
+from attnscope.kernels.triton.key_parts import key_parts, key_runs
 from attnscope.kernels.triton.online_softmax import LN_2, LOWEST, finish, score_factors, tanh
 from attnscope.kernels.triton.tiles import load_tile
 
@@ -37,7 +37,8 @@ def visit_keys(
     p_k,
     p_v,
     p_visible,
-    o_positions,
+    o_from,
+    o_to,
     first,
     last,
     end,
@@ -48,21 +49,20 @@ def visit_keys(
     visible_key,
     factor,
     cap_factor,
-    before,
-    after,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    BOUNDED_BEFORE: tl.constexpr,
-    BOUNDED_AFTER: tl.constexpr,
+    BOUNDED_FROM: tl.constexpr,
+    BOUNDED_TO: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """The online softmax over the tiles from key `first` to `last`; only if MASKED, by the rule.
 
+    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds.
     Keys from `end` on are never read: they may not have been written, and 0 · NaN is NaN.
     """
     o_dim = tl.arange(0, BLOCK_DIM)
@@ -85,10 +85,10 @@ def visit_keys(
             unit = cap_factor
         if MASKED:
             m_seen = m_keys[None, :]
-            if BOUNDED_BEFORE:
-                m_seen = m_seen & (o_keys[None, :] >= o_positions[:, None] - before)
-            if BOUNDED_AFTER:
-                m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
+            if BOUNDED_FROM:
+                m_seen = m_seen & (o_keys[None, :] >= o_from[:, None])
+            if BOUNDED_TO:
+                m_seen = m_seen & (o_keys[None, :] <= o_to[:, None])
             b_scores = tl.where(m_seen, b_scores, float("-inf"))
         # Scaled in the same instruction as the subtraction: a product a score is saved.
         b_new = tl.maximum(b_highest, tl.max(b_scores, 1) * unit)
@@ -121,6 +121,7 @@ def flash_forward_kernel(
     p_sinks,
     p_visible,
     p_bounds,
+    p_documents,
     p_out,
     p_lse,
     q_batch,
@@ -162,6 +163,7 @@ def flash_forward_kernel(
     FIRST_KEYS_CAUSAL: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
 ):
     """One block of queries of one head of one sequence."""
@@ -185,6 +187,7 @@ def flash_forward_kernel(
 
     parts = key_parts(
         p_bounds,
+        p_documents,
         batch,
         query_offset + first_row,
         query_offset + tl.minimum(first_row + BLOCK_QUERIES, query_length) - 1,
@@ -197,8 +200,15 @@ def flash_forward_kernel(
         BOUNDED_AFTER,
         FIRST_KEYS_CAUSAL,
         HAS_PADDING,
+        HAS_DOCUMENTS,
     )
     first_start, first_end, start, whole_first, whole_last, end = parts
+    o_positions = query_offset + o_rows
+    o_from, o_to = key_runs(
+        p_documents, o_positions, o_rows < query_length, before, after, HAS_DOCUMENTS
+    )
+    BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
+    BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
 
     b_out = tl.zeros([BLOCK_QUERIES, BLOCK_VALUE], tl.float32)
     b_total = tl.zeros([BLOCK_QUERIES], tl.float32)
@@ -209,7 +219,7 @@ def flash_forward_kernel(
         b_total += tl.where(sink > LOWEST, 1.0, 0.0)
         b_highest = tl.zeros([BLOCK_QUERIES], tl.float32) + sink
     # The first keys, the left edge of the band, its middle, its right edge.
-    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_BEFORE else 2, 4):
+    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_FROM else 2, 4):
         if part == 0:
             run_start, run_end, limit = first_start, first_end, first_end
         elif part == 1:
@@ -226,7 +236,8 @@ def flash_forward_kernel(
             p_k,
             p_v,
             p_visible + batch * visible_batch if HAS_PADDING else p_visible,
-            query_offset + o_rows,
+            o_from,
+            o_positions if part == 0 else o_to,
             run_start,
             run_end,
             limit,
@@ -237,15 +248,13 @@ def flash_forward_kernel(
             visible_key,
             factor,
             cap_factor,
-            before,
-            after,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,
             BLOCK_VALUE,
             BLOCK_KEYS,
-            BOUNDED_BEFORE and part > 0,
-            FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_AFTER,
+            BOUNDED_FROM and part > 0,
+            FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_TO,
             HAS_PADDING,
             HAS_SOFTCAP,
             part != 2,
@@ -293,7 +302,14 @@ def flash_forward(
     rule = flash_rule(call)
     assert rule is not None, "the backend refuses other patterns"
     out_BHQD, lse_BHQ = launch_flash_forward(
-        q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK, rule, config
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H,
+        visible_keys_BK,
+        documents_of(call, q_BHQD.device),
+        rule,
+        config,
     )
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
 
@@ -304,6 +320,7 @@ def launch_flash_forward(
     v_BGKD: Tensor,
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
+    documents_N2: Tensor | None,
     rule: FlashRule,
     config: FlashConfig | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -331,6 +348,7 @@ def launch_flash_forward(
             sinks_H,
             seen,
             None if seen is None else key_bounds(seen),
+            documents_N2,
             out_BHQD,
             lse_BHQ,
             *q_BHQD.stride(),
@@ -360,6 +378,7 @@ def launch_flash_forward(
             FIRST_KEYS_CAUSAL=rule.first_keys_causal,
             HAS_SINKS=sinks_H is not None,
             HAS_PADDING=seen is not None,
+            HAS_DOCUMENTS=documents_N2 is not None,
             HAS_SOFTCAP=rule.softcap is not None,
             num_warps=config.num_warps,
             num_stages=config.num_stages,

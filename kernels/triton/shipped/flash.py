@@ -13,7 +13,7 @@ from attnscope.kernels.triton.configurations import (
 )
 from attnscope.kernels.triton.flash_backward import flash_backward
 from attnscope.kernels.triton.flash_forward import flash_forward
-from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
+from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule
 from attnscope.kernels.triton.shipped.entry import (
     EVERYTHING,
     HEAD_DIMS,
@@ -74,6 +74,7 @@ def _launch_backward(call: AttentionCall, capability: int) -> None:
         v_BGKD,
         extras["sinks_H"],
         extras["visible_keys_BK"],
+        documents_of(call, q_BHQD.device),
         torch.empty_like(q_BHQD),
         lse_BHQ,
         torch.empty_like(q_BHQD),

@@ -12,7 +12,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.registry import backend
 from attnscope.kernels.triton.flash import flash, flash_operator, rule_arguments
 from attnscope.kernels.triton.flash_forward import flash_forward
-from attnscope.kernels.triton.flash_rule import flash_rule
+from attnscope.kernels.triton.flash_rule import documents_of, flash_rule
 from tests.shapes import Case, Inputs
 
 SMALL = Case(id="causal", query_heads=2, kv_heads=1, queries=9, keys=9)
@@ -53,7 +53,8 @@ def test_keeps_its_promises_to_the_compiler(case: Case) -> None:
     rule = flash_rule(inputs.call)
     assert rule is not None
     q, k, v, *sinks = leaves(inputs)
-    given = (q, k, v, sinks[0] if sinks else None, inputs.visible_keys_BK)
+    documents_N2 = documents_of(inputs.call, q.device)
+    given = (q, k, v, sinks[0] if sinks else None, inputs.visible_keys_BK, documents_N2)
     found = torch.library.opcheck(flash_operator, given, rule_arguments(rule))
     assert set(found.values()) == {"SUCCESS"}
 
