@@ -1,6 +1,7 @@
 """Several documents in one row of a batch, each of which sees itself only."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -59,19 +60,17 @@ class Packed(SpanPattern):
 
     def rule(self, device: torch.device) -> Rule:
         """See `Pattern.rule`."""
-        after_last = sum(self.lengths)
-        # Two positions are of one document when it begins at the same place.
-        start_N = self.bounds(after_last + 1, device)[:, 0].contiguous()
+        # Here, for only compilers ask: its import takes as long as PyTorch's own.
+        from torch import _dynamo
 
-        def same(query_index: Tensor, key_index: Tensor) -> Tensor:
-            one, other = (at.clamp(max=after_last) for at in (query_index, key_index))
-            return start_N[one] == start_N[other]
-
-        return same
+        starts_N = self._starts(device)
+        # Of a size that is a power of 2 and a constant, or FlexAttention's C++ does not compile.
+        _dynamo.mark_static(starts_N)
+        return partial(_same_document, starts_N)
 
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """See `Pattern.visible`."""
-        return self.rule(query_index.device)(query_index, key_index)
+        return _same_document(self._starts(query_index.device), query_index, key_index)
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; tight."""
@@ -91,11 +90,17 @@ class Packed(SpanPattern):
         first = key_length - query_length if query_offset is None else query_offset
         last = max(first + query_length, key_length)
         ends = (*accumulate(self.lengths), last)
+        starts = (min(first, 0), *ends[:-1])
         return sum(
             max(min(end, first + query_length) - max(start, first), 0)
-            * max(min(end, key_length) - start, 0)
-            for start, end in zip((0, *ends[:-1]), ends, strict=True)
+            * max(min(end, key_length) - max(start, 0), 0)
+            for start, end in zip(starts, ends, strict=True)
         )
+
+    def _starts(self, device: torch.device) -> Tensor:
+        """Where each position's document begins, past the end of the last one at least."""
+        positions = max(1024, 1 << sum(self.lengths).bit_length())
+        return self.bounds(positions, device)[:, 0].contiguous()
 
     def _document(self, position: int) -> tuple[int, int | None]:
         """Where the position's document begins and ends; None is no end."""
@@ -105,3 +110,8 @@ class Packed(SpanPattern):
                 return start, end
             start = end
         return start, None
+
+
+def _same_document(starts_N: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
+    last = len(starts_N) - 1
+    return starts_N[query_index.clamp(0, last)] == starts_N[key_index.clamp(0, last)]

@@ -9,6 +9,7 @@ import torch
 
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.models import capture_store, rule_table
@@ -77,8 +78,9 @@ def test_a_rule_too_large_to_tabulate_is_refused(
 
 def test_a_function_has_no_form_in_json() -> None:
     rule = Predicate(function=lambda q, k: q >= k, label="own")
-    with pytest.raises(InvalidCall, match="function of the model"):
-        capture_store.pattern_to_json(rule)
+    for one in (rule, compose(pattern("local", window=6), rule)):
+        with pytest.raises(InvalidCall, match="function of the model"):
+            capture_store.pattern_to_json(one)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,8 @@ def test_a_function_has_no_form_in_json() -> None:
         pattern("local", window=6),
         pattern("local", window=6, causal=True),
         pattern("sinks_window", window=3, sinks=2),
+        pattern("packed", lengths=(3, 5), causal=True),
+        pattern("packed", lengths=(3, 5), sliding_window={"window": 2}),
     ],
 )
 def test_patterns_round_trip_through_json(one: Pattern) -> None:

@@ -11,7 +11,7 @@ from attnscope.kernels.triton.flash_backward import Gradients, flash_backward
 from attnscope.kernels.triton.flash_forward import launch_flash_forward
 from attnscope.kernels.triton.flash_rule import documents_of, flash_rule
 from tests.gradients import Upstream, exact_gradients, pytorch_gradients, upstream
-from tests.shapes import Case, Inputs, every_case
+from tests.shapes import PACKED, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as
 
 SMALL = FlashConfig(block_queries=16, block_keys=16, num_warps=4, num_stages=1)
@@ -81,6 +81,7 @@ LONGER = (
         pattern=pattern("sinks_window", window=9, sinks=19, causal=True),
     ),
     Case(id="queries past the keys", queries=40, keys=20, query_offset=0),
+    *PACKED,
 )
 
 

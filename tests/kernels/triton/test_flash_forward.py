@@ -14,7 +14,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.triton.configurations import FlashConfig
 from attnscope.kernels.triton.flash_forward import flash_forward
-from tests.shapes import Case, Inputs, every_case
+from tests.shapes import PACKED, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 # Small enough that every case has several tiles either way.
@@ -68,6 +68,7 @@ LONGER = (
         pattern=pattern("sliding_window", window=20),
     ),
     Case(id="queries past the keys", queries=40, keys=20, query_offset=0),
+    *PACKED,
     Case(
         id="a window that left the keys behind",
         queries=40,
