@@ -41,6 +41,7 @@ MODIFIED: dict[str, dict[str, Any]] = {
     "softcap": {"softcap": 30.0},
     "sink logits": {"has_sinks": True},
     "padding": {"has_padding": True},
+    "packed": {"pattern": pattern("packed", lengths=(1000, 1500, 1000), causal=True)},
     EVERYTHING: {"pattern": WINDOW, "softcap": 30.0, "has_sinks": True, "has_padding": True},
 }
 """What it is compiled for besides at those that have tiles of their own."""

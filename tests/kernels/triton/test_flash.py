@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.registry import backend
 from attnscope.kernels.triton.flash import flash, flash_operator, rule_arguments
 from attnscope.kernels.triton.flash_forward import flash_forward
@@ -20,6 +21,7 @@ CASES = (
     SMALL,
     replace(SMALL, id="window, softcap", softcap=3.0, pattern=pattern("sliding_window", window=4)),
     replace(SMALL, id="sinks, padding", batch=2, sinks=True, padding="left"),
+    replace(SMALL, id="packed", pattern=pattern("packed", lengths=(2, 4), causal=True)),
 )
 
 
@@ -59,8 +61,11 @@ def test_keeps_its_promises_to_the_compiler(case: Case) -> None:
     assert set(found.values()) == {"SUCCESS"}
 
 
-def test_the_compiler_does_not_break_at_it() -> None:
-    inputs = Case(id="compiled").inputs()
+@pytest.mark.parametrize(
+    "rule", [pattern("causal"), pattern("packed", lengths=(17, 9), causal=True)], ids=str
+)
+def test_the_compiler_does_not_break_at_it(rule: Pattern) -> None:
+    inputs = Case(id="compiled", pattern=rule).inputs()
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return flash(q, k, v, inputs.call).out_BHQD * 2
