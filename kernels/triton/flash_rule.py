@@ -73,6 +73,11 @@ def flash_rule(call: AttentionCall) -> FlashRule | None:
     )
 
 
+def packs_documents(call: AttentionCall) -> bool:
+    """Whether its queries see documents of their own only."""
+    return _apart(call.pattern)[0] is not None
+
+
 def documents_of(call: AttentionCall, device: torch.device) -> Tensor | None:
     """Where the document of each position begins and ends; None where nothing is packed.
 

@@ -44,12 +44,12 @@ def flash_forwards() -> Iterator[Shipped]:
 
 def flash_backwards() -> Iterator[Shipped]:
     """Both kernels of the gradient."""
-    # One table of configurations serves all devices and is made for Hopper: on the others it spills.
-    entry = partial(entry_of, "flash_backward", _launch_backward, capabilities=(90,))
+    entry = partial(entry_of, "flash_backward", _launch_backward)
     for head_dim in (64, 128, 256):
         for title, rule in PLAIN.items():
             yield entry(title, call_of(head_dim, **rule))
-        yield entry(EVERYTHING, call_of(head_dim, **MODIFIED[EVERYTHING]))
+        for title in ("packed", EVERYTHING):
+            yield entry(title, call_of(head_dim, **MODIFIED[title]))
         yield entry("causal", call_of(head_dim, "float32"))
 
 

@@ -112,28 +112,28 @@ STEPS = replace(
 FAULTS = (
     Fault(
         id="the window is a key short",
-        module="flash_forward",
+        module="key_visits",
         right="o_keys[None, :] >= o_from[:, None]",
         wrong="o_keys[None, :] > o_from[:, None]",
         caught=forward(WINDOW),
     ),
     Fault(
         id="a query does not see itself",
-        module="flash_forward",
+        module="key_visits",
         right="o_keys[None, :] <= o_to[:, None]",
         wrong="o_keys[None, :] < o_to[:, None]",
         caught=CAUSAL,
     ),
     Fault(
         id="the output is not rescaled",
-        module="flash_forward",
+        module="key_visits",
         right="b_out = b_out * b_shrink[:, None]",
         wrong="b_out = b_out",
         caught=CAUSAL,
     ),
     Fault(
         id="the total is not rescaled",
-        module="flash_forward",
+        module="key_visits",
         right="b_total * b_shrink",
         wrong="b_total",
         caught=CAUSAL,
@@ -175,14 +175,14 @@ FAULTS = (
     ),
     Fault(
         id="the softcap bends but does not scale back",
-        module="flash_forward",
+        module="key_visits",
         right="unit = cap_factor",
         wrong="unit = factor",
         caught=forward(CAPPED),
     ),
     Fault(
         id="keys hidden between visible ones are seen",
-        module="flash_forward",
+        module="key_visits",
         right="m_keys = m_keys & (tl.load(p_shown, mask=m_keys, other=0) != 0)",
         wrong="m_keys = m_keys",
         caught=forward_with_holes,
@@ -217,7 +217,7 @@ FAULTS = (
     ),
     Fault(
         id="an offset of 32 bits",
-        module="flash_forward",
+        module="key_visits",
         right="start = tl.cast(tile, tl.int64)",
         wrong="start = tile",
         caught=forward_far_apart,
