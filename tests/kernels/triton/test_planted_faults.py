@@ -188,6 +188,13 @@ FAULTS = (
         caught=forward_with_holes,
     ),
     Fault(
+        id="the second tile of a wide head is that of the first",
+        module="key_visits",
+        right="p_rows, m_keys, k_dim, BLOCK_DIM, REST_DIM",
+        wrong="p_rows, m_keys, k_dim, 0, REST_DIM",
+        caught=forward(replace(SMALL, head_dim=80)),
+    ),
+    Fault(
         id="holes are not told of",
         module="flash_rule",
         right="has_holes_B = visible_keys_BK.sum(1) < end_B - first_B",
