@@ -65,7 +65,7 @@ def forward_config(
         bounded_before: Whether the keys end somewhere before the query, as in a window: one loop
             more, and registers that it takes.
     """
-    width = block_width(head_dim)
+    width = sum(two_widths(head_dim))
     if dtype == torch.float32:
         return _config(_FLOAT32_FORWARD, width)
     if capability[0] in (9, 10):
@@ -136,16 +136,21 @@ def every_configuration() -> tuple[ShippedConfig, ...]:
 
 
 def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashConfig:
-    queries, keys, warps, stages = table[max(width, 64)]
+    queries, keys, warps, stages = table[min(each for each in table if each >= width)]
     return FlashConfig(block_queries=queries, block_keys=keys, num_warps=warps, num_stages=stages)
 
 
-# By width: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers when
+# By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers when
 # compiled, or next to none (benchmarks/compile_check.py names those); not timed on a device yet.
 _HOPPER_FORWARD = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
 _HOPPER_WINDOW = {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (128, 16, 8, 2)}
-_AMPERE_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 32, 8, 2)}
-_SMALL_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
+_AMPERE_FORWARD = {
+    96: (128, 32, 8, 3),
+    128: (64, 32, 4, 3),
+    192: (64, 16, 8, 2),
+    256: (64, 32, 8, 2),
+}
+_SMALL_FORWARD = {96: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
 _FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
 _HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (128, 16, 8, 2)}
 _HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
