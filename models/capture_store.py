@@ -106,12 +106,18 @@ def pattern_to_json(one: Pattern) -> dict[str, object]:
     inner, causal = one, False
     if isinstance(one, Composed) and isinstance(one.second, Causal):
         inner, causal = one.first, True
-    if isinstance(inner, Composed) or inner.key not in FAMILIES:
+    if not _is_of_families(inner):
         raise InvalidCall(
             f"The rule {one.title!r} has no form in JSON: it is a function of the model.",
             "Tabulate it first.",
         )
     return {"key": inner.key, "causal": causal, "parameters": dict(inner.parameters)}
+
+
+def _is_of_families(one: Pattern) -> bool:
+    if isinstance(one, Composed):
+        return _is_of_families(one.first) and _is_of_families(one.second)
+    return one.key in FAMILIES
 
 
 def pattern_from_json(described: Mapping) -> Pattern:

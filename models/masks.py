@@ -2,10 +2,10 @@
 
 transformers describes a mask as a function of indices and hands it to the mask function that is
 registered beside an attention function. Its own functions evaluate it for every pair. Ours keeps
-the rule, recognises the family it belongs to by probing it, and lets every backend build what it
+the rule, recognises the family it belongs to (`mask_rules`), and lets every backend build what it
 needs.
 
-B batch, H query heads, Q and K positions, P probed pairs.
+B batch, H query heads, Q and K positions.
 """
 
 from collections.abc import Callable
@@ -14,26 +14,19 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
 
 from attnscope.kernels.errors import ModelNotSwappable, UnsupportedCall
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
-from attnscope.kernels.patterns.local import Local
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
-
-IndexRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""transformers' form of a mask: (batch, head, query, key) indices that broadcast -> bool."""
+from attnscope.models.mask_rules import Region, index_rule, recognise
 
 CHOOSE_ANOTHER = (
     "Choose a model that uses the interface: "
     "GPT-2, Llama, Qwen, Mistral, Gemma, Phi, BERT and most others do."
 )
-
-_EXHAUSTIVE_PAIRS = 1 << 16
-_PROBED_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +153,8 @@ def mask_function(
         return given
     device = torch.device(others.get("device", "cpu"))  # pyright: ignore[reportArgumentType]
     architecture = str(getattr(others.get("config"), "model_type", "this model"))
-    rule = _index_rule(others["mask_function"], vmapped=bool(others.get("use_vmap")))  # pyright: ignore[reportArgumentType]
-    shape = _Region(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device)
+    rule = index_rule(others["mask_function"], vmapped=bool(others.get("use_vmap")))  # pyright: ignore[reportArgumentType]
+    shape = Region(batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device)
     local_size = others.get("local_size")
     patterns = recognise(
         rule, shape, local_size if isinstance(local_size, int) else None, architecture
@@ -172,49 +165,6 @@ def mask_function(
         visible_keys_BK=_padding(given, shape) if isinstance(given, Tensor) else None,
     )
     return MaskRule(mask, torch.Size((batch_size, 1, q_length, kv_length)), device, architecture)
-
-
-@dataclass(frozen=True, slots=True)
-class _Region:
-    batch: int
-    query_length: int
-    key_length: int
-    query_offset: int
-    key_offset: int
-    device: torch.device
-
-
-def recognise(
-    rule: IndexRule, region: _Region, local_size: int | None, architecture: str
-) -> tuple[Pattern, ...]:
-    """The pattern of each sequence that says what `rule` says, as a family where one does.
-
-    Up to 65 536 pairs every pair is compared. Above, whole rows and columns at both ends and
-    between, and whole diagonals at every boundary a family has: that is where two rules of one kind
-    differ. A rule that no family matches on every probe is kept as it is, in a `Predicate`.
-
-    Args:
-        rule: transformers' mask function.
-        region: The positions it is asked about.
-        local_size: The window that transformers says the rule has, or None.
-        architecture: For the label of a rule of its own.
-    """
-    query_P, key_P = _probes(region, local_size)
-    batch_B1 = torch.arange(region.batch, device=region.device)[:, None]
-    said = rule(batch_B1, torch.zeros_like(batch_B1), query_P[None], key_P[None])
-    said_BP = said.expand(said.shape[0], len(query_P))
-    if len(said_BP) > 1 and bool((said_BP == said_BP[:1]).all()):
-        said_BP = said_BP[:1]
-    shift = region.key_offset
-    families = [
-        (family, family.visible(query_P - shift, key_P - shift))
-        for family in _families(region, local_size)
-    ]
-    patterns = []
-    for sequence, said_P in enumerate(said_BP):
-        found = next((family for family, seen_P in families if torch.equal(seen_P, said_P)), None)
-        patterns.append(found or _kept(rule, sequence, region, architecture))
-    return tuple(patterns[:1] if all(one == patterns[0] for one in patterns) else patterns)
 
 
 def dense_mask(mask_BHQK: Tensor, query_length: int, key_length: int, architecture: str) -> Mask:
@@ -281,75 +231,6 @@ def absent_mask(*, causal: bool, window: int | None, query_length: int, key_leng
     return Mask(patterns=(pattern,), query_offset=0, visible_keys_BK=None)
 
 
-def _families(region: _Region, local_size: int | None) -> list[Pattern]:
-    """Candidates, in order; a window that hides nothing comes after the plain rules."""
-    windows = (
-        []
-        if local_size is None
-        else [SlidingWindow(window=local_size), Local(window=2 * local_size)]
-    )
-    last_query = region.query_offset - region.key_offset + region.query_length - 1
-    bites = local_size is not None and local_size <= max(last_query, region.key_length - 1)
-    plain: list[Pattern] = [Causal(), Full()]
-    return [*windows, *plain] if bites else [*plain, *windows]
-
-
-def _probes(region: _Region, local_size: int | None) -> tuple[Tensor, Tensor]:
-    """Pairs of absolute (query, key) positions to compare rules on, as two flat tensors."""
-    query_Q = torch.arange(region.query_length, device=region.device) + region.query_offset
-    key_K = torch.arange(region.key_length, device=region.device) + region.key_offset
-    if len(query_Q) * len(key_K) <= _EXHAUSTIVE_PAIRS:
-        return _cross(query_Q, key_K)
-    edges = [0, 1] if local_size is None else [0, 1, local_size - 1, local_size, local_size + 1]
-    diagonals = [
-        (query_Q, (query_Q + sign * edge).clamp(int(key_K[0]), int(key_K[-1])))
-        for edge in edges
-        for sign in (-1, 1)
-    ]
-    rows = _cross(query_Q[_spread(len(query_Q))], key_K)
-    columns = _cross(query_Q, key_K[_spread(len(key_K))])
-    queries, keys = zip(rows, columns, *diagonals, strict=True)
-    return torch.cat(queries), torch.cat(keys)
-
-
-def _cross(query_Q: Tensor, key_K: Tensor) -> tuple[Tensor, Tensor]:
-    return query_Q.repeat_interleave(len(key_K)), key_K.repeat(len(query_Q))
-
-
-def _spread(length: int) -> Tensor:
-    """Both ends, and evenly between."""
-    return torch.linspace(0, length - 1, min(_PROBED_LINES, length)).long().unique()
-
-
-def _index_rule(rule: IndexRule, *, vmapped: bool) -> IndexRule:
-    """The rule in the form that broadcasts; some are only promised to work under vmap."""
-    if not vmapped:
-        return rule
-
-    def pairwise(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        indices = torch.broadcast_tensors(batch, head, query, key)
-        with TransformGetItemToIndex():
-            flat = torch.vmap(rule)(*(index.reshape(-1) for index in indices))
-        return flat.reshape(indices[0].shape)
-
-    return pairwise
-
-
-def _kept(rule: IndexRule, sequence: int, region: _Region, architecture: str) -> Predicate:
-    return Predicate(
-        function=partial(_ask, rule, sequence, region.key_offset),
-        label=f"{architecture}'s own rule",
-    )
-
-
-def _ask(
-    rule: IndexRule, sequence: int, shift: int, query_index: Tensor, key_index: Tensor
-) -> Tensor:
-    # The rule may index tensors of its own, so positions outside its region must never reach it.
-    batch = torch.full((), sequence, device=query_index.device)
-    return rule(batch, torch.zeros_like(batch), query_index + shift, key_index + shift)
-
-
 def _look_up(seen_QK: Tensor, offset: int, query_index: Tensor, key_index: Tensor) -> Tensor:
     return seen_QK[(query_index - offset).to(seen_QK.device), key_index.to(seen_QK.device)].to(
         query_index.device
@@ -370,7 +251,7 @@ def _as_visible(mask_BHQK: Tensor, architecture: str) -> Tensor:
     return seen
 
 
-def _padding(attention_mask_BK: Tensor, region: _Region) -> Tensor | None:
+def _padding(attention_mask_BK: Tensor, region: Region) -> Tensor | None:
     """Which keys are tokens; keys beyond the mask are the unused end of a static cache."""
     end = region.key_offset + region.key_length
     given_BK = attention_mask_BK.to(region.device, torch.bool)

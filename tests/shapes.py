@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, Dtype
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.patterns.pattern import Pattern
 from tests.inputs import Inputs
 
@@ -102,6 +103,8 @@ CASES = (
         id="sinks and window, causal",
         pattern=pattern("sinks_window", window=6, sinks=3, causal=True),
     ),
+    Case(id="packed", pattern=pattern("packed", lengths=(5, 19, 1))),
+    Case(id="packed, causal", pattern=pattern("packed", lengths=(17, 3, 9), causal=True)),
     Case(id="softcap", softcap=3.0),
     Case(id="sink logits", sinks=True),
     Case(id="sink logits, full", sinks=True, pattern=pattern("full")),
@@ -121,6 +124,48 @@ CASES = (
         pattern=pattern("sliding_window", window=8),
     ),
 )
+
+
+PACKED = (
+    Case(
+        id="packed over tiles",
+        queries=70,
+        keys=70,
+        pattern=pattern("packed", lengths=(1, 40, 2, 3, 16)),
+    ),
+    Case(
+        id="packed, causal, padded",
+        batch=2,
+        queries=75,
+        keys=75,
+        padding="right",
+        pattern=pattern("packed", lengths=(33, 30), causal=True),
+    ),
+    Case(
+        id="packed, window, softcap, sink logits",
+        kv_heads=1,
+        queries=60,
+        keys=60,
+        softcap=3.0,
+        sinks=True,
+        pattern=compose(pattern("packed", lengths=(29, 31)), pattern("sliding_window", window=11)),
+    ),
+    Case(
+        id="packed, later queries",
+        queries=21,
+        keys=50,
+        query_offset=24,
+        pattern=pattern("packed", lengths=(20, 15), causal=True),
+    ),
+    Case(
+        id="packed, some documents past the keys",
+        queries=40,
+        keys=30,
+        query_offset=8,
+        pattern=pattern("packed", lengths=(18, 16)),
+    ),
+)
+"""Documents packed into a row, over several of the small tiles that kernels are tested with."""
 
 
 def every_case(*ids: str) -> pytest.MarkDecorator:

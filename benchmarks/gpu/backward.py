@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from benchmarks.gpu import forward
 from benchmarks.gpu.bench import Bench, Record, contest, planned
@@ -33,12 +34,15 @@ Gradients = tuple[Tensor, ...]
 
 
 def calls(*, toy: bool) -> tuple[AttentionCall, ...]:
-    """The plan: the forward goal's calls up to 8k tokens.
+    """The plan: the forward goal's calls up to 8k tokens, and documents packed into the first.
 
     Args:
         toy: Tiny, and in float16, which Triton's interpreter can multiply.
     """
-    return tuple(call for call in forward.calls(toy=toy) if call.query_length <= 8192)
+    plan = [call for call in forward.calls(toy=toy) if call.query_length <= 8192]
+    documents = (3, 20) if toy else (1000, 2500, 500, 3000)
+    packed = replace(plan[0], pattern=pattern("packed", lengths=documents, causal=True))
+    return (*plan, packed)
 
 
 def backward(bench: Bench) -> Iterator[Record]:

@@ -13,7 +13,7 @@ from attnscope.kernels.backends.backend import (
 )
 from attnscope.kernels.backends.triton_refusals import refuses_triton
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.triton.flash_rule import flash_rule
+from attnscope.kernels.triton.flash_rule import flash_rule, packs_documents
 
 
 class Triton(Backend):
@@ -49,6 +49,8 @@ class Triton(Backend):
         """See `Backend.cost`."""
         read, written = io_bytes(call)
         bounds = 17 * call.batch * call.key_length if call.has_padding else 0
+        if packs_documents(call):
+            bounds += 8 * max(call.key_length, call.query_offset + call.query_length)
         return Cost(
             flops=attention_flops(call, call.kept_pairs),
             bytes_read=read,
@@ -56,7 +58,8 @@ class Triton(Backend):
             workspace_bytes=lse_bytes(call) + bounds,
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best; "
-                "holds B·H·n_q·4 of log-sum-exp; with padding, positions of B·n_k keys twice"
+                "holds B·H·n_q·4 of log-sum-exp; with padding, positions of B·n_k keys twice; with "
+                "documents, 8 bytes a position"
             ),
         )
 

@@ -8,6 +8,7 @@ from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
+from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
@@ -18,6 +19,7 @@ FAMILIES: dict[str, type[Pattern]] = {
     "local": Local,
     "sliding_window": SlidingWindow,
     "sinks_window": SinksWindow,
+    "packed": Packed,
 }
 """Every family, in display order."""
 
@@ -28,7 +30,8 @@ def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     Args:
         key: One of `FAMILIES`.
         causal: Composes with j ≤ i.
-        parameters: The family's fields, all of them.
+        parameters: The family's fields, all of them. A further family's key, with a mapping of its
+            fields, composes with that one: what `Composed.parameters` says.
 
     Raises:
         UnknownPattern: No such key, a parameter is missing, unknown, or out of range; the message
@@ -37,11 +40,14 @@ def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     family = FAMILIES.get(key)
     if family is None:
         raise UnknownPattern(f"No pattern {key!r}.", f"Use one of {', '.join(FAMILIES)}.")
+    others = {name: parameters.pop(name) for name in FAMILIES if name in parameters}
     names = [field.name for field in fields(family)]
     if set(names) != set(parameters):
         given = ", ".join(parameters) or "none"
         raise UnknownPattern(
             f"Pattern {key!r} takes {', '.join(names) or 'no parameters'}; got {given}."
         )
-    made = family(**parameters)
+    made: Pattern = family(**parameters)
+    for name, given in others.items():
+        made = compose(made, pattern(name, **given))
     return compose(made, Causal()) if causal else made

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
-from attnscope.kernels.patterns.pattern import Pattern, Spans
+from attnscope.kernels.patterns.pattern import Pattern, Rule, Spans
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 
 
@@ -44,6 +45,13 @@ class Composed(Pattern):
         """See `Pattern.visible`."""
         first = self.first.visible(query_index, key_index)
         return first & self.second.visible(query_index, key_index)
+
+    def rule(self, device: torch.device) -> Rule:
+        """See `Pattern.rule`."""
+        first, second = self.first.rule(device), self.second.rule(device)
+        return lambda query_index, key_index: (
+            first(query_index, key_index) & second(query_index, key_index)
+        )
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; may hold keys that no single query sees."""

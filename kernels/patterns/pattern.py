@@ -5,7 +5,7 @@ more keys than queries (a KV cache), the caller adds the position of the first q
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,6 +20,9 @@ EMPTY, PARTIAL, FULL = 0, 1, 2
 
 Spans = tuple[tuple[int, int], ...]
 """Half-open, sorted, disjoint intervals of key positions that do not touch one another."""
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+"""`Pattern.visible`, or what says the same: absolute query and key positions -> bool."""
 
 _ROWS_AT_A_TIME = 256
 
@@ -64,6 +67,11 @@ class Pattern(ABC):
         Returns:
             bool, of the broadcast shape.
         """
+
+    def rule(self, device: torch.device) -> Rule:
+        """`visible` for a compiler: the tensors that it reads, if any, are on the device already."""
+        del device
+        return self.visible
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """The keys that *some* query of `[query_start, query_end)` sees: what a kernel must visit.

@@ -7,6 +7,9 @@ import torch
 Capability = tuple[int, int]
 """CUDA compute capability, (9, 0) for Hopper."""
 
+_AMPERE: tuple[Capability, ...] = ((8, 0), (8, 7))
+"""With 163 KiB of shared memory a block; the others of that generation and of Ada's have 99."""
+
 PORTABLE: Capability = (8, 0)
 """What a device that is not NVIDIA's, or a CPU that interprets, is configured as."""
 
@@ -33,6 +36,16 @@ def block_width(dim: int) -> int:
     return max(1 << (dim - 1).bit_length(), 16)
 
 
+def two_widths(dim: int) -> tuple[int, int]:
+    """The widths of the two tiles that heads of this width are cut into; the second may be 0.
+
+    80 is 64 + 16 and 192 is 128 + 64, where one tile would be 128 and 256 wide.
+    """
+    whole = block_width(dim)
+    rest = block_width(max(dim - whole // 2, 1))
+    return (whole // 2, rest) if whole > 64 and rest < whole // 2 else (whole, 0)
+
+
 def capability_of(device: torch.device) -> Capability:
     """The device's compute capability; `PORTABLE` where there is none."""
     if device.type != "cuda" or torch.version.hip is not None:
@@ -52,29 +65,33 @@ def forward_config(
         bounded_before: Whether the keys end somewhere before the query, as in a window: one loop
             more, and registers that it takes.
     """
-    width = block_width(head_dim)
+    width = sum(two_widths(head_dim))
     if dtype == torch.float32:
         return _config(_FLOAT32_FORWARD, width)
     if capability[0] in (9, 10):
         return _config(_HOPPER_WINDOW if bounded_before else _HOPPER_FORWARD, width)
-    # The others of Ampere's and Ada's generation have 99 KiB of shared memory a block, not 163.
-    return _config(_AMPERE_FORWARD if capability in ((8, 0), (8, 7)) else _SMALL_FORWARD, width)
+    return _config(_AMPERE_FORWARD if capability in _AMPERE else _SMALL_FORWARD, width)
 
 
 def query_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
     """The configuration of the kernel for the queries' gradient; arguments as `forward_config`."""
+    width = block_width(head_dim)
     if dtype == torch.float32:
-        return _config(_FLOAT32_QUERY_GRADIENT, block_width(head_dim))
-    table = _HOPPER_QUERY_GRADIENT if _has_large_tiles(capability) else _QUERY_GRADIENT
-    return _config(table, block_width(head_dim))
+        return _config(_FLOAT32_QUERY_GRADIENT, width)
+    if capability[0] in (9, 10):
+        return _config(_HOPPER_QUERY_GRADIENT, width)
+    table = _AMPERE_QUERY_GRADIENT if capability in _AMPERE else _SMALL_QUERY_GRADIENT
+    return _config(table, width)
 
 
 def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
     """The configuration of the kernel for the keys' and values' gradients; the same arguments."""
+    width = block_width(head_dim)
     if dtype == torch.float32:
-        return _config(_FLOAT32_KEY_GRADIENT, block_width(head_dim))
-    table = _HOPPER_KEY_GRADIENT if _has_large_tiles(capability) else _KEY_GRADIENT
-    return _config(table, block_width(head_dim))
+        return _config(_FLOAT32_KEY_GRADIENT, width)
+    if capability[0] in (9, 10):
+        return _config(_HOPPER_KEY_GRADIENT, width)
+    return _config(_AMPERE_KEY_GRADIENT if capability in _AMPERE else _SMALL_KEY_GRADIENT, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,26 +135,29 @@ def every_configuration() -> tuple[ShippedConfig, ...]:
     )
 
 
-def _has_large_tiles(capability: Capability) -> bool:
-    """Whether it is of the data-centre chips since Hopper: 227 KiB of shared memory a block."""
-    return capability[0] in (9, 10)
-
-
 def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashConfig:
-    queries, keys, warps, stages = table[max(width, 64)]
+    queries, keys, warps, stages = table[min(each for each in table if each >= width)]
     return FlashConfig(block_queries=queries, block_keys=keys, num_warps=warps, num_stages=stages)
 
 
-# By width: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers when
-# compiled, or next to none (benchmarks/compile_check.py names those); not timed on a device yet.
+# By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that
+# spill no registers when compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed
+# on a device yet.
 _HOPPER_FORWARD = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
 _HOPPER_WINDOW = {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (128, 16, 8, 2)}
-_AMPERE_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 32, 8, 2)}
-_SMALL_FORWARD = {64: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
+_AMPERE_FORWARD = {
+    96: (128, 32, 8, 3),
+    128: (64, 32, 4, 3),
+    192: (64, 16, 8, 2),
+    256: (64, 32, 8, 2),
+}
+_SMALL_FORWARD = {96: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
 _FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
-_HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (64, 16, 8, 2)}
+_HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (128, 16, 8, 2)}
 _HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
-_QUERY_GRADIENT = {64: (64, 32, 4, 2), 128: (64, 32, 8, 2), 256: (64, 16, 8, 2)}
-_KEY_GRADIENT = {64: (32, 32, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
-_FLOAT32_QUERY_GRADIENT = {64: (32, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_AMPERE_QUERY_GRADIENT = {64: (128, 32, 8, 2), 128: (64, 64, 8, 2), 256: (64, 16, 8, 2)}
+_SMALL_QUERY_GRADIENT = {64: (128, 32, 8, 2), 128: (64, 32, 8, 2), 256: (32, 16, 8, 2)}
+_AMPERE_KEY_GRADIENT = {64: (32, 32, 4, 2), 128: (32, 32, 8, 1), 256: (16, 32, 8, 1)}
+_SMALL_KEY_GRADIENT = {64: (32, 32, 8, 2), 128: (32, 32, 8, 1), 256: (16, 32, 8, 1)}
+_FLOAT32_QUERY_GRADIENT = {64: (32, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
 _FLOAT32_KEY_GRADIENT = {64: (16, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}

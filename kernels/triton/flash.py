@@ -2,7 +2,7 @@
 
 `torch.compile` does not break at it, and memory trackers see its shapes without running it.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, N positions.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.triton.flash_backward import flash_backward, gradient_like
 from attnscope.kernels.triton.flash_forward import launch_flash_forward
-from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
+from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule
 
 
 def flash(
@@ -41,8 +41,9 @@ def flash(
     call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
     rule = flash_rule(call)
     assert rule is not None, "the backend refuses other patterns"
+    documents_N2 = documents_of(call, q_BHQD.device)
     out_BHQD, lse_BHQ = flash_operator(
-        q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK, **rule_arguments(rule)
+        q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK, documents_N2, **rule_arguments(rule)
     )
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
 
@@ -67,6 +68,7 @@ def flash_operator(
     v: Tensor,
     sinks: Tensor | None,
     visible_keys: Tensor | None,
+    documents: Tensor | None,
     before: int,
     after: int,
     first_keys: int,
@@ -75,9 +77,9 @@ def flash_operator(
     scale: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp; the numbers are those of a `FlashRule`."""
+    """Output and log-sum-exp; documents as `documents_of` gives them, numbers as a `FlashRule`."""
     rule = _rule(before, after, first_keys, first_keys_causal, query_offset, scale, softcap)
-    return launch_flash_forward(q, k, v, sinks, visible_keys, rule)
+    return launch_flash_forward(q, k, v, sinks, visible_keys, documents, rule)
 
 
 @torch.library.custom_op("attnscope::flash_backward", mutates_args=())
@@ -87,6 +89,7 @@ def flash_backward_operator(
     v: Tensor,
     sinks: Tensor | None,
     visible_keys: Tensor | None,
+    documents: Tensor | None,
     out: Tensor,
     lse: Tensor,
     dout: Tensor,
@@ -101,7 +104,7 @@ def flash_backward_operator(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the sinks; the last is empty without sinks."""
     rule = _rule(before, after, first_keys, first_keys_causal, query_offset, scale, softcap)
-    found = flash_backward(q, k, v, sinks, visible_keys, out, lse, dout, dlse, rule)
+    found = flash_backward(q, k, v, sinks, visible_keys, documents, out, lse, dout, dlse, rule)
     dsinks = lse.new_empty(0) if found.dsinks_H is None else found.dsinks_H
     return found.dq_BHQD, found.dk_BGKD, found.dv_BGKD, dsinks
 
@@ -142,15 +145,15 @@ def _backward_fake(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:5], *output)
-    ctx.numbers = inputs[5:]
+    ctx.save_for_backward(*inputs[:6], *output)
+    ctx.numbers = inputs[6:]
 
 
 def _backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
     *inputs, out, lse = ctx.saved_tensors
     dq, dk, dv, dsinks = flash_backward_operator(*inputs, out, lse, dout, dlse, *ctx.numbers)
     sinks = inputs[3]
-    return dq, dk, dv, None if sinks is None else dsinks, *[None] * (1 + len(ctx.numbers))
+    return dq, dk, dv, None if sinks is None else dsinks, *[None] * (2 + len(ctx.numbers))
 
 
 flash_operator.register_autograd(_backward, setup_context=_save)

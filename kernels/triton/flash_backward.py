@@ -50,6 +50,7 @@ def flash_backward(
     v_BGKD: Tensor,
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
+    documents_N2: Tensor | None,
     out_BHQD: Tensor,
     lse_BHQ: Tensor,
     dout_BHQD: Tensor,
@@ -62,11 +63,12 @@ def flash_backward(
     """Gradients of `launch_flash_forward`, whose inputs and outputs these are.
 
     Args:
-        q_BHQD: Its input, as the next four.
+        q_BHQD: Its input, as the next five.
         k_BGKD: See above.
         v_BGKD: See above.
         sinks_H: See above.
         visible_keys_BK: See above.
+        documents_N2: See above.
         out_BHQD: Its output.
         lse_BHQ: Its log-sum-exp.
         dout_BHQD: Gradient of the output.
@@ -92,6 +94,7 @@ def flash_backward(
         delta_BHQ,
         seen,
         None if seen is None else key_bounds(seen),
+        documents_N2,
     )
     strides = (
         *q_BHQD.stride(),
@@ -123,7 +126,7 @@ def flash_backward(
             *strides,
             *dq_BHQD.stride()[:3],
             *numbers,
-            **_constants(q_BHQD, v_BGKD, seen, rule, query_config),
+            **_constants(q_BHQD, v_BGKD, seen, documents_N2, rule, query_config),
         )
         key_kernel[(batch * kv_heads * triton.cdiv(keys, key_config.block_keys),)](
             *tensors,
@@ -133,7 +136,7 @@ def flash_backward(
             *dk_BGKD.stride()[:3],
             *dv_BGKD.stride()[:3],
             *numbers,
-            **_constants(q_BHQD, v_BGKD, seen, rule, key_config),
+            **_constants(q_BHQD, v_BGKD, seen, documents_N2, rule, key_config),
         )
     dsinks_H = None if sinks_H is None else _sink_gradient(sinks_H, lse_BHQ, delta_BHQ)
     return Gradients(dq_BHQD=dq_BHQD, dk_BGKD=dk_BGKD, dv_BGKD=dv_BGKD, dsinks_H=dsinks_H)
@@ -154,7 +157,12 @@ def _sink_gradient(sinks_H: Tensor, lse_BHQ: Tensor, delta_BHQ: Tensor) -> Tenso
 
 
 def _constants(
-    q_BHQD: Tensor, v_BGKD: Tensor, seen: Tensor | None, rule: FlashRule, config: FlashConfig
+    q_BHQD: Tensor,
+    v_BGKD: Tensor,
+    seen: Tensor | None,
+    documents: Tensor | None,
+    rule: FlashRule,
+    config: FlashConfig,
 ) -> dict[str, int | bool]:
     head_dim, value_dim = q_BHQD.shape[3], v_BGKD.shape[3]
     return {
@@ -169,6 +177,7 @@ def _constants(
         "HAS_FIRST_KEYS": rule.first_keys > 0,
         "FIRST_KEYS_CAUSAL": rule.first_keys_causal,
         "HAS_PADDING": seen is not None,
+        "HAS_DOCUMENTS": documents is not None,
         "HAS_SOFTCAP": rule.softcap is not None,
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,

@@ -2,7 +2,8 @@
 
 A program visits the keys that its queries may see: those at the edges of the band, where the rule
 divides a tile, apart from those that all its queries see, where nothing is masked. So the work is
-proportional to what is visible. Scores and sums are float32; scores are in powers of 2.
+proportional to what is visible. Scores and sums are float32; scores are in powers of 2. A tile is as
+wide as a power of 2; heads of another width are cut into two, 80 into 64 + 16 (`rest`).
 
 B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R rows (queries of
 the block), C keys of a tile, V value dim, p_ pointers, b_ blocks, o_ offsets, m_ masks.
@@ -18,90 +19,15 @@ from torch import Tensor
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.triton.configurations import (
     FlashConfig,
-    block_width,
     capability_of,
     forward_config,
+    two_widths,
 )
-from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule, key_bounds
-from attnscope.kernels.triton.key_parts import key_parts
-from attnscope.kernels.triton.online_softmax import LN_2, LOWEST, finish, score_factors, tanh
-from attnscope.kernels.triton.tiles import load_tile
-
-
-@triton.jit
-def visit_keys(
-    b_out,
-    b_total,
-    b_highest,
-    b_q,
-    p_k,
-    p_v,
-    p_visible,
-    o_positions,
-    first,
-    last,
-    end,
-    k_row,
-    k_dim,
-    v_row,
-    v_dim,
-    visible_key,
-    factor,
-    cap_factor,
-    before,
-    after,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-    BLOCK_VALUE: tl.constexpr,
-    BLOCK_KEYS: tl.constexpr,
-    BOUNDED_BEFORE: tl.constexpr,
-    BOUNDED_AFTER: tl.constexpr,
-    HAS_PADDING: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """The online softmax over the tiles from key `first` to `last`; only if MASKED, by the rule.
-
-    Keys from `end` on are never read: they may not have been written, and 0 · NaN is NaN.
-    """
-    o_dim = tl.arange(0, BLOCK_DIM)
-    o_value = tl.arange(0, BLOCK_VALUE)
-    o_tile = tl.arange(0, BLOCK_KEYS)
-    for tile in range(first, last, BLOCK_KEYS):
-        start = tl.cast(tile, tl.int64)
-        o_keys = tile + o_tile
-        m_keys = o_keys < end
-        if MASKED and HAS_PADDING:
-            p_shown = p_visible + start * visible_key + o_tile * visible_key
-            m_keys = m_keys & (tl.load(p_shown, mask=m_keys, other=0) != 0)
-        p_tile = p_k + start * k_row + (o_tile * k_row)[None, :] + (o_dim * k_dim)[:, None]
-        m_dim = (o_dim < HEAD_DIM)[:, None]
-        b_k = load_tile(p_tile, m_keys[None, :], m_dim, MASKED, HEAD_DIM < BLOCK_DIM)
-        b_scores = tl.dot(b_q, b_k, input_precision="ieee")
-        unit = factor
-        if HAS_SOFTCAP:
-            b_scores = tanh(b_scores * factor)
-            unit = cap_factor
-        if MASKED:
-            m_seen = m_keys[None, :]
-            if BOUNDED_BEFORE:
-                m_seen = m_seen & (o_keys[None, :] >= o_positions[:, None] - before)
-            if BOUNDED_AFTER:
-                m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
-            b_scores = tl.where(m_seen, b_scores, float("-inf"))
-        # Scaled in the same instruction as the subtraction: a product a score is saved.
-        b_new = tl.maximum(b_highest, tl.max(b_scores, 1) * unit)
-        b_weights = tl.exp2(b_scores * unit - b_new[:, None])
-        b_shrink = tl.exp2(b_highest - b_new)
-        b_total = b_total * b_shrink + tl.sum(b_weights, 1)
-        p_tile = p_v + start * v_row + (o_tile * v_row)[:, None] + (o_value * v_dim)[None, :]
-        m_value = (o_value < VALUE_DIM)[None, :]
-        b_v = load_tile(p_tile, m_keys[:, None], m_value, MASKED, VALUE_DIM < BLOCK_VALUE)
-        b_out = b_out * b_shrink[:, None]
-        b_out = tl.dot(b_weights.to(b_v.dtype), b_v, b_out, input_precision="ieee")
-        b_highest = b_new
-    return b_out, b_total, b_highest
+from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule, key_bounds
+from attnscope.kernels.triton.key_parts import key_parts, key_runs
+from attnscope.kernels.triton.key_visits import visit_keys
+from attnscope.kernels.triton.online_softmax import LN_2, LOWEST, finish, score_factors
+from attnscope.kernels.triton.tiles import load_columns, store_columns
 
 
 @triton.jit(
@@ -121,6 +47,7 @@ def flash_forward_kernel(
     p_sinks,
     p_visible,
     p_bounds,
+    p_documents,
     p_out,
     p_lse,
     q_batch,
@@ -154,6 +81,8 @@ def flash_forward_kernel(
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
+    REST_DIM: tl.constexpr,
+    REST_VALUE: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BOUNDED_BEFORE: tl.constexpr,
@@ -162,6 +91,7 @@ def flash_forward_kernel(
     FIRST_KEYS_CAUSAL: tl.constexpr,
     HAS_SINKS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
 ):
     """One block of queries of one head of one sequence."""
@@ -175,16 +105,19 @@ def flash_forward_kernel(
 
     o_block = tl.arange(0, BLOCK_QUERIES)
     o_rows = first_row + o_block
-    m_rows = (o_rows < query_length)[:, None]
-    o_dim = tl.arange(0, BLOCK_DIM)
+    m_rows = o_rows < query_length
     p_q += batch * q_batch + head.to(tl.int64) * q_head + first_row.to(tl.int64) * q_row
-    p_tile = p_q + (o_block * q_row)[:, None] + (o_dim * q_dim)[None, :]
-    b_q = load_tile(p_tile, m_rows, (o_dim < HEAD_DIM)[None, :], True, HEAD_DIM < BLOCK_DIM)
+    p_rows = p_q + o_block * q_row
+    b_q = load_columns(p_rows, m_rows, q_dim, 0, BLOCK_DIM, HEAD_DIM, True)
+    b_q_rest = b_q
+    if REST_DIM > 0:
+        b_q_rest = load_columns(p_rows, m_rows, q_dim, BLOCK_DIM, REST_DIM, HEAD_DIM, True)
     p_k += batch * k_batch + kv_head * k_head
     p_v += batch * v_batch + kv_head * v_head
 
     parts = key_parts(
         p_bounds,
+        p_documents,
         batch,
         query_offset + first_row,
         query_offset + tl.minimum(first_row + BLOCK_QUERIES, query_length) - 1,
@@ -197,10 +130,16 @@ def flash_forward_kernel(
         BOUNDED_AFTER,
         FIRST_KEYS_CAUSAL,
         HAS_PADDING,
+        HAS_DOCUMENTS,
     )
     first_start, first_end, start, whole_first, whole_last, end = parts
+    o_positions = query_offset + o_rows
+    o_from, o_to = key_runs(p_documents, o_positions, m_rows, before, after, HAS_DOCUMENTS)
+    BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
+    BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
 
     b_out = tl.zeros([BLOCK_QUERIES, BLOCK_VALUE], tl.float32)
+    b_out_rest = tl.zeros([BLOCK_QUERIES, REST_VALUE if REST_VALUE > 0 else 16], tl.float32)
     b_total = tl.zeros([BLOCK_QUERIES], tl.float32)
     b_highest = tl.full([BLOCK_QUERIES], LOWEST, tl.float32)
     if HAS_SINKS:
@@ -209,7 +148,7 @@ def flash_forward_kernel(
         b_total += tl.where(sink > LOWEST, 1.0, 0.0)
         b_highest = tl.zeros([BLOCK_QUERIES], tl.float32) + sink
     # The first keys, the left edge of the band, its middle, its right edge.
-    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_BEFORE else 2, 4):
+    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_FROM else 2, 4):
         if part == 0:
             run_start, run_end, limit = first_start, first_end, first_end
         elif part == 1:
@@ -218,15 +157,18 @@ def flash_forward_kernel(
             run_start, run_end, limit = whole_first, whole_last, end
         else:
             run_start, run_end, limit = whole_last, end, end
-        b_out, b_total, b_highest = visit_keys(
+        b_out, b_out_rest, b_total, b_highest = visit_keys(
             b_out,
+            b_out_rest,
             b_total,
             b_highest,
             b_q,
+            b_q_rest,
             p_k,
             p_v,
             p_visible + batch * visible_batch if HAS_PADDING else p_visible,
-            query_offset + o_rows,
+            o_from,
+            o_positions if part == 0 else o_to,
             run_start,
             run_end,
             limit,
@@ -237,15 +179,15 @@ def flash_forward_kernel(
             visible_key,
             factor,
             cap_factor,
-            before,
-            after,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,
             BLOCK_VALUE,
+            REST_DIM,
+            REST_VALUE,
             BLOCK_KEYS,
-            BOUNDED_BEFORE and part > 0,
-            FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_AFTER,
+            BOUNDED_FROM and part > 0,
+            FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_TO,
             HAS_PADDING,
             HAS_SOFTCAP,
             part != 2,
@@ -253,12 +195,13 @@ def flash_forward_kernel(
 
     b_safe, b_lse = finish(b_total, b_highest)
     row = (batch * query_heads + head) * query_length + first_row
-    tl.store(p_lse + row + o_block, b_lse, mask=o_rows < query_length)
-    o_value = tl.arange(0, BLOCK_VALUE)
+    tl.store(p_lse + row + o_block, b_lse, mask=m_rows)
     p_out += batch * out_batch + head.to(tl.int64) * out_head + first_row.to(tl.int64) * out_row
-    p_tile = p_out + (o_block * out_row)[:, None] + o_value[None, :]
-    b_out = (b_out / b_safe[:, None]).to(p_out.dtype.element_ty)
-    tl.store(p_tile, b_out, mask=m_rows & (o_value < VALUE_DIM)[None, :])
+    p_rows = p_out + o_block * out_row
+    store_columns(p_rows, b_out / b_safe[:, None], m_rows, 0, BLOCK_VALUE, VALUE_DIM)
+    if REST_VALUE > 0:
+        b_out_rest = b_out_rest / b_safe[:, None]
+        store_columns(p_rows, b_out_rest, m_rows, BLOCK_VALUE, REST_VALUE, VALUE_DIM)
 
 
 def flash_forward(
@@ -293,7 +236,14 @@ def flash_forward(
     rule = flash_rule(call)
     assert rule is not None, "the backend refuses other patterns"
     out_BHQD, lse_BHQ = launch_flash_forward(
-        q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK, rule, config
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H,
+        visible_keys_BK,
+        documents_of(call, q_BHQD.device),
+        rule,
+        config,
     )
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
 
@@ -304,6 +254,7 @@ def launch_flash_forward(
     v_BGKD: Tensor,
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
+    documents_N2: Tensor | None,
     rule: FlashRule,
     config: FlashConfig | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -317,6 +268,8 @@ def launch_flash_forward(
         capability_of(q_BHQD.device),
         bounded_before=rule.bounded_before,
     )
+    block_dim, rest_dim = two_widths(head_dim)
+    block_value, rest_value = two_widths(value_dim)
     factor, cap_factor = score_factors(rule.scale, rule.softcap)
     seen = visible_keys_BK
     out_BHQD = q_BHQD.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
@@ -331,6 +284,7 @@ def launch_flash_forward(
             sinks_H,
             seen,
             None if seen is None else key_bounds(seen),
+            documents_N2,
             out_BHQD,
             lse_BHQ,
             *q_BHQD.stride(),
@@ -350,8 +304,10 @@ def launch_flash_forward(
             rule.first_keys,
             HEAD_DIM=head_dim,
             VALUE_DIM=value_dim,
-            BLOCK_DIM=block_width(head_dim),
-            BLOCK_VALUE=block_width(value_dim),
+            BLOCK_DIM=block_dim,
+            BLOCK_VALUE=block_value,
+            REST_DIM=rest_dim,
+            REST_VALUE=rest_value,
             BLOCK_QUERIES=config.block_queries,
             BLOCK_KEYS=config.block_keys,
             BOUNDED_BEFORE=rule.bounded_before,
@@ -360,6 +316,7 @@ def launch_flash_forward(
             FIRST_KEYS_CAUSAL=rule.first_keys_causal,
             HAS_SINKS=sinks_H is not None,
             HAS_PADDING=seen is not None,
+            HAS_DOCUMENTS=documents_N2 is not None,
             HAS_SOFTCAP=rule.softcap is not None,
             num_warps=config.num_warps,
             num_stages=config.num_stages,

@@ -1,6 +1,6 @@
 """What the flash kernels are told of a call, in numbers. Imports no Triton.
 
-B batch, K keys.
+B batch, K keys, N positions.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.band import EVERYTHING, band
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.composed import Composed
+from attnscope.kernels.patterns.full import Full
+from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 
@@ -19,6 +21,8 @@ from attnscope.kernels.patterns.sinks_window import SinksWindow
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlashRule:
     """The query at position i sees the keys i − before ≤ j ≤ i + after, and the first ones.
+
+    Where the call's pattern packs documents, it sees only its own of these (`documents_of`).
 
     Attributes:
         before: Keys seen before the query's own position; `EVERYTHING` for no bound.
@@ -51,10 +55,13 @@ class FlashRule:
 
 def flash_rule(call: AttentionCall) -> FlashRule | None:
     """The call's rule in the kernels' terms, or None where its pattern has no such form."""
-    found = _keys_of(call.pattern)
+    packed, rest = _apart(call.pattern)
+    found = _keys_of(rest)
     if found is None:
         return None
     before, after, first_keys, first_keys_causal = found
+    if packed and first_keys:
+        return None  # The first keys are those of the first document alone.
     return FlashRule(
         before=before,
         after=after,
@@ -64,6 +71,22 @@ def flash_rule(call: AttentionCall) -> FlashRule | None:
         scale=call.scale,
         softcap=call.softcap,
     )
+
+
+def packs_documents(call: AttentionCall) -> bool:
+    """Whether its queries see documents of their own only."""
+    return _apart(call.pattern)[0] is not None
+
+
+def documents_of(call: AttentionCall, device: torch.device) -> Tensor | None:
+    """Where the document of each position begins and ends; None where nothing is packed.
+
+    Returns:
+        int32 `[N, 2]`, for the positions of all queries and keys; see `Packed.bounds`.
+    """
+    packed, _ = _apart(call.pattern)
+    positions = max(call.key_length, call.query_offset + call.query_length)
+    return None if packed is None else packed.bounds(positions, device)
 
 
 def key_bounds(visible_keys_BK: Tensor) -> Tensor:
@@ -84,6 +107,16 @@ def key_bounds(visible_keys_BK: Tensor) -> Tensor:
     first_B = torch.where(visible_keys_BK, positions_K, key_length).amin(1).minimum(end_B)
     has_holes_B = visible_keys_BK.sum(1) < end_B - first_B
     return torch.stack([first_B, end_B, has_holes_B], 1).to(torch.int32)
+
+
+def _apart(pattern: Pattern) -> tuple[Packed | None, Pattern]:
+    """The documents that a pattern packs, and what it says besides."""
+    match pattern:
+        case Packed():
+            return pattern, Full()
+        case Composed(first=Packed() as packed, second=rest):
+            return packed, rest
+    return None, pattern
 
 
 def _keys_of(pattern: Pattern) -> tuple[int, int, int, bool] | None:

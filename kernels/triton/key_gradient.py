@@ -7,7 +7,7 @@ other: no atomics. Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.flash_gradients import sees, weights_and_slopes
+from attnscope.kernels.triton.flash_gradients import weights_and_slopes
 from attnscope.kernels.triton.online_softmax import LN_2
 from attnscope.kernels.triton.tiles import load_tile
 
@@ -15,6 +15,7 @@ from attnscope.kernels.triton.tiles import load_tile
 @triton.jit
 def query_parts(
     p_bounds,
+    p_documents,
     batch,
     first_key,
     key_length,
@@ -29,6 +30,7 @@ def query_parts(
     BOUNDED_AFTER: tl.constexpr,
     FIRST_KEYS_CAUSAL: tl.constexpr,
     HAS_PADDING: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
 ):
     """The rows of the queries that see some key of the block that begins at `first_key`.
 
@@ -47,6 +49,11 @@ def query_parts(
     if BOUNDED_BEFORE:
         end = tl.minimum(last_key + before + 1 - query_offset, query_length)
         whole_end = tl.minimum(first_key + before + 1 - query_offset, query_length)
+    if HAS_DOCUMENTS:
+        start = tl.maximum(start, tl.load(p_documents + first_key * 2) - query_offset)
+        whole_start = tl.maximum(whole_start, tl.load(p_documents + last_key * 2) - query_offset)
+        end = tl.minimum(end, tl.load(p_documents + last_key * 2 + 1) - query_offset)
+        whole_end = tl.minimum(whole_end, tl.load(p_documents + first_key * 2 + 1) - query_offset)
     # A block that is cut off, or holds first keys or padding, has no whole tile.
     divided = (first_key + BLOCK_KEYS > key_length) | (first_key < first_keys)
     seen_start = 0
@@ -68,6 +75,34 @@ def query_parts(
 
 
 @triton.jit
+def row_runs(
+    p_documents,
+    o_keys,
+    m_keys,
+    query_length,
+    query_offset,
+    before,
+    after,
+    first_keys,
+    HAS_FIRST_KEYS: tl.constexpr,
+    FIRST_KEYS_CAUSAL: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
+):
+    """The rows of the first and the last query that see each key, in its band and its document."""
+    o_from = o_keys - after
+    o_to = o_keys + before
+    if HAS_FIRST_KEYS:
+        o_first = o_keys if FIRST_KEYS_CAUSAL else tl.zeros_like(o_keys)
+        o_from = tl.where(o_keys < first_keys, o_first, o_from)
+        o_to = tl.where(o_keys < first_keys, query_offset + query_length, o_to)
+    if HAS_DOCUMENTS:
+        p_own = p_documents + o_keys * 2
+        o_from = tl.maximum(o_from, tl.load(p_own, mask=m_keys, other=0))
+        o_to = tl.minimum(o_to, tl.load(p_own + 1, mask=m_keys, other=0) - 1)
+    return o_from - query_offset, o_to - query_offset
+
+
+@triton.jit
 def add_over_queries(
     b_dk,
     b_dv,
@@ -77,7 +112,8 @@ def add_over_queries(
     p_dout,
     p_lse,
     p_delta,
-    o_keys,
+    o_from,
+    o_to,
     m_keys,
     first,
     last,
@@ -88,22 +124,20 @@ def add_over_queries(
     dout_dim,
     factor,
     cap_factor,
-    query_offset,
-    before,
-    after,
-    first_keys,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
-    BOUNDED_BEFORE: tl.constexpr,
-    BOUNDED_AFTER: tl.constexpr,
-    FIRST_KEYS_CAUSAL: tl.constexpr,
+    BOUNDED_FROM: tl.constexpr,
+    BOUNDED_TO: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """The gradients so far, and what the tiles of one head from row `first` to `last` add."""
+    """The gradients so far, and what the tiles of one head from row `first` to `last` add.
+
+    A key is seen by the rows from its `o_from` to its `o_to`, as far as these are bounds.
+    """
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
     o_tile = tl.arange(0, BLOCK_QUERIES)
@@ -126,17 +160,11 @@ def add_over_queries(
             b_products, b_lse[None, :], factor, cap_factor, HAS_SOFTCAP
         )
         if MASKED:
-            m_seen = sees(
-                (query_offset + o_rows)[None, :],
-                o_keys[:, None],
-                before,
-                after,
-                first_keys,
-                BOUNDED_BEFORE,
-                BOUNDED_AFTER,
-                FIRST_KEYS_CAUSAL,
-            )
-            m_seen = m_seen & m_keys[:, None] & m_rows[None, :]
+            m_seen = m_keys[:, None] & m_rows[None, :]
+            if BOUNDED_FROM:
+                m_seen = m_seen & (o_rows[None, :] >= o_from[:, None])
+            if BOUNDED_TO:
+                m_seen = m_seen & (o_rows[None, :] <= o_to[:, None])
             b_weights = tl.where(m_seen, b_weights, 0.0)
         b_dv = tl.dot(b_weights.to(b_dout.dtype), b_dout, b_dv, input_precision="ieee")
         b_dweights = tl.dot(b_v, tl.trans(b_dout), input_precision="ieee")
@@ -164,6 +192,7 @@ def key_gradient_kernel(
     p_delta,
     p_visible,
     p_bounds,
+    p_documents,
     p_dk,
     p_dv,
     q_batch,
@@ -212,6 +241,7 @@ def key_gradient_kernel(
     HAS_FIRST_KEYS: tl.constexpr,
     FIRST_KEYS_CAUSAL: tl.constexpr,
     HAS_PADDING: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
 ):
     """One block of keys of one kv head of one sequence."""
@@ -244,6 +274,7 @@ def key_gradient_kernel(
 
     parts = query_parts(
         p_bounds,
+        p_documents,
         batch,
         first_key,
         key_length,
@@ -258,8 +289,22 @@ def key_gradient_kernel(
         BOUNDED_AFTER,
         FIRST_KEYS_CAUSAL,
         HAS_PADDING,
+        HAS_DOCUMENTS,
     )
     start, whole_first, whole_last, end = parts
+    o_from, o_to = row_runs(
+        p_documents,
+        o_keys,
+        m_inside,
+        query_length,
+        query_offset,
+        before,
+        after,
+        first_keys,
+        HAS_FIRST_KEYS,
+        FIRST_KEYS_CAUSAL,
+        HAS_DOCUMENTS,
+    )
     b_dk = tl.zeros([BLOCK_KEYS, BLOCK_DIM], tl.float32)
     b_dv = tl.zeros([BLOCK_KEYS, BLOCK_VALUE], tl.float32)
     for member in range(group):
@@ -281,7 +326,8 @@ def key_gradient_kernel(
                 p_dout + batch * dout_batch + head * dout_head,
                 p_lse + (batch * query_heads + head) * query_length,
                 p_delta + (batch * query_heads + head) * query_length,
-                o_keys,
+                o_from,
+                o_to,
                 m_keys,
                 run_start,
                 run_end,
@@ -292,18 +338,13 @@ def key_gradient_kernel(
                 dout_dim,
                 factor,
                 cap_factor,
-                query_offset,
-                before,
-                after,
-                first_keys,
                 HEAD_DIM,
                 VALUE_DIM,
                 BLOCK_DIM,
                 BLOCK_VALUE,
                 BLOCK_QUERIES,
-                BOUNDED_BEFORE,
-                BOUNDED_AFTER,
-                FIRST_KEYS_CAUSAL,
+                BOUNDED_AFTER or HAS_DOCUMENTS,
+                BOUNDED_BEFORE or HAS_DOCUMENTS,
                 HAS_SOFTCAP,
                 part != 1,
             )

@@ -6,8 +6,8 @@ Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.flash_gradients import sees, weights_and_slopes
-from attnscope.kernels.triton.key_parts import key_parts
+from attnscope.kernels.triton.flash_gradients import weights_and_slopes
+from attnscope.kernels.triton.key_parts import key_parts, key_runs
 from attnscope.kernels.triton.online_softmax import LN_2
 from attnscope.kernels.triton.tiles import load_tile
 
@@ -22,7 +22,8 @@ def add_over_keys(
     p_k,
     p_v,
     p_visible,
-    o_positions,
+    o_from,
+    o_to,
     first,
     last,
     end,
@@ -33,22 +34,21 @@ def add_over_keys(
     visible_key,
     factor,
     cap_factor,
-    before,
-    after,
-    first_keys,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    BOUNDED_BEFORE: tl.constexpr,
-    BOUNDED_AFTER: tl.constexpr,
-    FIRST_KEYS_CAUSAL: tl.constexpr,
+    BOUNDED_FROM: tl.constexpr,
+    BOUNDED_TO: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """The gradient so far `[R, D]`, and what the tiles from key `first` to `last` add to it."""
+    """The gradient so far `[R, D]`, and what the tiles from key `first` to `last` add to it.
+
+    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds.
+    """
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
     o_tile = tl.arange(0, BLOCK_KEYS)
@@ -70,17 +70,12 @@ def add_over_keys(
             b_products, b_lse[:, None], factor, cap_factor, HAS_SOFTCAP
         )
         if MASKED:
-            m_seen = sees(
-                o_positions[:, None],
-                o_keys[None, :],
-                before,
-                after,
-                first_keys,
-                BOUNDED_BEFORE,
-                BOUNDED_AFTER,
-                FIRST_KEYS_CAUSAL,
-            )
-            b_weights = tl.where(m_seen & m_keys[None, :], b_weights, 0.0)
+            m_seen = m_keys[None, :]
+            if BOUNDED_FROM:
+                m_seen = m_seen & (o_keys[None, :] >= o_from[:, None])
+            if BOUNDED_TO:
+                m_seen = m_seen & (o_keys[None, :] <= o_to[:, None])
+            b_weights = tl.where(m_seen, b_weights, 0.0)
         b_dweights = tl.dot(b_dout, b_v, input_precision="ieee")
         b_dscores = b_weights * (b_dweights - b_delta[:, None]) * b_slopes
         b_dq = tl.dot(b_dscores.to(b_k.dtype), tl.trans(b_k), b_dq, input_precision="ieee")
@@ -106,6 +101,7 @@ def query_gradient_kernel(
     p_delta,
     p_visible,
     p_bounds,
+    p_documents,
     p_dq,
     q_batch,
     q_head,
@@ -150,6 +146,7 @@ def query_gradient_kernel(
     HAS_FIRST_KEYS: tl.constexpr,
     FIRST_KEYS_CAUSAL: tl.constexpr,
     HAS_PADDING: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
 ):
     """One block of queries of one head of one sequence."""
@@ -183,6 +180,7 @@ def query_gradient_kernel(
 
     parts = key_parts(
         p_bounds,
+        p_documents,
         batch,
         query_offset + first_row,
         query_offset + tl.minimum(first_row + BLOCK_QUERIES, query_length) - 1,
@@ -195,11 +193,18 @@ def query_gradient_kernel(
         BOUNDED_AFTER,
         FIRST_KEYS_CAUSAL,
         HAS_PADDING,
+        HAS_DOCUMENTS,
     )
     first_start, first_end, start, whole_first, whole_last, end = parts
+    o_positions = query_offset + o_rows
+    o_from, o_to = key_runs(
+        p_documents, o_positions, o_rows < query_length, before, after, HAS_DOCUMENTS
+    )
+    BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
+    BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
     b_dq = tl.zeros([BLOCK_QUERIES, BLOCK_DIM], tl.float32)
     # The first keys, the left edge of the band, its middle, its right edge.
-    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_BEFORE else 2, 4):
+    for part in tl.static_range(0 if HAS_FIRST_KEYS else 1 if BOUNDED_FROM else 2, 4):
         if part == 0:
             run_start, run_end, limit = first_start, first_end, first_end
         elif part == 1:
@@ -217,7 +222,8 @@ def query_gradient_kernel(
             p_k,
             p_v,
             p_visible + batch * visible_batch if HAS_PADDING else p_visible,
-            query_offset + o_rows,
+            o_from,
+            o_positions if part == 0 else o_to,
             run_start,
             run_end,
             limit,
@@ -228,17 +234,13 @@ def query_gradient_kernel(
             visible_key,
             factor,
             cap_factor,
-            before,
-            after,
-            first_keys,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,
             BLOCK_VALUE,
             BLOCK_KEYS,
-            BOUNDED_BEFORE,
-            BOUNDED_AFTER,
-            FIRST_KEYS_CAUSAL,
+            BOUNDED_FROM and part > 0,
+            FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_TO,
             HAS_PADDING,
             HAS_SOFTCAP,
             part != 2,

@@ -9,9 +9,10 @@ import torch
 
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
-from attnscope.models import capture_store, rule_table
+from attnscope.models import capture_store, mask_rules, rule_table
 from attnscope.models.capture import Capture, capture
 from attnscope.models.loading import LoadedModel
 
@@ -55,7 +56,11 @@ def test_saving_again_replaces(tiny_family: Family, tmp_path: Path) -> None:
     assert Capture.load(tmp_path).texts == ("second",)
 
 
-def test_a_rule_of_its_own_is_saved_as_a_table(tiny_family: Family, tmp_path: Path) -> None:
+def test_a_rule_of_its_own_is_saved_as_a_table(
+    tiny_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that its chunks are not recognised as documents.
+    monkeypatch.setattr(mask_rules, "_MOST_DOCUMENTS", 0)
     made = capture(tiny_family("llama4_text"), ["abcdefgh", "abcde"], backend="tiled")
     read = Capture.load(made.save(tmp_path))
     assert read.layers[0].pattern.title == made.layers[0].pattern.title
@@ -67,6 +72,7 @@ def test_a_rule_of_its_own_is_saved_as_a_table(tiny_family: Family, tmp_path: Pa
 def test_a_rule_too_large_to_tabulate_is_refused(
     tiny_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mask_rules, "_MOST_DOCUMENTS", 0)
     made = capture(tiny_family("llama4_text"), "abcdefgh")
     monkeypatch.setattr(rule_table, "_MOST_PAIRS", 10)
     with pytest.raises(InvalidCall, match="too large to save"):
@@ -77,8 +83,9 @@ def test_a_rule_too_large_to_tabulate_is_refused(
 
 def test_a_function_has_no_form_in_json() -> None:
     rule = Predicate(function=lambda q, k: q >= k, label="own")
-    with pytest.raises(InvalidCall, match="function of the model"):
-        capture_store.pattern_to_json(rule)
+    for one in (rule, compose(pattern("local", window=6), rule)):
+        with pytest.raises(InvalidCall, match="function of the model"):
+            capture_store.pattern_to_json(one)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +97,8 @@ def test_a_function_has_no_form_in_json() -> None:
         pattern("local", window=6),
         pattern("local", window=6, causal=True),
         pattern("sinks_window", window=3, sinks=2),
+        pattern("packed", lengths=(3, 5), causal=True),
+        pattern("packed", lengths=(3, 5), sliding_window={"window": 2}),
     ],
 )
 def test_patterns_round_trip_through_json(one: Pattern) -> None:

@@ -28,7 +28,6 @@ REFUSED = {
     ("gemma2", "sdpa_flash"),
     ("gpt_oss", "sdpa_math"),  # sinks without a log-sum-exp
     ("deepseek_v3", "sdpa_flash"),  # values narrower than keys
-    ("llama4_text", "triton"),  # chunks
 }
 
 Family = Callable[[str], LoadedModel]
@@ -115,13 +114,43 @@ def test_next_tokens_and_logits_of_a_padded_batch(tiny_family: Family, family: s
         assert [share for _, share in ours] == pytest.approx(shares.tolist(), rel=1e-3)
 
 
+def assert_packed(model: LoadedModel, backend: str) -> None:
+    """Documents packed into the rows of a batch have the logits that each has alone."""
+    rows = ([PROMPTS[0], PROMPTS[1], "z"], ["ab", PROMPTS[0], PROMPTS[1][:-1]])
+    ids = [[model.tokenizer(prompt)["input_ids"] for prompt in row] for row in rows]
+    packed = {
+        "input_ids": torch.tensor([[token for one in row for token in one] for row in ids]),
+        "position_ids": torch.tensor(
+            [[at for one in row for at in range(len(one))] for row in ids]
+        ),
+    }
+    seen: list[str] = []
+    note = lambda call: seen.extend(one.key for one in call.mask.patterns)  # noqa: E731
+    with torch.no_grad(), swapped(model.model, backend, recorder=note):
+        logits_BNV = model.model(**packed, use_cache=False).logits
+    assert seen == ["packed"] * 2 * len(rows)
+    for row, logits_NV in zip(ids, logits_BNV, strict=True):
+        parts = logits_NV.split([len(one) for one in row])
+        for one, ours in zip(row, parts, strict=True):
+            alone = _eager(model, one)[1]
+            assert (ours - alone).abs().max() <= 1e-4 * alone.abs().max()
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("backend", ["eager", "tiled"])
+def test_packed_documents_are_as_they_are_alone(
+    tiny_family: Family, family: str, backend: str
+) -> None:
+    assert_packed(tiny_family(family), backend)
+
+
 PATTERNS = {
     "gpt2": ["causal", "causal"],
     "mistral": ["sliding_window", "sliding_window"],
     "gemma2": ["sliding_window", "causal"],
     "gemma3_text": ["sliding_window", "causal"],
     "gpt_oss": ["sliding_window", "causal"],
-    "llama4_text": ["custom", "causal"],
+    "llama4_text": ["packed", "causal"],
     "bert": ["full", "full"],
     "modernbert": ["full", "local"],
 }

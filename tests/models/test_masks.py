@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import masking_utils
 
 from attnscope.kernels.errors import ModelNotSwappable, UnsupportedCall
+from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
@@ -56,6 +57,10 @@ def _theirs(rule: Callable, queries: int, keys: int, **others: Any) -> Tensor:
 
 
 PACKED = masking_utils.packed_sequence_mask_function(torch.tensor([[0] * 5 + [1] * 7] * 2))
+# The third document is the first one again, so these are no documents.
+RETURNING = masking_utils.packed_sequence_mask_function(
+    torch.tensor([[0] * 5 + [1] * 4 + [0] * 3] * 2)
+)
 RULES = {
     "causal": (masking_utils.causal_mask_function, {}, Causal()),
     "full": (masking_utils.bidirectional_mask_function, {}, Full()),
@@ -79,13 +84,32 @@ RULES = {
         {"local_size": 12},
         Full(),
     ),
-    "chunked": (masking_utils.chunked_causal_mask_function(4, NO_PADS), {}, None),
+    "chunked": (
+        masking_utils.chunked_causal_mask_function(4, NO_PADS),
+        {},
+        pattern("packed", lengths=(4, 4, 4), causal=True),
+    ),
     "shifted_chunks": (
         masking_utils.chunked_causal_mask_function(4, torch.tensor([0, 3])),
         {},
+        pattern("packed", lengths=(4, 4, 4), causal=True),
+    ),
+    "packed": (
+        masking_utils.and_masks(masking_utils.causal_mask_function, PACKED),
+        {},
+        pattern("packed", lengths=(5, 7), causal=True),
+    ),
+    "packed_window": (
+        masking_utils.and_masks(masking_utils.sliding_window_causal_mask_function(4), PACKED),
+        {"local_size": 4},
+        pattern("packed", lengths=(5, 7), sliding_window={"window": 4}),
+    ),
+    "packed_both_ways": (PACKED, {}, pattern("packed", lengths=(5, 7))),
+    "returning": (
+        masking_utils.and_masks(masking_utils.causal_mask_function, RETURNING),
+        {},
         None,
     ),
-    "packed": (masking_utils.and_masks(masking_utils.causal_mask_function, PACKED), {}, None),
     "vmapped": (
         masking_utils.or_masks(
             masking_utils.causal_mask_function, lambda b, h, q, k: (q < 3) & (k < 3)
@@ -98,13 +122,13 @@ RULES = {
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_says_what_transformers_evaluates(name: str) -> None:
-    rule, others, pattern = RULES[name]
+    rule, others, expected = RULES[name]
     ours = _rule(rule, 12, 12, **others)
     assert torch.equal(_evaluated(ours.mask, 2, 12, 12), _theirs(rule, 12, 12, **others))
-    if pattern is None:
+    if expected is None:
         assert isinstance(ours.mask.patterns[0], Predicate)
     else:
-        assert ours.mask.patterns == (pattern,)
+        assert ours.mask.patterns[0] == expected
 
 
 def test_a_rule_that_depends_on_the_sequence_keeps_one_each() -> None:
@@ -158,15 +182,34 @@ def test_padding_that_hides_nothing_is_dropped() -> None:
 
 @pytest.mark.parametrize("name", ["causal", "full", "window", "local", "chunked"])
 def test_long_rules_are_recognised_by_probing(name: str) -> None:
-    rule, others, pattern = RULES[name]
-    patterns = _rule(rule, 1500, 1500, **others).mask.patterns
-    assert patterns == (pattern,) or (pattern is None and isinstance(patterns[0], Predicate))
+    rule, others, expected = RULES[name]
+    if name == "chunked":
+        expected = pattern("packed", lengths=(4,) * 375, causal=True)
+    assert _rule(rule, 1500, 1500, **others).mask.patterns == (expected,)
 
 
-def test_a_long_packed_text_is_not_mistaken_for_causal() -> None:
-    packed = masking_utils.packed_sequence_mask_function(torch.tensor([[0] * 700 + [1] * 800] * 2))
+@pytest.mark.parametrize("documents", [[700, 800], [3, 900, 1, 596]])
+def test_a_long_packed_text_is_its_documents(documents: list[int]) -> None:
+    index = torch.arange(len(documents)).repeat_interleave(torch.tensor(documents)).expand(2, -1)
+    packed = masking_utils.packed_sequence_mask_function(index)
+    rule = masking_utils.and_masks(masking_utils.causal_mask_function, packed)
+    expected = pattern("packed", lengths=documents, causal=True)
+    assert _rule(rule, 1500, 1500).mask.patterns == (expected,)
+
+
+def test_a_long_text_whose_documents_return_is_not_taken_for_packed() -> None:
+    # Too short a document for the rows and columns that are probed.
+    index = torch.tensor([[0] * 700 + [1] * 7 + [2] * 10 + [1] * 7 + [3] * 776] * 2)
+    packed = masking_utils.packed_sequence_mask_function(index)
     rule = masking_utils.and_masks(masking_utils.causal_mask_function, packed)
     assert isinstance(_rule(rule, 1500, 1500).mask.patterns[0], Predicate)
+
+
+def test_later_queries_of_a_packed_text_keep_the_rule_itself() -> None:
+    rule, _, _ = RULES["packed"]
+    ours = _rule(rule, 3, 9, q_offset=6).mask
+    assert isinstance(ours.patterns[0], Predicate)
+    assert torch.equal(_evaluated(ours, 2, 3, 9), _theirs(rule, 3, 9, q_offset=6))
 
 
 def test_no_mask_of_pairs_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,15 +262,15 @@ def _dense(rule: Callable) -> Tensor:
 
 
 @pytest.mark.parametrize("additive", [False, True])
-@pytest.mark.parametrize("name", ["causal", "full", "chunked"])
+@pytest.mark.parametrize("name", ["causal", "full", "returning"])
 def test_a_dense_mask_is_honoured_exactly(name: str, additive: bool) -> None:
-    rule, _, pattern = RULES[name]
+    rule, _, expected = RULES[name]
     given = _dense(rule)
     sent = torch.where(given, 0.0, torch.finfo(torch.float32).min) if additive else given
     mask = dense_mask(sent, 12, 12, "toy")
     assert torch.equal(_evaluated(mask, 2, 12, 12), given[:, 0])
-    if pattern is not None:
-        assert mask.patterns == (pattern,)
+    if expected is not None:
+        assert mask.patterns == (expected,)
 
 
 def test_a_dense_mask_with_padding_is_recognised() -> None:
@@ -259,7 +302,7 @@ def test_dense_masks_that_cannot_be_honoured_are_refused(given: Tensor, words: s
 
 
 @pytest.mark.parametrize(
-    ("causal", "window", "queries", "keys", "pattern", "offset"),
+    ("causal", "window", "queries", "keys", "expected", "offset"),
     [
         (True, None, 8, 8, Causal(), 0),
         (True, None, 8, 12, Causal(), 0),
@@ -270,8 +313,8 @@ def test_dense_masks_that_cannot_be_honoured_are_refused(given: Tensor, words: s
     ],
 )
 def test_no_mask_means_what_sdpa_takes_it_for(
-    causal: bool, window: int | None, queries: int, keys: int, pattern: object, offset: int
+    causal: bool, window: int | None, queries: int, keys: int, expected: object, offset: int
 ) -> None:
     mask = absent_mask(causal=causal, window=window, query_length=queries, key_length=keys)
-    assert mask.patterns == (pattern,)
+    assert mask.patterns == (expected,)
     assert mask.query_offset == offset

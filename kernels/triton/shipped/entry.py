@@ -17,10 +17,10 @@ from attnscope.kernels.patterns.catalogue import pattern
 CAPABILITIES = (80, 86, 90)
 """A100, the other GPUs of its generation and of Ada's, H100 and H200."""
 
-HEAD_DIMS = {64: CAPABILITIES, 128: CAPABILITIES, 256: CAPABILITIES} | dict.fromkeys(
-    (16, 32, 80, 96, 192), (90,)
+HEAD_DIMS = dict.fromkeys((64, 80, 96, 128, 192, 256), CAPABILITIES) | dict.fromkeys(
+    (16, 32), (90,)
 )
-"""Widths that models have; where tiles are as for the next power of 2, on one device is enough."""
+"""Widths that models have; for those narrower than any of the tables, one device is enough."""
 
 LENGTH = 4096
 """Of queries and keys."""
@@ -41,6 +41,7 @@ MODIFIED: dict[str, dict[str, Any]] = {
     "softcap": {"softcap": 30.0},
     "sink logits": {"has_sinks": True},
     "padding": {"has_padding": True},
+    "packed": {"pattern": pattern("packed", lengths=(1000, 1500, 1000), causal=True)},
     EVERYTHING: {"pattern": WINDOW, "softcap": 30.0, "has_sinks": True, "has_padding": True},
 }
 """What it is compiled for besides at those that have tiles of their own."""
@@ -72,7 +73,6 @@ def entry_of(
     call: AttentionCall,
     *,
     tall: bool = True,
-    capabilities: tuple[int, ...] = CAPABILITIES,
 ) -> Shipped:
     """An attention kernel for one call; `launch` takes the call and a compute capability.
 
@@ -82,11 +82,10 @@ def entry_of(
         title: What sets this entry apart besides dtype and width.
         call: What it is compiled for.
         tall: Whether its tiles have 64 rows or more.
-        capabilities: Of the devices it ships for.
     """
     return Shipped(
         name=f"{family}, {call.dtype}, {call.head_dim}, {title}",
-        capabilities=tuple(each for each in HEAD_DIMS[call.head_dim] if each in capabilities),
+        capabilities=HEAD_DIMS[call.head_dim],
         launch=partial(launch, call),
         wants_wgmma=tall and call.dtype != "float32",
     )

@@ -13,7 +13,7 @@ from attnscope.kernels.triton.configurations import (
 )
 from attnscope.kernels.triton.flash_backward import flash_backward
 from attnscope.kernels.triton.flash_forward import flash_forward
-from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
+from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule
 from attnscope.kernels.triton.shipped.entry import (
     EVERYTHING,
     HEAD_DIMS,
@@ -44,12 +44,12 @@ def flash_forwards() -> Iterator[Shipped]:
 
 def flash_backwards() -> Iterator[Shipped]:
     """Both kernels of the gradient."""
-    # One table of configurations serves all devices and is made for Hopper: on the others it spills.
-    entry = partial(entry_of, "flash_backward", _launch_backward, capabilities=(90,))
+    entry = partial(entry_of, "flash_backward", _launch_backward)
     for head_dim in (64, 128, 256):
         for title, rule in PLAIN.items():
             yield entry(title, call_of(head_dim, **rule))
-        yield entry(EVERYTHING, call_of(head_dim, **MODIFIED[EVERYTHING]))
+        for title in ("packed", EVERYTHING):
+            yield entry(title, call_of(head_dim, **MODIFIED[title]))
         yield entry("causal", call_of(head_dim, "float32"))
 
 
@@ -74,6 +74,7 @@ def _launch_backward(call: AttentionCall, capability: int) -> None:
         v_BGKD,
         extras["sinks_H"],
         extras["visible_keys_BK"],
+        documents_of(call, q_BHQD.device),
         torch.empty_like(q_BHQD),
         lse_BHQ,
         torch.empty_like(q_BHQD),

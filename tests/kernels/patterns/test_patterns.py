@@ -1,6 +1,8 @@
 """Every family against a double loop, and against rules that others wrote."""
 
 import itertools
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,10 +41,26 @@ def _rules():
                 pattern("sinks_window", window=w, sinks=s, causal=True),
                 lambda i, j, w=w, s=s: (i - w < j <= i or j < s) and j <= i,
             )
+    for lengths in ((), (3,), (1, 5, 2), (2, 4, 60)):
+        packed = pattern("packed", lengths=lengths)
+        of = partial(_document, lengths)
+        yield packed, lambda i, j, of=of: of(i) == of(j)
+        yield (
+            pattern("packed", lengths=lengths, causal=True),
+            lambda i, j, of=of: of(i) == of(j) and j <= i,
+        )
+        yield (
+            compose(packed, pattern("sliding_window", window=3)),
+            lambda i, j, of=of: of(i) == of(j) and i - 3 < j <= i,
+        )
     yield (
         Predicate(function=lambda q, k: (q + k) % 3 == 0, label="thirds"),
         lambda i, j: (i + j) % 3 == 0,
     )
+
+
+def _document(lengths: Sequence[int], position: int) -> int:
+    return sum(position >= sum(lengths[: n + 1]) for n in range(len(lengths)))
 
 
 RULES = list(_rules())
@@ -164,6 +182,8 @@ def test_flash_attentions_other_windows_are_refused(left: int, right: int) -> No
         ("local", {"window": 2.5}, "got 2.5"),
         ("local", {"window": True}, "got True"),
         ("sinks_window", {"window": 1, "sinks": -1}, "sinks must be .* at least 0, got -1"),
+        ("packed", {"lengths": 7}, "lengths must be a sequence of integers, got 7"),
+        ("packed", {"lengths": (3, 0)}, "every length must be an integer of at least 1, got 0"),
     ],
 )
 def test_unknown_patterns_are_refused_with_what_is_valid(key, parameters, said) -> None:
@@ -185,6 +205,8 @@ def test_every_family_is_tested_here() -> None:
 def test_titles_are_for_people() -> None:
     assert pattern("full").title == "full"
     assert pattern("sinks_window", window=8, sinks=4).title == "sinks window (window 8, sinks 4)"
+    assert pattern("packed", lengths=(3,)).title == "packed (1 document)"
+    assert pattern("packed", lengths=(3, 5), causal=True).title == "packed (2 documents), causal"
     assert pattern("local", window=3, causal=True).title == "local (window 3), causal"
     assert Predicate(function=torch.ge, label="past or present").title == "past or present"
 

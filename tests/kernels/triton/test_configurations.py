@@ -7,6 +7,7 @@ from attnscope.kernels.triton.configurations import (
     capability_of,
     every_configuration,
     forward_config,
+    two_widths,
 )
 
 SHARED_KIB = {(9, 0): 227, (8, 0): 163, (8, 6): 99}
@@ -17,6 +18,27 @@ SHARED_KIB = {(9, 0): 227, (8, 0): 163, (8, 6): 99}
 )
 def test_a_tile_is_as_wide_as_the_next_power_of_two(dim: int, width: int) -> None:
     assert block_width(dim) == width
+
+
+@pytest.mark.parametrize(
+    ("dim", "widths"),
+    [
+        (1, (16, 0)),
+        (40, (64, 0)),
+        (64, (64, 0)),
+        (72, (64, 16)),
+        (80, (64, 16)),
+        (96, (64, 32)),
+        (112, (128, 0)),
+        (128, (128, 0)),
+        (160, (128, 32)),
+        (192, (128, 64)),
+        (200, (256, 0)),
+    ],
+)
+def test_a_head_is_cut_in_two_where_that_is_narrower(dim: int, widths: tuple[int, int]) -> None:
+    assert two_widths(dim) == widths
+    assert dim <= sum(widths) <= block_width(dim)
 
 
 def test_a_cpu_is_configured_as_the_portable_device() -> None:

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.registry import backend
 from attnscope.kernels.triton.flash import flash, flash_operator, rule_arguments
 from attnscope.kernels.triton.flash_forward import flash_forward
-from attnscope.kernels.triton.flash_rule import flash_rule
+from attnscope.kernels.triton.flash_rule import documents_of, flash_rule
 from tests.shapes import Case, Inputs
 
 SMALL = Case(id="causal", query_heads=2, kv_heads=1, queries=9, keys=9)
@@ -20,6 +21,7 @@ CASES = (
     SMALL,
     replace(SMALL, id="window, softcap", softcap=3.0, pattern=pattern("sliding_window", window=4)),
     replace(SMALL, id="sinks, padding", batch=2, sinks=True, padding="left"),
+    replace(SMALL, id="packed", pattern=pattern("packed", lengths=(2, 4), causal=True)),
 )
 
 
@@ -53,13 +55,17 @@ def test_keeps_its_promises_to_the_compiler(case: Case) -> None:
     rule = flash_rule(inputs.call)
     assert rule is not None
     q, k, v, *sinks = leaves(inputs)
-    given = (q, k, v, sinks[0] if sinks else None, inputs.visible_keys_BK)
+    documents_N2 = documents_of(inputs.call, q.device)
+    given = (q, k, v, sinks[0] if sinks else None, inputs.visible_keys_BK, documents_N2)
     found = torch.library.opcheck(flash_operator, given, rule_arguments(rule))
     assert set(found.values()) == {"SUCCESS"}
 
 
-def test_the_compiler_does_not_break_at_it() -> None:
-    inputs = Case(id="compiled").inputs()
+@pytest.mark.parametrize(
+    "rule", [pattern("causal"), pattern("packed", lengths=(17, 9), causal=True)], ids=str
+)
+def test_the_compiler_does_not_break_at_it(rule: Pattern) -> None:
+    inputs = Case(id="compiled", pattern=rule).inputs()
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return flash(q, k, v, inputs.call).out_BHQD * 2

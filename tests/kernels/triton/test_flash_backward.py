@@ -9,9 +9,9 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.triton.configurations import FlashConfig
 from attnscope.kernels.triton.flash_backward import Gradients, flash_backward
 from attnscope.kernels.triton.flash_forward import launch_flash_forward
-from attnscope.kernels.triton.flash_rule import flash_rule
+from attnscope.kernels.triton.flash_rule import documents_of, flash_rule
 from tests.gradients import Upstream, exact_gradients, pytorch_gradients, upstream
-from tests.shapes import Case, Inputs, every_case
+from tests.shapes import PACKED, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as
 
 SMALL = FlashConfig(block_queries=16, block_keys=16, num_warps=4, num_stages=1)
@@ -27,7 +27,8 @@ def gradients(
 ) -> Gradients:
     rule = flash_rule(inputs.call)
     assert rule is not None
-    inside = *inputs.tensors, inputs.sinks_H, inputs.visible_keys_BK
+    documents_N2 = documents_of(inputs.call, inputs.q_BHQD.device)
+    inside = *inputs.tensors, inputs.sinks_H, inputs.visible_keys_BK, documents_N2
     out_BHQD, lse_BHQ = launch_flash_forward(*inside, rule, SMALL)
     return flash_backward(
         *inside,
@@ -80,6 +81,7 @@ LONGER = (
         pattern=pattern("sinks_window", window=9, sinks=19, causal=True),
     ),
     Case(id="queries past the keys", queries=40, keys=20, query_offset=0),
+    *PACKED,
 )
 
 

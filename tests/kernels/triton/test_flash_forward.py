@@ -11,10 +11,11 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.triton.configurations import FlashConfig
 from attnscope.kernels.triton.flash_forward import flash_forward
-from tests.shapes import Case, Inputs, every_case
+from tests.shapes import PACKED, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 # Small enough that every case has several tiles either way.
@@ -68,6 +69,7 @@ LONGER = (
         pattern=pattern("sliding_window", window=20),
     ),
     Case(id="queries past the keys", queries=40, keys=20, query_offset=0),
+    *PACKED,
     Case(
         id="a window that left the keys behind",
         queries=40,
@@ -194,8 +196,8 @@ def test_the_output_lies_as_models_want_it_next() -> None:
     assert out_BHQD.transpose(1, 2).is_contiguous()
 
 
-@pytest.mark.parametrize("window", [16, 64])
-def test_work_is_proportional_to_the_window(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def _tiles(rule: Pattern, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many tiles of 16 by 16 pairs are visited, of 256 queries and keys."""
     products: list[int] = []
     original = InterpreterBuilder.create_dot
 
@@ -204,17 +206,25 @@ def test_work_is_proportional_to_the_window(window: int, monkeypatch: pytest.Mon
         return original(*arguments)
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", counted)
-    case = Case(
-        id="long",
-        query_heads=1,
-        kv_heads=1,
-        queries=256,
-        keys=256,
-        pattern=pattern("sliding_window", window=window),
-    )
+    case = Case(id="long", query_heads=1, kv_heads=1, queries=256, keys=256, pattern=rule)
     inputs = case.inputs()
     flash_forward(*inputs.tensors, inputs.call, config=SMALL)
-    # Two products a tile: those of the window, the block's own, and one that an edge cuts.
-    most = 2 * 16 * (window // 16 + 2)
-    assert most < 2 * 16 * 17 // 2
-    assert 0 < len(products) <= most
+    assert len(products) % 2 == 0, "two products a tile"
+    return len(products) // 2
+
+
+@pytest.mark.parametrize("window", [16, 64])
+def test_work_is_proportional_to_the_window(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Those of the window, the block's own, and one that an edge cuts.
+    most = 16 * (window // 16 + 2)
+    assert most < 16 * 17 // 2
+    assert 0 < _tiles(pattern("sliding_window", window=window), monkeypatch) <= most
+
+
+def test_no_tile_of_another_document_is_visited(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks of 4, 4 and 8 tiles: whole ones see their own, and causal ones the lower triangle.
+    lengths = (64, 64)
+    assert _tiles(pattern("packed", lengths=lengths), monkeypatch) == 16 + 16 + 64
+    assert _tiles(pattern("packed", lengths=lengths, causal=True), monkeypatch) == 10 + 10 + 36
+    # An edge inside a block costs it the tiles of both of its documents, and no more.
+    assert _tiles(pattern("packed", lengths=(72, 184)), monkeypatch) == 4 * 5 + 16 + 11 * 12

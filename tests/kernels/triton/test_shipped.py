@@ -1,5 +1,6 @@
 """What ships is listed; that it compiles is tested with the table of what it takes (tests/benchmarks)."""
 
+import pytest
 import torch
 
 from attnscope.kernels.triton import configurations, shipped
@@ -20,12 +21,13 @@ def test_names_are_unique_and_every_family_is_listed() -> None:
     }
 
 
-def test_every_choice_of_the_flash_configuration_is_compiled() -> None:
+@pytest.mark.parametrize("family", ["flash_forward", "flash_backward"])
+def test_every_choice_of_the_flash_configuration_is_compiled(family: str) -> None:
     listed = {
         (*entry.name.split(", ")[1:3], divmod(capability, 10))
         for entry in shipped.every_shipped()
         for capability in entry.capabilities
-        if entry.name.startswith("flash_forward")
+        if entry.name.startswith(family)
     }
     for choice in configurations.every_configuration():
         # float16 is cut as bfloat16 is.

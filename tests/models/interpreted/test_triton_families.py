@@ -4,7 +4,15 @@ import pytest
 
 from attnscope.models.capture import capture
 from tests.models.conftest import FAMILIES
-from tests.models.test_families import PROMPTS, Family, _eager, _ids, assert_backend, assert_weights
+from tests.models.test_families import (
+    PROMPTS,
+    Family,
+    _eager,
+    _ids,
+    assert_backend,
+    assert_packed,
+    assert_weights,
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -24,3 +32,8 @@ def test_weights_of_a_padded_batch(tiny_family: Family, family: str, side: str) 
         model.tokenizer.padding_side = before
     for sequence, ids in enumerate(_ids(model)):
         assert_weights(captured, sequence, _eager(model, ids)[0])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_packed_documents_are_as_they_are_alone(tiny_family: Family, family: str) -> None:
+    assert_packed(tiny_family(family), "triton")

@@ -1,0 +1,117 @@
+"""Several documents in one row of a batch, each of which sees itself only."""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from attnscope.kernels.errors import UnknownPattern
+from attnscope.kernels.patterns.pattern import Rule, SpanPattern, Spans, require_integer, spans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed(SpanPattern):
+    """i and j of one document: packed training (arXiv 2107.02027 §3), transformers' `position_ids`.
+
+    Documents lie one after the other from position 0. What follows the last is one more document,
+    without end: so every query sees itself, and a text of no document is as it would be alone. A
+    decoder's causal rule or window is composed on top (`pattern("packed", causal=True, ...)`); both
+    go by distances, so a document sees what it would see alone.
+
+    Attributes:
+        lengths: Tokens of each document, in order; any sequence, kept as a tuple.
+    """
+
+    lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lengths, tuple | list):
+            raise UnknownPattern(f"lengths must be a sequence of integers, got {self.lengths!r}.")
+        for length in self.lengths:
+            require_integer("every length", length, least=1)
+        object.__setattr__(self, "lengths", tuple(self.lengths))
+
+    @property
+    def key(self) -> str:
+        """See `Pattern.key`."""
+        return "packed"
+
+    @property
+    def title(self) -> str:
+        """How many documents: their lengths may be thousands."""
+        return f"packed ({len(self.lengths)} document{'s' * (len(self.lengths) != 1)})"
+
+    def bounds(self, positions: int, device: torch.device | None = None) -> Tensor:
+        """Where each position's document begins and ends.
+
+        Args:
+            positions: How many, from 0 on.
+            device: Of the result; the CPU when None.
+
+        Returns:
+            int32 `[positions, 2]`: its first position, and one past its last within `positions`.
+        """
+        ends_D = torch.tensor([*accumulate(self.lengths), positions]).clamp(max=positions)
+        starts_D = torch.nn.functional.pad(ends_D[:-1], (1, 0))
+        bounds_D2 = torch.stack([starts_D, ends_D], 1).to(torch.int32)
+        return bounds_D2.repeat_interleave(ends_D - starts_D, 0).to(device or "cpu")
+
+    def rule(self, device: torch.device) -> Rule:
+        """See `Pattern.rule`."""
+        # Here, for only compilers ask: its import takes as long as PyTorch's own.
+        from torch import _dynamo
+
+        starts_N = self._starts(device)
+        # Of a size that is a power of 2 and a constant, or FlexAttention's C++ does not compile.
+        _dynamo.mark_static(starts_N)
+        return partial(_same_document, starts_N)
+
+    def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
+        """See `Pattern.visible`."""
+        return _same_document(self._starts(query_index.device), query_index, key_index)
+
+    def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """See `Pattern.key_spans`; tight."""
+        first, _ = self._document(query_start)
+        _, last = self._document(query_end - 1)
+        return spans([(first, key_length if last is None else last)], key_length)
+
+    def full_key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
+        """See `Pattern.full_key_spans`; tight."""
+        one = self._document(query_start) == self._document(query_end - 1)
+        return self.key_spans(query_start, query_end, key_length) if one else ()
+
+    def kept_pairs(
+        self, query_length: int, key_length: int, *, query_offset: int | None = None
+    ) -> int:
+        """See `Pattern.kept_pairs`; a product a document."""
+        first = key_length - query_length if query_offset is None else query_offset
+        last = max(first + query_length, key_length)
+        ends = (*accumulate(self.lengths), last)
+        starts = (min(first, 0), *ends[:-1])
+        return sum(
+            max(min(end, first + query_length) - max(start, first), 0)
+            * max(min(end, key_length) - max(start, 0), 0)
+            for start, end in zip(starts, ends, strict=True)
+        )
+
+    def _starts(self, device: torch.device) -> Tensor:
+        """Where each position's document begins, past the end of the last one at least."""
+        positions = max(1024, 1 << sum(self.lengths).bit_length())
+        return self.bounds(positions, device)[:, 0].contiguous()
+
+    def _document(self, position: int) -> tuple[int, int | None]:
+        """Where the position's document begins and ends; None is no end."""
+        start = 0
+        for end in accumulate(self.lengths):
+            if position < end:
+                return start, end
+            start = end
+        return start, None
+
+
+def _same_document(starts_N: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
+    last = len(starts_N) - 1
+    return starts_N[query_index.clamp(0, last)] == starts_N[key_index.clamp(0, last)]
