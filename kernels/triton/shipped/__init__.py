@@ -12,23 +12,28 @@ from attnscope.kernels.triton.shipped.block_sparse import block_sparses
 from attnscope.kernels.triton.shipped.decode import decodes
 from attnscope.kernels.triton.shipped.entry import CAPABILITIES, Shipped
 from attnscope.kernels.triton.shipped.flash import flash_backwards, flash_forwards
+from attnscope.kernels.triton.shipped.flash_hopper import flash_hoppers
 from attnscope.kernels.triton.shipped.probes import probes
 
 __all__ = ["BELOW_STANDARD", "CAPABILITIES", "Shipped", "every_shipped"]
 
-_FAMILIES = (flash_forwards, flash_backwards, decodes, block_sparses, probes)
+_FAMILIES = (flash_forwards, flash_hoppers, flash_backwards, decodes, block_sparses, probes)
 
 BELOW_STANDARD = {
     "flash_forward, float32, 256, causal": (80,),
     "flash_backward, float32, 256, causal": (90,),
+    "flash_backward, bfloat16, 128, causal": (90,),
+    "flash_backward, bfloat16, 128, full": (90,),
+    "flash_backward, bfloat16, 128, window": (90,),
+    "flash_backward, bfloat16, 128, window, softcap, sink logits, padding": (90,),
     "flash_backward, bfloat16, 256, causal": (90,),
     "flash_backward, bfloat16, 256, full": (90,),
     "flash_backward, bfloat16, 256, window": (90,),
     "flash_backward, bfloat16, 256, window, softcap, sink logits, padding": (90,),
     "block_sparse, float32, 128, sinks and window": (86,),
 }
-"""Known to spill a dozen registers at most, or to miss wgmma: right, slower than need be, and held
-to the record like the rest."""
+"""Known to spill sixteen registers at most with one of the versions of Triton recorded, or to miss
+wgmma: right, slower than need be, and held to the record like the rest."""
 
 
 def every_shipped() -> tuple[Shipped, ...]:

@@ -57,12 +57,14 @@ class Shipped:
             capability.
         wants_wgmma: Whether its tiles are tall enough, 64 rows, for a Hopper GPU's warp-group
             matrix instructions, and its numbers narrow enough, 16 bits.
+        wants: Figures of `Resources` that tell that it compiled as it was written: none may be 0.
     """
 
     name: str
     capabilities: tuple[int, ...]
     launch: Callable[[int], object]
     wants_wgmma: bool
+    wants: tuple[str, ...] = ()
 
 
 def entry_of(
@@ -73,6 +75,7 @@ def entry_of(
     *,
     tall: bool = True,
     capabilities: tuple[int, ...] = CAPABILITIES,
+    wants: tuple[str, ...] = (),
 ) -> Shipped:
     """An attention kernel for one call; `launch` takes the call and a compute capability.
 
@@ -83,12 +86,14 @@ def entry_of(
         call: What it is compiled for.
         tall: Whether its tiles have 64 rows or more.
         capabilities: Of the devices it ships for.
+        wants: See `Shipped`.
     """
     return Shipped(
         name=f"{family}, {call.dtype}, {call.head_dim}, {title}",
         capabilities=tuple(each for each in HEAD_DIMS[call.head_dim] if each in capabilities),
         launch=partial(launch, call),
         wants_wgmma=tall and call.dtype != "float32",
+        wants=wants,
     )
 
 
