@@ -100,8 +100,13 @@ def visit_tiles(
 
     LIMITED where a tile may reach past `end`: what comes from there are zeros, and is hidden.
     """
-    for tile in tl.range(
-        first, last, BLOCK_KEYS, num_stages=NUM_STAGES, warp_specialize=SPECIALIZED
+    # Typed as what Python itself never iterates over.
+    for tile in tl.range(  # pyright: ignore[reportGeneralTypeIssues]
+        first,
+        last,
+        BLOCK_KEYS,
+        num_stages=NUM_STAGES,
+        warp_specialize=SPECIALIZED,  # pyright: ignore[reportArgumentType]
     ):
         o_keys = tile + tl.arange(0, BLOCK_KEYS)
         b_k = t_k.load([batch, kv_head, tile, 0]).reshape(BLOCK_KEYS, BLOCK_DIM)
@@ -122,7 +127,8 @@ def visit_tiles(
         if BOUNDED_AFTER:
             m_seen = o_keys[None, :] <= o_positions[:, None] + after
             b_scores = tl.where(m_seen, b_scores, float("-inf"))
-        b_weights, b_shrink, b_total, b_highest = weigh(b_total, b_highest, b_scores, unit)
+        state = weigh(b_total, b_highest, b_scores, unit)
+        b_weights, b_shrink, b_total, b_highest = state
         b_v = t_v.load([batch, kv_head, tile, 0]).reshape(BLOCK_KEYS, BLOCK_VALUE)
         if HAS_PADDING:
             # What is hidden between visible keys may never have been written, and 0 · NaN is NaN.
@@ -204,7 +210,8 @@ def flash_hopper_kernel(
     t_v = tl.make_tensor_descriptor(
         p_v, v_shape, [v_batch, v_head, v_row, 1], [1, 1, BLOCK_KEYS, BLOCK_VALUE]
     )
-    for turn in tl.range(0, turns_of(blocks * heads, program, programs), num_stages=1):
+    turns = turns_of(blocks * heads, program, programs)
+    for turn in tl.range(0, turns, num_stages=1):
         block, flat_head = work_at(place_of(turn, program, programs), blocks, heads, section)
         batch = flat_head // query_heads
         head = flat_head % query_heads

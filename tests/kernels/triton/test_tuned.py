@@ -79,7 +79,7 @@ def test_the_choices_are_the_files() -> None:
     for entry in ENTRIES:
         for kernel, width, dtype, device, rule in answers(entry):
             if kernel == "hopper":
-                assert hopper_entry(width, dtype, device, rule) is entry
+                assert hopper_entry(width, dtype, device, rule) == entry
                 assert hopper_config(entry).specialized == entry.specialized
             elif rule != "full":
                 found = forward_config(width, dtype, device, bounded_before=rule == "window")
