@@ -5,6 +5,7 @@ was measured in full is judged: a call that was not run, or that nobody of ours 
 leaves its goal "not measured", with what there is beside it. A section that did not run does so too.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,9 @@ Figure = Callable[[Record], float | None]
 """What a goal is about in one record; None where the record does not tell."""
 
 MIB = 2**20
+
+NAME_WIDTH = 70
+"""Of the table's first column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +114,11 @@ def goals_table(sections: Mapping[str, Iterable[Record]]) -> list[Record]:
 
 def shown(table: Iterable[Record]) -> str:
     """The table in lines of text."""
-    lines = [f"{'goal':<66} {'wanted':<14} {'found':>8}  reached       calls"]
+    lines = [f"{'goal':<{NAME_WIDTH}} {'wanted':<14} {'found':>8}  {'reached':<13} calls"]
     for row in table:
         found = "-" if row["found"] is None else f"{row['found']:.3f}"
         lines.append(
-            f"{row['name']:<66} {row['wanted']:<14} {found:>8}  {row['reached']:<13} {row['calls']}"
+            f"{row['name']:<{NAME_WIDTH}} {row['wanted']:<14} {found:>8}  {row['reached']:<13} {row['calls']}"
         )
     return "\n".join(lines)
 
@@ -130,7 +134,7 @@ def _judged(goal: Goal, records: list[Record]) -> Record:
         "name": goal.name,
         "wanted": f"{goal.sense} {goal.goal:g}",
         "floor": goal.floor,
-        "found": found,
+        "found": None if found is None or math.isinf(found) else found,
         "reached": reached,
         "above_floor": None if found is None or goal.floor is None else found >= goal.floor,
         "calls": f"{len(figures)} of {len(about)}",

@@ -27,7 +27,7 @@ from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
 from benchmarks.gpu.stopwatch import stopwatch
-from benchmarks.gpu.tune import tune, write_tuned
+from benchmarks.gpu.tune import NO_GPU, tune, write_tuned
 from benchmarks.gpu.windows import windows
 from benchmarks.results import RESULTS, append
 
@@ -200,7 +200,7 @@ def _told(found: Record) -> str:
 
 def _accelerator(device: torch.device) -> str:
     if device.type != "cuda":
-        return "no GPU"
+        return NO_GPU
     return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 

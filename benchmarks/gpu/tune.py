@@ -49,6 +49,9 @@ from benchmarks.gpu.problem import problem, truth
 SHARED_BYTES = 227 * 1024
 """Of a block on Hopper; a configuration that wants more does not start, and is not tried."""
 
+NO_GPU = "no GPU"
+"""The device's name in a toy run."""
+
 KEYS = (32, 64, 128)
 """Of a tile."""
 
@@ -92,7 +95,7 @@ def candidates(shipped: Tuned, *, toy: bool = False) -> tuple[Tuned, ...]:
     shapes = [
         (queries, keys, warps, False) for queries, warps in ((64, 4), (128, 8)) for keys in KEYS
     ]
-    if hopper:
+    if hopper and "padded" not in shipped.rules:
         shapes += [(128, 64, 4, True), (128, 128, 4, True)]
     if toy:
         shapes = [(16, 16, 4, hopper)]
@@ -161,7 +164,7 @@ def write_tuned(records: Iterable[Record], folder: Path, accelerator: str) -> Pa
         return None
     entries, origins = read(PATH.read_text())
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    name = f"measured_{date.replace('-', '')}"
+    name = f"{'toy' if accelerator == NO_GPU else 'measured'}_{date.replace('-', '')}"
     for kind, changes in found:
         asked = {**kind, "dtype": getattr(torch, kind["dtype"])}
         entries = replaced(entries, **asked, **changes, origin=name)

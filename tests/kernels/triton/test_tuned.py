@@ -1,5 +1,7 @@
 """The data file of configurations: read, written, held to the devices it is for."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -23,9 +25,9 @@ def title(entry: Tuned) -> str:
     return f"{entry.kernel} {entry.dtype} {entry.width} {entry.rules} on {entry.capabilities}"
 
 
-def answers(entry: Tuned) -> list[tuple]:
+def answers(entry: Tuned) -> list[Any]:
     """The calls, of the devices that are compiled for, that an entry is the first to fit."""
-    asked = [
+    asked: list[Any] = [
         (entry.kernel, entry.width, DTYPES[entry.dtype], device, rule)
         for device in DEVICES
         for rule in entry.rules
@@ -92,7 +94,7 @@ def test_the_choices_are_the_files() -> None:
 
 
 def test_a_measurement_replaces_the_one_kind_of_call_it_measured() -> None:
-    asked = ("hopper", 128, torch.bfloat16, (9, 0), "causal")
+    asked: Any = ("hopper", 128, torch.bfloat16, (9, 0), "causal")
     changed = replaced(
         ENTRIES, *asked, tiles=(64, 64), specialized=False, preferred=True, origin="here"
     )
@@ -102,7 +104,7 @@ def test_a_measurement_replaces_the_one_kind_of_call_it_measured() -> None:
     assert new.rules == ("causal",)
     assert (new.tiles, new.preferred) == ((64, 64), True)
     for rule in ("full", "window"):
-        others = (*asked[:4], rule)
+        others: Any = (*asked[:4], rule)
         before, after = (next(e for e in es if e.fits(*others)) for es in (ENTRIES, changed))
         assert before.tiles == after.tiles
         assert after.origin == "paper"
