@@ -24,7 +24,14 @@ from attnscope.kernels.triton.configurations import (
 )
 from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule, key_bounds
 from attnscope.kernels.triton.key_parts import key_parts
-from attnscope.kernels.triton.online_softmax import LN_2, LOWEST, finish, score_factors, tanh
+from attnscope.kernels.triton.online_softmax import (
+    LN_2,
+    LOWEST,
+    finish,
+    score_factors,
+    tanh,
+    weigh,
+)
 from attnscope.kernels.triton.tiles import load_tile
 
 
@@ -90,17 +97,13 @@ def visit_keys(
             if BOUNDED_AFTER:
                 m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
             b_scores = tl.where(m_seen, b_scores, float("-inf"))
-        # Scaled in the same instruction as the subtraction: a product a score is saved.
-        b_new = tl.maximum(b_highest, tl.max(b_scores, 1) * unit)
-        b_weights = tl.exp2(b_scores * unit - b_new[:, None])
-        b_shrink = tl.exp2(b_highest - b_new)
-        b_total = b_total * b_shrink + tl.sum(b_weights, 1)
+        state = weigh(b_total, b_highest, b_scores, unit)
+        b_weights, b_shrink, b_total, b_highest = state
         p_tile = p_v + start * v_row + (o_tile * v_row)[:, None] + (o_value * v_dim)[None, :]
         m_value = (o_value < VALUE_DIM)[None, :]
         b_v = load_tile(p_tile, m_keys[:, None], m_value, MASKED, VALUE_DIM < BLOCK_VALUE)
         b_out = b_out * b_shrink[:, None]
         b_out = tl.dot(b_weights.to(b_v.dtype), b_v, b_out, input_precision="ieee")
-        b_highest = b_new
     return b_out, b_total, b_highest
 
 
