@@ -99,11 +99,11 @@ def compiled(asked: tuple[str, int]) -> tuple[str, dict[str, dict[str, int]], li
         except Exception as error:  # noqa: BLE001 - what does not compile is a finding, not the end
             row = key(name, capability)
             return row, {}, [f"{row}: {failure(error)}"]
-    figures = {kernel: shown(takes) for kernel, takes in found.items()}
+    figures = {kernel: figures_of(takes) for kernel, takes in found.items()}
     return key(name, capability), figures, complaints(shipped, capability, found)
 
 
-def shown(takes: Resources) -> dict[str, int]:
+def figures_of(takes: Resources) -> dict[str, int]:
     """The figures of a record: bulk copies only where there are any, as few kernels have them."""
     return {name: value for name, value in asdict(takes).items() if value or name != "bulk_copies"}
 

@@ -3,6 +3,8 @@
 A goal takes one figure from every record of its section that it is about, and joins them. Only what
 was measured in full is judged: a call that was not run, or that nobody of ours answered rightly,
 leaves its goal "not measured", with what there is beside it. A section that did not run does so too.
+
+Of a record of `maps` are read `over_forward` and `over_eager`, ratios of times, and whether it `fits`.
 """
 
 import math

@@ -177,7 +177,8 @@ def shown(section: str, record: Record) -> str:
             f"  {record['ours']} against {record['best_peer']}: {record['speed_ratio']:.3f}"
         )
     if "best" in record:
-        lines.append(f"  best: {record['table']}, {record['gain']} times as fast as what ships")
+        gain = f", {record['gain']:.3f} times as fast as what ships" if record["gain"] else ""
+        lines.append(f"  best: {record['table']}{gain}")
     if "not_tried" in record:
         lines.append(f"  no time was left for: {', '.join(record['not_tried'])}")
     if "timed_by" in record:

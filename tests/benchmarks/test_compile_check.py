@@ -57,9 +57,9 @@ def test_what_an_entry_promises_must_be_there() -> None:
 
 
 def test_bulk_copies_are_recorded_where_there_are_any() -> None:
-    assert "bulk_copies" not in compile_check.shown(GOOD)
-    assert compile_check.shown(replace(GOOD, bulk_copies=6))["bulk_copies"] == 6
-    assert Resources(**compile_check.shown(GOOD)) == GOOD
+    assert "bulk_copies" not in compile_check.figures_of(GOOD)
+    assert compile_check.figures_of(replace(GOOD, bulk_copies=6))["bulk_copies"] == 6
+    assert Resources(**compile_check.figures_of(GOOD)) == GOOD
 
 
 def test_only_tall_tiles_on_hopper_must_have_wgmma() -> None:

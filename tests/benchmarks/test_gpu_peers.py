@@ -95,8 +95,8 @@ class Xformers:
             apart = aligned(q.shape[1], k.shape[1])
             seen = (apart <= 0) & (apart > -attn_bias.window)
         assert op is None or (op == ("split", None) and attn_bias is None)
-        flat = (each.flatten(2, 3) for each in (q, k, v))
-        return masked(*flat, seen, scale).unflatten(2, q.shape[2:4])
+        q_flat, k_flat, v_flat = (each.flatten(2, 3) for each in (q, k, v))
+        return masked(q_flat, k_flat, v_flat, seen, scale).unflatten(2, q.shape[2:4])
 
 
 PLANTED = {

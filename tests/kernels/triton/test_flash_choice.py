@@ -1,6 +1,7 @@
 """Which forward kernel answers: by what the tensors are, and by the data file."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_says_what_keeps_the_copy_engine_from_tensors(inputs: Inputs, words: str
         ("local", {"window": 8}, "window"),
     ],
 )
-def test_calls_are_of_a_kind(key: str, parameters: dict[str, int], kind: str) -> None:
+def test_calls_are_of_a_kind(key: str, parameters: dict[str, Any], kind: str) -> None:
     asked = inputs_of(pattern=pattern(key, **parameters))
     assert rule_of(rule(asked), has_padding=False) == kind
     assert rule_of(rule(asked), has_padding=True) == "padded"

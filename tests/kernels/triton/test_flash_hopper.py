@@ -1,5 +1,6 @@
 """The kernel for Hopper against the reference, in Triton's interpreter, and its order of work."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -158,7 +159,7 @@ def _order(p_head, p_block, blocks, heads, section):
 
 def order(programs: int, blocks: int, heads: int, section: int) -> list[list[tuple[int, int]]]:
     """What each program does in turn: head and block of queries."""
-    turns = triton.cdiv(blocks * heads, programs)
+    turns = math.ceil(blocks * heads / programs)
     head, block = (torch.full((turns * programs,), -1, dtype=torch.int32) for _ in range(2))
     kernel: Any = _order
     kernel[(programs,)](head, block, blocks, heads, section)
