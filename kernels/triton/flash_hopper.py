@@ -31,38 +31,10 @@ from attnscope.kernels.triton.online_softmax import (
     tanh,
     weigh,
 )
+from attnscope.kernels.triton.work_order import place_of, turns_of, work_at
 
 CACHED_BYTES = 32 * 2**20
 """Keys and values that programs work on at a time: they stay in the 50 MB of Hopper's L2 cache."""
-
-
-@triton.jit
-def work_at(place, blocks, heads, section):
-    """The block of queries and the head that come at this place in the order of work.
-
-    Heads come in sections, whose keys stay in the cache; in a section, the last blocks of all its
-    heads come first, which under a causal rule see the most keys.
-    """
-    first_head = place // (blocks * section) * section
-    together = tl.minimum(section, heads - first_head)
-    rest = place % (blocks * section)
-    return blocks - 1 - rest // together, first_head + rest % together
-
-
-@triton.jit
-def place_of(turn, program, programs):
-    """The place in the order of work that a program takes in its turn: to and fro, as a snake.
-
-    Who got the longest work of one turn gets the shortest of the next.
-    """
-    return turn * programs + tl.where(turn % 2 == 0, program, programs - 1 - program)
-
-
-@triton.jit
-def turns_of(total, program, programs):
-    """How many turns a program has when `total` blocks are to be done."""
-    whole = total // programs
-    return whole + tl.where(place_of(whole, program, programs) < total, 1, 0)
 
 
 @triton.jit
@@ -212,7 +184,9 @@ def flash_hopper_kernel(
     )
     turns = turns_of(blocks * heads, program, programs)
     for turn in tl.range(0, turns, num_stages=1):
-        block, flat_head = work_at(place_of(turn, program, programs), blocks, heads, section)
+        place = place_of(turn, program, programs)
+        work = work_at(place, blocks, heads, section)
+        block, flat_head = work
         batch = flat_head // query_heads
         head = flat_head % query_heads
         kv_head = head // group

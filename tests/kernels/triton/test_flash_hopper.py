@@ -1,20 +1,17 @@
-"""The kernel for Hopper against the reference, in Triton's interpreter, and its order of work."""
+"""The kernel for Hopper against the reference, in Triton's interpreter."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-import triton
-import triton.language as tl
 
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.triton import flash_hopper
 from attnscope.kernels.triton.configurations import HopperConfig
 from attnscope.kernels.triton.flash_choice import misfit
-from attnscope.kernels.triton.flash_hopper import launch_flash_hopper, place_of, turns_of, work_at
+from attnscope.kernels.triton.flash_hopper import launch_flash_hopper
 from attnscope.kernels.triton.flash_rule import flash_rule
 from tests.shapes import CASES, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as, pytorch_attention
@@ -145,43 +142,3 @@ def test_heads_as_models_hand_them_over() -> None:
 def test_a_sink_of_minus_infinity_is_none() -> None:
     inputs = Case(id="no sink", sinks=True).inputs("float16")
     assert_right(replace(inputs, sinks_H=torch.full((4,), -torch.inf)), ONE_LOOP)
-
-
-@triton.jit
-def _order(p_head, p_block, blocks, heads, section):
-    program, programs = tl.program_id(0), tl.num_programs(0)
-    for turn in range(turns_of(blocks * heads, program, programs)):
-        place = place_of(turn, program, programs)
-        block, head = work_at(place, blocks, heads, section)
-        tl.store(p_head + turn * programs + program, head)
-        tl.store(p_block + turn * programs + program, block)
-
-
-def order(programs: int, blocks: int, heads: int, section: int) -> list[list[tuple[int, int]]]:
-    """What each program does in turn: head and block of queries."""
-    turns = math.ceil(blocks * heads / programs)
-    head, block = (torch.full((turns * programs,), -1, dtype=torch.int32) for _ in range(2))
-    kernel: Any = _order
-    kernel[(programs,)](head, block, blocks, heads, section)
-    pairs = list(zip(head.tolist(), block.tolist(), strict=True))
-    return [[pair for pair in pairs[at::programs] if pair[0] >= 0] for at in range(programs)]
-
-
-@pytest.mark.parametrize(
-    ("programs", "blocks", "heads", "section"),
-    [(1, 3, 4, 2), (5, 4, 7, 3), (6, 1, 2, 9), (3, 5, 3, 1)],
-)
-def test_every_block_of_every_head_is_done_once(programs, blocks, heads, section) -> None:
-    done = [pair for each in order(programs, blocks, heads, section) for pair in each]
-    assert sorted(done) == [(head, block) for head in range(heads) for block in range(blocks)]
-
-
-def test_the_longest_of_a_section_comes_first_and_shared_keys_together() -> None:
-    (done,) = order(1, 2, 4, 2)
-    assert done == [(0, 1), (1, 1), (0, 0), (1, 0), (2, 1), (3, 1), (2, 0), (3, 0)]
-
-
-def test_causal_work_is_spread_evenly_over_the_programs() -> None:
-    # 16 heads of 2048 tokens in blocks of 128 on 22 programs: the goals' grid, a sixth of it.
-    loads = [sum(block + 1 for _, block in each) for each in order(22, 16, 16, 16)]
-    assert max(loads) <= 1.05 * sum(loads) / len(loads)
