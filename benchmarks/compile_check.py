@@ -46,6 +46,12 @@ def complaints(shipped: Shipped, capability: int, found: Mapping[str, Resources]
         if takes.shared_bytes > SHARED_LIMIT_BYTES[capability]:
             limit = SHARED_LIMIT_BYTES[capability]
             wrong.append(f"{where}: {takes.shared_bytes} bytes shared, the device has {limit}")
+    wrong += [
+        f"{key(shipped.name, capability)}, {kernel}: no {figure}"
+        for kernel, takes in found.items()
+        for figure in shipped.wants
+        if not getattr(takes, figure)
+    ]
     if shipped.wants_wgmma and capability >= WGMMA_SINCE and not known:
         slow = [kernel for kernel, takes in found.items() if takes.mma]
         if slow or not any(takes.wgmma for takes in found.values()):
@@ -93,8 +99,13 @@ def compiled(asked: tuple[str, int]) -> tuple[str, dict[str, dict[str, int]], li
         except Exception as error:  # noqa: BLE001 - what does not compile is a finding, not the end
             row = key(name, capability)
             return row, {}, [f"{row}: {failure(error)}"]
-    figures = {kernel: asdict(takes) for kernel, takes in found.items()}
+    figures = {kernel: figures_of(takes) for kernel, takes in found.items()}
     return key(name, capability), figures, complaints(shipped, capability, found)
+
+
+def figures_of(takes: Resources) -> dict[str, int]:
+    """The figures of a record: bulk copies only where there are any, as few kernels have them."""
+    return {name: value for name, value in asdict(takes).items() if value or name != "bulk_copies"}
 
 
 def _show(row: str, figures: Mapping[str, Mapping[str, int]]) -> None:

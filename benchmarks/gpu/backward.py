@@ -19,7 +19,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from benchmarks.gpu import forward
 from benchmarks.gpu.bench import Bench, Record, contest, planned
-from benchmarks.gpu.contenders import Contender, takers
+from benchmarks.gpu.contenders import OURS, Contender, takers
 from benchmarks.gpu.problem import Verdict, problem
 from benchmarks.results import failure
 from tests.inputs import Inputs
@@ -61,7 +61,17 @@ def _one(bench: Bench, call: AttentionCall, deadline: float) -> Record:
     exact, theirs = _truth(asked, dout_BHQD)
     judge = partial(_judged, exact=exact, theirs=theirs)
     found = contest(bench, call, contenders, judge, deadline=deadline, passes=PASSES)
+    ours = [each for each in contenders if each.name.startswith(OURS)]
+    right = [each for each in ours if found["backends"].get(each.name, {}).get("right")]
+    if right:
+        found["repeatable"] = all(map(_repeats, right))
     return {"refused": refused, **found}
+
+
+def _repeats(candidate: Contender) -> bool:
+    """Whether the gradients are the same when asked for again, bit for bit."""
+    pairs = zip(candidate.run(), candidate.run(), strict=True)
+    return all(torch.equal(once, again) for once, again in pairs)
 
 
 class _Gradient:

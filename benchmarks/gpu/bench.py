@@ -19,6 +19,7 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.contenders import OURS, UNTIMED, Contender, contender, judged, takers
+from benchmarks.gpu.peers import peers_of
 from benchmarks.gpu.problem import Verdict, problem, truth
 from benchmarks.gpu.stopwatch import Stopwatch, alternate
 from benchmarks.results import spread
@@ -139,6 +140,9 @@ def contest(
 ) -> Record:
     """The verdict on every contender, and the times of those that are right.
 
+    Whoever would begin after the section's own deadline is not tried: the first answer of each
+    compiles, and that is no reason for other sections to go without.
+
     Args:
         bench: Where and by which clock.
         call: What all of them answer.
@@ -148,26 +152,33 @@ def contest(
         passes: How many times a forward pass's FLOP the work is.
 
     Returns:
-        By `backends`, what each did; and how ours compare with their best peer.
+        By `backends`, what each did; by `not_tried`, for whom there was no time; and how ours
+        compare with their best peer.
     """
     found: dict[str, Record] = {}
     right: dict[str, Callable[[], object]] = {}
+    untried: list[str] = []
     for candidate in contenders:
+        if bench.seconds_left <= 0:
+            untried.append(candidate.name)
+            continue
         said = judge(candidate)
         wrong = {"right": False, "reason": said}
         found[candidate.name] = wrong if isinstance(said, str) else asdict(said)
         if found[candidate.name]["right"]:
             right[candidate.name] = candidate.run
+    verdicts: Record = {"backends": found, **({"not_tried": untried} if untried else {})}
     if deadline is None:
-        return {"backends": found}
+        return verdicts
     samples = alternate(right, bench.watch, seconds=max(deadline - bench.watch.seconds(), 1.0))
     for name, taken in samples.items():
         found[name] |= _rates(bench, call, taken, passes)
     return {
-        "backends": found,
+        **verdicts,
         "timed_by": bench.watch.kind,
         "clocks": clocks(),
-        **_ratio({name: statistics.median(taken) for name, taken in samples.items()}),
+        # The best of some is not the best peer.
+        **({} if untried else _ratio(samples)),
     }
 
 
@@ -175,9 +186,13 @@ def _compared(bench: Bench, call: AttentionCall, *, deadline: float | None) -> R
     asked = problem(call, bench.device)
     among = [each for each in bench.backends if deadline is None or each.name not in UNTIMED]
     taken, refused = takers(call, bench.device, among)
-    contenders = [contender(backend, asked) for backend in taken]
+    peers, absent = peers_of(asked)
+    contenders = [*(contender(backend, asked) for backend in taken), *peers]
     judge = partial(judged, asked=asked, true=truth(asked))
-    return {"refused": refused, **contest(bench, call, contenders, judge, deadline=deadline)}
+    return {
+        "refused": refused | absent,
+        **contest(bench, call, contenders, judge, deadline=deadline),
+    }
 
 
 def _rates(bench: Bench, call: AttentionCall, samples: list[float], passes: float) -> Record:
@@ -193,8 +208,9 @@ def _rates(bench: Bench, call: AttentionCall, samples: list[float], passes: floa
     }
 
 
-def _ratio(medians: dict[str, float]) -> Record:
+def _ratio(samples: dict[str, list[float]]) -> Record:
     """Our best against the best of the peers; nothing where one side is missing."""
+    medians = {name: statistics.median(taken) for name, taken in samples.items()}
     ours = {name: taken for name, taken in medians.items() if name.startswith(OURS)}
     peers = {name: taken for name, taken in medians.items() if name not in ours}
     if not ours or not peers:

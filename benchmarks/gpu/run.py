@@ -3,7 +3,8 @@
     python -m benchmarks.gpu [--only forward] [--minutes 8.5] [--out folder] [--toy]
 
 Writes `<yyyymmdd>_<device>_gpu_<section>.jsonl` after every section, so that a run that is cut short
-leaves what it had, into `--out`, `$OUT`, or benchmarks/results. `--toy` runs every section at sizes
+leaves what it had, into `--out`, `$OUT`, or benchmarks/results; at the end, how far each goal is, as
+a table and as `<yyyymmdd>_<device>_gpu_goals.jsonl`. `--toy` runs every section at sizes
 of a few tokens in Triton's interpreter on the CPU: it shows that the benchmark works, not how fast.
 """
 
@@ -11,7 +12,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,24 +20,31 @@ import torch
 
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.registry import BACKENDS
-from benchmarks.gpu import ceilings
+from benchmarks.gpu import ceilings, goals
 from benchmarks.gpu.backward import backward
 from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
 from benchmarks.gpu.stopwatch import stopwatch
-from benchmarks.gpu.tune import tune
+from benchmarks.gpu.tune import NO_GPU, tune, write_tuned
 from benchmarks.gpu.windows import windows
 from benchmarks.results import RESULTS, append
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A section, and its weight when the time left is shared."""
+    """A section, and its weight when the time left is shared.
+
+    Attributes:
+        section: What yields the records.
+        weight: Of its share.
+        keep: Writes what its records come to besides, given them, the folder and the device.
+    """
 
     section: Section
     weight: float
+    keep: Callable[[Iterable[Record], Path, str], Path | None] | None = None
 
 
 PARTS = {
@@ -45,7 +53,7 @@ PARTS = {
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
     "windows": Part(section=windows, weight=2),
-    "tune": Part(section=tune, weight=4),
+    "tune": Part(section=tune, weight=4, keep=write_tuned),
 }
 
 UNASKED = tuple(name for name in PARTS if name != "tune")
@@ -79,7 +87,7 @@ def run(
     out: Path,
     backends: tuple[Backend, ...] = BACKENDS,
 ) -> Iterator[tuple[str, Record]]:
-    """Runs sections one after the other and writes each one's records when it ends.
+    """Runs sections one after the other and writes each one's records when it ends; then the goals.
 
     Args:
         device: A GPU, or the CPU for a toy run.
@@ -107,12 +115,14 @@ def run(
     )
     shared = {"ceilings": measured, "toy": toy, "seed": 0}
     yield "ceilings", {**measured, "clocks": clocks()}
+    where = {"device": _word(device), "accelerator": _accelerator(device), "folder": out}
     weights = {name: PARTS[name].weight for name in names}
+    sections: dict[str, list[Record]] = {}
     while weights:
         name = next(iter(weights))
         share = (deadline - watch.seconds()) * weights[name] / sum(weights.values())
         del weights[name]
-        records: list[Record] = []
+        records = sections[name] = []
         try:
             for record in PARTS[name].section(replace(bench, deadline=watch.seconds() + share)):
                 records.append(record)
@@ -122,8 +132,12 @@ def run(
         finally:
             # Also of a run that is cut short.
             lines = [{"section": name, **each, **shared} for each in records]
-            where = {"device": _word(device), "accelerator": _accelerator(device), "folder": out}
             append(f"gpu_{name}", lines, **where)
+            if (keep := PARTS[name].keep) is not None:
+                keep(records, out, _accelerator(device))
+    table = goals.goals_table(sections)
+    append("gpu_goals", [{**each, **shared} for each in table], **where)
+    yield "goals", {"name": "how far each goal is", "table": table}
 
 
 def summary(name: str, records: list[Record]) -> Record:
@@ -152,34 +166,42 @@ def summary(name: str, records: list[Record]) -> Record:
 def shown(section: str, record: Record) -> str:
     """A record in a few lines, for the log: a speed only of what is right."""
     lines = [f"{section}: {record.get('name', '')}"]
+    if section == "goals":
+        return f"{lines[0]}\n{goals.shown(record['table'])}"
     if "backends" not in record:
         rest = {key: value for key, value in record.items() if key not in ("name", "call")}
         return f"{lines[0]} {rest}"
-    for name, found in record["backends"].items():
-        if not found["right"]:
-            lines.append(f"  {name:<20} WRONG: {found['reason']}")
-            continue
-        line = f"  {name:<20} error {found['error']:.2e} = {found['ratio']:.2f} of PyTorch's"
-        if "ms" in found:
-            line += f"  {found['ms']['median']:.3f} ms  {found['tflops']:.1f} TFLOP/s"
-            line += f"  {found['of_matmul']:.1%} of the matmul, {found['of_copy']:.1%} of the copy"
-        if "efficiency" in found:
-            line += f", efficiency {found['efficiency']:.2f}"
-        lines.append(line)
+    lines += [f"  {name:<20} {_told(found)}" for name, found in record["backends"].items()]
     if "speed_ratio" in record:
         lines.append(
             f"  {record['ours']} against {record['best_peer']}: {record['speed_ratio']:.3f}"
         )
     if "best" in record:
-        lines.append(f"  best: {record['table']}, {record['gain']} times as fast as what ships")
+        gain = f", {record['gain']:.3f} times as fast as what ships" if record["gain"] else ""
+        lines.append(f"  best: {record['table']}{gain}")
+    if "not_tried" in record:
+        lines.append(f"  no time was left for: {', '.join(record['not_tried'])}")
     if "timed_by" in record:
         lines.append(f"  times: {record['timed_by']}")
     return "\n".join(lines)
 
 
+def _told(found: Record) -> str:
+    """What one contender did."""
+    if not found["right"]:
+        return f"WRONG: {found['reason']}"
+    line = f"error {found['error']:.2e} = {found['ratio']:.2f} of PyTorch's"
+    if "ms" in found:
+        line += f"  {found['ms']['median']:.3f} ms  {found['tflops']:.1f} TFLOP/s"
+        line += f"  {found['of_matmul']:.1%} of the matmul, {found['of_copy']:.1%} of the copy"
+    if "efficiency" in found:
+        line += f", efficiency {found['efficiency']:.2f}"
+    return line
+
+
 def _accelerator(device: torch.device) -> str:
     if device.type != "cuda":
-        return "no GPU"
+        return NO_GPU
     return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 

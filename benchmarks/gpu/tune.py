@@ -1,36 +1,71 @@
-"""Which configuration of the flash kernel is fastest here: data for `configurations.py`.
+"""Which configuration of which forward kernel is fastest here: writes `tuned.toml` anew.
 
     python -m benchmarks.gpu --only tune
 
-Every line of `<date>_<device>_gpu_tune.jsonl` holds one call, the configuration that ships for it,
-the fastest that is right, and what each one tried took; the log prints them in the form of the
-tables of `kernels/triton/configurations.py`. Changing those means running scripts/compile-check.
+Every line of `<date>_<device>_gpu_tune.jsonl` holds one kind of call and what every candidate took:
+the portable kernel's, and on Hopper those of the kernel for it. `tuned.toml` beside it is the file
+of `kernels/triton` with what was found in place of what ships, ready to be copied there; then
+scripts/compile-check says whether it holds on the other devices and versions of Triton.
+
+Compiling takes most of the time and needs no device: all cores share it beforehand.
 """
 
+import datetime
+import os
 import statistics
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
 
-from attnscope.kernels.call import AttentionCall
+import torch
+from torch import Tensor
+
+from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.triton.configurations import (
-    FlashConfig,
+    Capability,
     block_width,
     capability_of,
-    forward_config,
+    flash_config,
+    hopper_config,
 )
-from attnscope.kernels.triton.flash_forward import flash_forward
-from attnscope.kernels.triton.flash_rule import flash_rule
+from attnscope.kernels.triton.flash_choice import rule_of
+from attnscope.kernels.triton.flash_forward import launch_flash_forward
+from attnscope.kernels.triton.flash_hopper import launch_flash_hopper
+from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
+from attnscope.kernels.triton.resources import compiling
+from attnscope.kernels.triton.shipped.entry import tensors_of
+from attnscope.kernels.triton.tuned import PATH, Tuned, read, replaced, shipped_entries, written
 from benchmarks.gpu import forward
 from benchmarks.gpu.bench import Bench, Record, contest, planned
 from benchmarks.gpu.contenders import OURS, Contender, judged
 from benchmarks.gpu.problem import problem, truth
-from tests.inputs import Inputs
 
 SHARED_BYTES = 227 * 1024
 """Of a block on Hopper; a configuration that wants more does not start, and is not tried."""
+
+NO_GPU = "no GPU"
+"""The device's name in a toy run."""
+
+KEYS = (32, 64, 128)
+"""Of a tile."""
+
+COMPILING_SHARE = 0.5
+"""Of the section's time, at most, for compiling beforehand."""
+
+CHANGED = ("tiles", "warps", "stages", "specialized", "persistent")
+"""What of an entry is measured."""
+
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+"""q, k, v, sink logits and the visible keys."""
+
+HOPPER: Capability = (9, 0)
+"""What a toy run tries the configurations of."""
 
 
 def calls(*, toy: bool) -> tuple[AttentionCall, ...]:
@@ -44,75 +79,211 @@ def calls(*, toy: bool) -> tuple[AttentionCall, ...]:
     window = pattern("sliding_window", window=8 if toy else 1024)
     windows = [replace(call, pattern=window) for call in grid if call.pattern.key == "causal"]
     wide = {"head_dim": 256, "value_dim": 256, "query_heads": 8, "kv_heads": 8, "scale": 1 / 16}
-    widest = [replace(call, **wide) for call in grid if call.head_dim == 128]
+    widest = [replace(call, **wide) for call in grid if call.head_dim == 128 and not toy]
     return (*grid, *windows, *widest)
 
 
-def candidates(width: int, itemsize: int, *, toy: bool = False) -> tuple[FlashConfig, ...]:
-    """What is tried for heads of a width: tiles that fit the shared memory, in 2 to 4 stages.
+def candidates(shipped: Tuned, *, toy: bool = False) -> tuple[Tuned, ...]:
+    """What is tried of a kernel for a call: what ships first, then others that fit the shared memory.
 
     Args:
-        width: Of a tile, `block_width` of the heads.
-        itemsize: Bytes of a number.
+        shipped: The kernel's entry for the call.
         toy: Two small ones.
     """
-    shapes = ((64, 4), (128, 8)) if not toy else ((16, 4),)
-    stages = (2, 3, 4) if not toy else (1, 2)
-    keys = (32, 64, 128) if not toy else (16,)
-    return tuple(
-        FlashConfig(
-            block_queries=queries, block_keys=block_keys, num_warps=warps, num_stages=flying
+    hopper = shipped.kernel == "hopper"
+    # Queries, keys, warps, and whether copies and products have warps of their own.
+    shapes = [
+        (queries, keys, warps, False) for queries, warps in ((64, 4), (128, 8)) for keys in KEYS
+    ]
+    if hopper and "padded" not in shipped.rules:
+        shapes += [(128, 64, 4, True), (128, 128, 4, True)]
+    if toy:
+        shapes = [(16, 16, 4, hopper)]
+    tried = (
+        replace(
+            shipped,
+            tiles=(queries, keys),
+            warps=warps,
+            stages=stages,
+            specialized=specialized,
+            persistent=persistent,
         )
-        for (queries, warps), block_keys, flying in product(shapes, keys, stages)
-        if (queries + 2 * flying * block_keys) * width * itemsize <= SHARED_BYTES
+        for (queries, keys, warps, specialized), stages, persistent in product(
+            shapes, (1, 2) if toy else (2, 3), (True, False) if hopper and not toy else (hopper,)
+        )
     )
+    fitting = [entry for entry in tried if needed_bytes(entry) <= SHARED_BYTES]
+    return tuple(dict.fromkeys(fitting if toy else [shipped, *fitting]))
+
+
+def needed_bytes(entry: Tuned) -> int:
+    """Shared memory of a block: a tile of queries, and of keys and values as many as there are stages.
+
+    Where warps are apart, the output waits in a tile of its own.
+    """
+    queries, keys = entry.tiles
+    size = 4 if entry.dtype == "float32" else 2
+    return ((1 + entry.specialized) * queries + 2 * entry.stages * keys) * entry.width * size
 
 
 def tune(bench: Bench) -> Iterator[Record]:
-    """Every call of the plan, answered with every candidate and with what ships."""
-    return planned(bench, calls(toy=bench.toy), partial(_tuned, bench))
+    """Every call of the plan, answered with every candidate of both kernels."""
+    plan = calls(toy=bench.toy)
+    if bench.device.type == "cuda":
+        capability = capability_of(bench.device)
+        pairs = [(call, entry) for call in plan for entry in _tried(call, capability, toy=False)]
+        compile_ahead(pairs, capability, seconds=COMPILING_SHARE * bench.seconds_left)
+    return planned(bench, plan, partial(_tuned, bench))
 
 
-def as_row(config: FlashConfig) -> str:
-    """A configuration as the tables write it: queries, keys, warps, stages."""
-    return str(tuple(asdict(config).values()))
+def compile_ahead(
+    pairs: Iterable[tuple[AttentionCall, Tuned]], capability: Capability, *, seconds: float
+) -> int:
+    """Fills Triton's cache on all cores; what is not done in time is compiled when it is tried.
+
+    Returns:
+        How many were compiled.
+    """
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_compile, *pair, capability) for pair in pairs]
+        done, _ = wait(jobs, timeout=seconds)
+        pool.shutdown(wait=True, cancel_futures=True)
+    return sum(job.exception() is None for job in done)
+
+
+def write_tuned(records: Iterable[Record], folder: Path, accelerator: str) -> Path | None:
+    """Writes `tuned.toml` with what was found in place of what ships; None where nothing was.
+
+    Args:
+        records: Of the section.
+        folder: Where the file is written.
+        accelerator: The device, by name.
+    """
+    found = [each for record in records for each in record.get("best", ())]
+    if not found:
+        return None
+    entries, origins = read(PATH.read_text())
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    name = f"{'toy' if accelerator == NO_GPU else 'measured'}_{date.replace('-', '')}"
+    for kind, changes in found:
+        asked = {**kind, "dtype": getattr(torch, kind["dtype"])}
+        entries = replaced(entries, **asked, **changes, origin=name)
+    origin = {
+        "how": "Measured: of those tried, the fastest that is right (benchmarks/gpu/tune.py).",
+        "device": accelerator,
+        "date": date,
+        **{package: version(package) for package in ("torch", "triton")},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PATH.name
+    path.write_text(written(entries, {**origins, name: origin}))
+    return path
+
+
+def named(entry: Tuned) -> str:
+    """A candidate in a few words: queries, keys, warps, stages, and what the kernel for Hopper adds."""
+    numbers = (*entry.tiles, entry.warps, entry.stages)
+    marks = " warps apart" * entry.specialized + " persistent" * entry.persistent
+    return f"{OURS} {entry.kernel} {numbers}{marks}"
 
 
 def _tuned(bench: Bench, call: AttentionCall, deadline: float) -> Record:
     asked = problem(call, bench.device)
-    shipped = _shipped(bench, call)
-    width = block_width(max(call.head_dim, call.value_dim))
-    tried = candidates(width, call.torch_dtype.itemsize, toy=bench.toy)
-    configs = {f"{OURS} {as_row(config)}": config for config in (*tried, shipped)}
-    contenders = [_with(config, name, asked) for name, config in configs.items()]
+    capability = HOPPER if bench.toy else capability_of(bench.device)
+    tried = {named(entry): entry for entry in _tried(call, capability, toy=bench.toy)}
+    tensors = (*asked.tensors, asked.sinks_H, asked.visible_keys_BK)
+    contenders = [
+        Contender(name=name, run=partial(_answer, tensors, call, entry))
+        for name, entry in tried.items()
+    ]
     judge = partial(judged, asked=asked, true=truth(asked))
-    record = contest(bench, call, contenders, judge, deadline=deadline)
+    # They have the call's share of the time to compile and be judged in, and are timed in any case.
+    within = replace(bench, deadline=deadline)
+    record = contest(within, call, contenders, judge, deadline=deadline)
     medians = {
         name: statistics.median(found["samples_ms"])
         for name, found in record["backends"].items()
         if "samples_ms" in found
     }
-    record["shipped"] = asdict(shipped)
-    if medians:
-        best = min(medians, key=medians.__getitem__)
-        record["best"] = asdict(configs[best])
-        record["table"] = f"{width}: {as_row(configs[best])}"
-        ships = medians.get(f"{OURS} {as_row(shipped)}")
-        record["gain"] = None if ships is None else ships / medians[best]
-    return record
+    return record | _best(call, capability, tried, medians)
 
 
-def _with(config: FlashConfig, name: str, asked: Inputs) -> Contender:
-    run = partial(flash_forward, *asked.tensors, asked.call, **asked.extras, config=config)
-    return Contender(name=name, run=run)
+def _best(
+    call: AttentionCall,
+    capability: Capability,
+    tried: dict[str, Tuned],
+    medians: dict[str, float],
+) -> Record:
+    """The fastest configuration of each kernel as changes to the file; the fastest; its gain."""
+    if not medians:
+        return {}
+    fastest = min(medians, key=medians.__getitem__)
+    best = []
+    for kernel in sorted({tried[name].kernel for name in medians}):
+        of_kernel = (name for name in medians if tried[name].kernel == kernel)
+        entry = tried[min(of_kernel, key=medians.__getitem__)]
+        changes = {name: getattr(entry, name) for name in CHANGED}
+        changes["preferred"] = kernel == "hopper" == tried[fastest].kernel
+        best.append((_kind(call, capability) | {"kernel": kernel}, changes))
+    shipped = _shipped(call, capability)
+    answers = shipped["hopper"] if _prefers_hopper(shipped) else shipped["portable"]
+    ships = medians.get(named(answers))
+    return {
+        "best": best,
+        "table": fastest.removeprefix(f"{OURS} "),
+        "gain": None if ships is None else ships / medians[fastest],
+    }
 
 
-def _shipped(bench: Bench, call: AttentionCall) -> FlashConfig:
+def _prefers_hopper(shipped: dict[str, Tuned]) -> bool:
+    return "hopper" in shipped and shipped["hopper"].preferred
+
+
+def _kind(call: AttentionCall, capability: Capability) -> Record:
+    """The kind of call, as the file names it."""
+    return {
+        "width": max(block_width(max(call.head_dim, call.value_dim)), 64),
+        "dtype": call.dtype,
+        "capability": capability,
+        "rule": rule_of(_rule(call), has_padding=call.has_padding),
+    }
+
+
+def _shipped(call: AttentionCall, capability: Capability) -> dict[str, Tuned]:
+    """The entry of each kernel that has one for the call; the kernel for Hopper first."""
+    kind = {**_kind(call, capability), "dtype": call.torch_dtype}
+    found = {}
+    for kernel in ("hopper", "portable"):
+        fitting = (each for each in shipped_entries() if each.fits(kernel, **kind))
+        entry = next(fitting, None)
+        if entry is not None:
+            found[kernel] = entry
+    return found
+
+
+def _tried(call: AttentionCall, capability: Capability, *, toy: bool) -> Iterator[Tuned]:
+    for entry in _shipped(call, capability).values():
+        yield from candidates(entry, toy=toy)
+
+
+def _compile(call: AttentionCall, entry: Tuned, capability: Capability) -> None:
+    """Compiles one candidate as its launch will, in a process of its own."""
+    with compiling(10 * capability[0] + capability[1]):
+        _launch((*tensors_of(call), None, None), call, entry)
+
+
+def _answer(tensors: Tensors, call: AttentionCall, entry: Tuned) -> AttentionOutput:
+    out_BHQD, lse_BHQ = _launch(tensors, call, entry)
+    return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
+
+
+def _launch(tensors: Tensors, call: AttentionCall, entry: Tuned) -> tuple[Tensor, Tensor]:
+    if entry.kernel == "hopper":
+        return launch_flash_hopper(*tensors, _rule(call), hopper_config(entry))
+    return launch_flash_forward(*tensors, None, _rule(call), flash_config(entry))
+
+
+def _rule(call: AttentionCall) -> FlashRule:
     rule = flash_rule(call)
-    assert rule is not None, "the plan holds only what the kernel takes"
-    return forward_config(
-        max(call.head_dim, call.value_dim),
-        call.torch_dtype,
-        capability_of(bench.device),
-        bounded_before=rule.bounded_before,
-    )
+    assert rule is not None, "the plan holds only what the kernels take"
+    return rule

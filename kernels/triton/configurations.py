@@ -1,8 +1,13 @@
-"""How the flash kernels cut a call, as data: chosen by shape, dtype and device. Imports no Triton."""
+"""How the flash kernels cut a call, as data: chosen by shape, dtype and device. Imports no Triton.
+
+The forward kernels' are in `tuned.toml`, the gradients' below.
+"""
 
 from dataclasses import dataclass
 
 import torch
+
+from attnscope.kernels.triton.tuned import Rule, Tuned, shipped_entries
 
 Capability = tuple[int, int]
 """CUDA compute capability, (9, 0) for Hopper."""
@@ -29,6 +34,20 @@ class FlashConfig:
     block_keys: int
     num_warps: int
     num_stages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HopperConfig(FlashConfig):
+    """Of the kernel for Hopper.
+
+    Attributes:
+        specialized: Whether copies and products have warps of their own; takes 4 warps, one loop
+            and so no padding.
+        persistent: Whether there is a program a multiprocessor, or one a block of queries.
+    """
+
+    specialized: bool
+    persistent: bool
 
 
 def block_width(dim: int) -> int:
@@ -65,12 +84,45 @@ def forward_config(
         bounded_before: Whether the keys end somewhere before the query, as in a window: one loop
             more, and registers that it takes.
     """
-    width = sum(two_widths(head_dim))
-    if dtype == torch.float32:
-        return _config(_FLOAT32_FORWARD, width)
-    if capability[0] in (9, 10):
-        return _config(_HOPPER_WINDOW if bounded_before else _HOPPER_FORWARD, width)
-    return _config(_AMPERE_FORWARD if capability in _AMPERE else _SMALL_FORWARD, width)
+    rule = "window" if bounded_before else "causal"
+    for entry in shipped_entries():
+        if entry.fits("portable", sum(two_widths(head_dim)), dtype, capability, rule):
+            return flash_config(entry)
+    raise AssertionError(f"tuned.toml has no entry for {dtype}, {head_dim} wide, on {capability}")
+
+
+def hopper_entry(
+    head_dim: int, dtype: torch.dtype, capability: Capability, rule: Rule
+) -> Tuned | None:
+    """The entry of the kernel for Hopper, None where it has none; arguments as `forward_config`."""
+    for entry in shipped_entries():
+        if entry.fits("hopper", block_width(head_dim), dtype, capability, rule):
+            return entry
+    return None
+
+
+def flash_config(entry: Tuned) -> FlashConfig:
+    """An entry as the portable kernel takes it."""
+    queries, keys = entry.tiles
+    return FlashConfig(
+        block_queries=queries,
+        block_keys=keys,
+        num_warps=entry.warps,
+        num_stages=entry.stages,
+    )
+
+
+def hopper_config(entry: Tuned) -> HopperConfig:
+    """An entry as the kernel for Hopper takes it."""
+    queries, keys = entry.tiles
+    return HopperConfig(
+        block_queries=queries,
+        block_keys=keys,
+        num_warps=entry.warps,
+        num_stages=entry.stages,
+        specialized=entry.specialized,
+        persistent=entry.persistent,
+    )
 
 
 def query_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
@@ -140,19 +192,8 @@ def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashCon
     return FlashConfig(block_queries=queries, block_keys=keys, num_warps=warps, num_stages=stages)
 
 
-# By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that
-# spill no registers when compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed
-# on a device yet.
-_HOPPER_FORWARD = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2)}
-_HOPPER_WINDOW = {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (128, 16, 8, 2)}
-_AMPERE_FORWARD = {
-    96: (128, 32, 8, 3),
-    128: (64, 32, 4, 3),
-    192: (64, 16, 8, 2),
-    256: (64, 32, 8, 2),
-}
-_SMALL_FORWARD = {96: (128, 32, 8, 3), 128: (64, 32, 4, 3), 256: (64, 16, 8, 2)}
-_FLOAT32_FORWARD = {64: (64, 32, 8, 2), 128: (32, 16, 8, 2), 256: (16, 16, 8, 1)}
+# By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers when
+# compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed on a device yet.
 _HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (128, 16, 8, 2)}
 _HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
 _AMPERE_QUERY_GRADIENT = {64: (128, 32, 8, 2), 128: (64, 64, 8, 2), 256: (64, 16, 8, 2)}

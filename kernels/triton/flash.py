@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.triton.flash_backward import flash_backward, gradient_like
-from attnscope.kernels.triton.flash_forward import launch_flash_forward
+from attnscope.kernels.triton.flash_choice import launch_forward
 from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule
 
 
@@ -79,7 +79,7 @@ def flash_operator(
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp; documents as `documents_of` gives them, numbers as a `FlashRule`."""
     rule = _rule(before, after, first_keys, first_keys_causal, query_offset, scale, softcap)
-    return launch_flash_forward(q, k, v, sinks, visible_keys, documents, rule)
+    return launch_forward(q, k, v, sinks, visible_keys, documents, rule)
 
 
 @torch.library.custom_op("attnscope::flash_backward", mutates_args=())

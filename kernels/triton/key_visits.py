@@ -6,7 +6,7 @@ R rows (queries of the block), C keys of a tile; p_ pointers, b_ blocks, o_ offs
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.online_softmax import tanh
+from attnscope.kernels.triton.online_softmax import tanh, weigh
 from attnscope.kernels.triton.tiles import load_columns, load_columns_transposed
 
 
@@ -78,11 +78,8 @@ def visit_keys(
             if BOUNDED_TO:
                 m_seen = m_seen & (o_keys[None, :] <= o_to[:, None])
             b_scores = tl.where(m_seen, b_scores, float("-inf"))
-        # Scaled in the same instruction as the subtraction: a product a score is saved.
-        b_new = tl.maximum(b_highest, tl.max(b_scores, 1) * unit)
-        b_weights = tl.exp2(b_scores * unit - b_new[:, None])
-        b_shrink = tl.exp2(b_highest - b_new)
-        b_total = b_total * b_shrink + tl.sum(b_weights, 1)
+        state = weigh(b_total, b_highest, b_scores, unit)
+        b_weights, b_shrink, b_total, b_highest = state
         p_rows = p_v + start * v_row + o_tile * v_row
         b_v = load_columns(p_rows, m_keys, v_dim, 0, BLOCK_VALUE, VALUE_DIM, MASKED)
         b_weights = b_weights.to(b_v.dtype)
@@ -92,5 +89,4 @@ def visit_keys(
             b_v = load_columns(p_rows, m_keys, v_dim, BLOCK_VALUE, REST_VALUE, VALUE_DIM, MASKED)
             b_out_rest = b_out_rest * b_shrink[:, None]
             b_out_rest = tl.dot(b_weights, b_v, b_out_rest, input_precision="ieee")
-        b_highest = b_new
     return b_out, b_out_rest, b_total, b_highest

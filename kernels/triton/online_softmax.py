@@ -79,6 +79,22 @@ def update(b_out, b_total, b_highest, b_scores, b_values):
 
 
 @triton.jit
+def weigh(b_total, b_highest, b_scores, unit):
+    """The weights of one more tile of scores `[R, C]`, −inf where hidden, and the state after it.
+
+    `unit` makes powers of 2 of the scores, in the instruction of the subtraction: it saves a product
+    a score. It is above 0.
+
+    Returns:
+        The weights, what the output shrinks by before they are added, the total and the highest.
+    """
+    b_new = tl.maximum(b_highest, tl.max(b_scores, 1) * unit)
+    b_weights = tl.exp2(b_scores * unit - b_new[:, None])
+    b_shrink = tl.exp2(b_highest - b_new)
+    return b_weights, b_shrink, b_total * b_shrink + tl.sum(b_weights, 1), b_new
+
+
+@triton.jit
 def finish(b_total, b_highest, unit=LN_2):
     """What outputs are divided by, and the natural log-sum-exp: 1 and −inf where nothing is seen.
 

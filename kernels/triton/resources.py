@@ -29,6 +29,7 @@ _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 _WGMMA = re.compile(r"^\s*wgmma\.mma_async", re.MULTILINE)
 _SETMAXNREG = re.compile(r"^\s*setmaxnreg", re.MULTILINE)
 _MMA = re.compile(r"^\s*mma\.sync", re.MULTILINE)
+_BULK_COPY = re.compile(r"^\s*(?:@%p\d+ )?cp\.async\.bulk\.tensor", re.MULTILINE)
 _LOCAL = re.compile(r"\b(?:STL|LDL)\b")
 
 
@@ -45,6 +46,7 @@ class Resources:
         wgmma: Warp-group matrix instructions (Hopper's; the fast ones).
         mma: Warp matrix instructions (Ampere's; on Hopper the slow ones).
         setmaxnreg: Instructions that move registers between warps: warp specialisation took place.
+        bulk_copies: Instructions of the copy engine (TMA), which moves whole tiles.
     """
 
     registers: int
@@ -55,6 +57,7 @@ class Resources:
     wgmma: int
     mma: int
     setmaxnreg: int
+    bulk_copies: int = 0
 
 
 class _DeviceOnPaper:
@@ -141,6 +144,7 @@ def read(ptx: str, cubin: bytes, metadata: Any) -> Resources:
         wgmma=len(_WGMMA.findall(ptx)),
         mma=len(_MMA.findall(ptx)),
         setmaxnreg=len(_SETMAXNREG.findall(ptx)),
+        bulk_copies=len(_BULK_COPY.findall(ptx)),
     )
 
 

@@ -48,6 +48,20 @@ def test_a_bad_kernel_is(wrong: dict[str, int], words: str) -> None:
     assert words in said
 
 
+def test_what_an_entry_promises_must_be_there() -> None:
+    promised = replace(TALL, wants=("bulk_copies", "setmaxnreg"))
+    kept = {"kernel": replace(GOOD, bulk_copies=6, setmaxnreg=8)}
+    assert compile_check.complaints(promised, 90, kept) == []
+    said = compile_check.complaints(promised, 90, {"kernel": replace(GOOD, bulk_copies=6)})
+    assert said == ["tall, sm_90, kernel: no setmaxnreg"]
+
+
+def test_bulk_copies_are_recorded_where_there_are_any() -> None:
+    assert "bulk_copies" not in compile_check.figures_of(GOOD)
+    assert compile_check.figures_of(replace(GOOD, bulk_copies=6))["bulk_copies"] == 6
+    assert Resources(**compile_check.figures_of(GOOD)) == GOOD
+
+
 def test_only_tall_tiles_on_hopper_must_have_wgmma() -> None:
     slow = {"kernel": replace(GOOD, wgmma=0, mma=24, shared_bytes=0)}
     assert compile_check.complaints(TALL, 80, slow) == []
@@ -91,7 +105,7 @@ def test_these_compile_to_what_is_recorded() -> None:
     names = (
         "exponentials",
         "flash_forward, bfloat16, 64, causal",
-        "flash_forward, bfloat16, 128, full",
+        "flash_hopper, bfloat16, 128, full",
         "flash_backward, bfloat16, 64, causal",
         "decode, bfloat16, 128, causal",
     )

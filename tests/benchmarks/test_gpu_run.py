@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import torch
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
+from attnscope.kernels.triton.tuned import read, shipped_entries
 from benchmarks.gpu import backward, decode, errors, forward, tune, windows
-from benchmarks.gpu.bench import Bench, compared, described, geometric_mean, named
+from benchmarks.gpu.bench import Bench, compared, contest, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
+from benchmarks.gpu.contenders import Contender
+from benchmarks.gpu.problem import Verdict
 from benchmarks.gpu.run import PARTS, shown, summary
 from benchmarks.gpu.stopwatch import Stopwatch
 
@@ -32,6 +36,7 @@ PLANS = {
     "backward": backward,
 }
 CALL = errors.calls(toy=True)[0]
+AHEAD = ("portable", 64, torch.bfloat16, (9, 0))
 
 
 class Ours(Tiled):
@@ -118,6 +123,23 @@ def test_a_call_for_which_no_time_is_left_is_recorded_as_not_run() -> None:
     assert summary("forward", records)["not_run"] == 2
 
 
+def test_who_would_begin_after_the_deadline_is_not_tried_and_then_nothing_is_compared() -> None:
+    # The clock ticks a tenth of a second when it is asked, so the second comes too late.
+    late = bench(seconds=0.05)
+    contenders = [Contender(name=name, run=lambda: None) for name in ("triton_a", "b", "c")]
+    judge = partial(verdict_of, right=True)
+    record = contest(late, CALL, contenders, judge, deadline=1.0)
+    assert list(record["backends"]) == ["triton_a"]
+    assert record["not_tried"] == ["b", "c"]
+    assert "speed_ratio" not in record
+    assert "no time was left for: b, c" in shown("forward", record)
+
+
+def verdict_of(candidate: Contender, *, right: bool) -> Verdict:
+    del candidate
+    return Verdict(right=right, reason=None, error=0, relative=0, ratio=1, lse_error=None)
+
+
 def test_a_summary_counts_what_is_right_and_means_what_was_compared() -> None:
     records = list(compared(bench(Ours(), Wrong(), SdpaFlash()), [CALL, CALL], timed=True))
     total = summary("forward", records)
@@ -142,14 +164,50 @@ def test_less_to_see_is_held_against_causal_attention() -> None:
     assert records[1]["density"] < 0.5
 
 
-def test_tuning_tries_what_fits_and_names_the_fastest_that_is_right() -> None:
-    tried = tune.candidates(128, 2)
-    assert len(tried) == len(set(tried)) > 8
-    for config in tried:
-        rows = config.block_queries + 2 * config.num_stages * config.block_keys
-        assert rows * 128 * 2 <= tune.SHARED_BYTES
-    assert len(tune.candidates(256, 2)) < len(tried)
-    assert tune.as_row(tried[0]) == "(64, 32, 4, 2)"
+@pytest.mark.parametrize("kernel", ["portable", "hopper"])
+def test_tuning_tries_what_ships_and_what_fits(kernel: str) -> None:
+    for entry in shipped_entries():
+        if entry.kernel != kernel or entry.dtype != "half":
+            continue
+        first, *others = tune.candidates(entry)
+        assert first == entry
+        assert len({tune.named(each) for each in (first, *others)}) == 1 + len(others) > 4
+        assert all(tune.needed_bytes(each) <= tune.SHARED_BYTES for each in others)
+        # Triton builds warps of their own with 4 others; they take more memory, and no padding.
+        assert all(each.warps == 4 for each in others if each.specialized)
+        apart = kernel == "hopper" and entry.width < 256 and entry.rules != ("padded",)
+        assert any(each.specialized for each in others) == apart
+
+
+def test_what_tuning_finds_is_the_data_file_with_that_in_it(tmp_path: Path) -> None:
+    kind = {"kernel": "hopper", "width": 128, "dtype": "bfloat16", "capability": (9, 0)}
+    changes = {"tiles": (64, 128), "warps": 4, "stages": 3, "specialized": False}
+    record = {"best": [(kind | {"rule": "causal"}, changes | {"preferred": True})]}
+    path = tune.write_tuned(
+        [record, {"not_run": "out of time"}], tmp_path, "NVIDIA H200, CUDA 13.0"
+    )
+    assert path is not None
+    entries, origins = read(path.read_text())
+    (found,) = (each for each in entries if each.preferred)
+    assert (found.kernel, found.rules, found.tiles) == ("hopper", ("causal",), (64, 128))
+    assert origins[found.origin]["device"] == "NVIDIA H200, CUDA 13.0"
+    assert origins[found.origin]["triton"]
+    assert {"full", "window"} <= {
+        rule for each in entries for rule in each.rules if each.kernel == "hopper"
+    }
+    assert tune.write_tuned([{"not_run": "out of time"}], tmp_path / "none", "a GPU") is None
+
+
+def test_candidates_are_compiled_ahead_and_what_does_not_compile_is_left_to_be_tried(
+    monkeypatch,
+) -> None:
+    # One process is enough, and each imports PyTorch.
+    monkeypatch.setattr(tune.os, "cpu_count", lambda: 1)
+    (call, *_) = (call for call in tune.calls(toy=False) if call.head_dim == 64)
+    entry = next(each for each in shipped_entries() if each.fits(*AHEAD, rule="causal"))
+    # Triton takes powers of 2 of warps.
+    pairs = [(call, replace(entry, warps=3)), (call, replace(entry, tiles=(64, 32), warps=4))]
+    assert tune.compile_ahead(pairs, (9, 0), seconds=250) == 1
 
 
 class WrongGradient(SdpaFlash):
@@ -163,6 +221,7 @@ def test_gradients_are_judged_before_they_are_timed() -> None:
     assert found["right"]
     assert found["ratio"] > 0
     assert found["ms"]["median"] == 1
+    assert "repeatable" not in record
     (record, *_) = backward.backward(bench(WrongGradient(), seconds=1e9))
     found = record["backends"]["sdpa_flash"]
     assert "allowed" in found["reason"]
@@ -208,7 +267,74 @@ def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
         timed = [line for line in lines if "timed_by" in line]
         assert all("nothing of a GPU" in line["timed_by"] for line in timed)
         assert any(found.startswith("triton") for found in lines[-1]["right"])
-    # Tuning came last: each of its calls has a fastest configuration in the tables' own form.
-    row = re.compile(r"16: \(\d+, \d+, \d+, \d+\)")
-    assert all(row.fullmatch(line["table"]) for line in lines[:-1])
-    assert all(line["gain"] >= 1 for line in lines[:-1])
+    # Tuning came last: each of its calls has a fastest configuration, and they are in its file.
+    assert all(
+        re.match(r"(portable|hopper) \(16, 16, 4, \d\)", line["table"]) for line in lines[:-1]
+    )
+    entries, origins = read((tmp_path / "tuned.toml").read_text())
+    (name,) = {each.origin for each in entries} - {"paper"}
+    assert name.startswith("toy")
+    assert origins[name]["device"] == "no GPU"
+    (path,) = tmp_path.glob("*_toy_gpu_goals.jsonl")
+    table = [json.loads(line) for line in path.read_text().splitlines()]
+    assert "K5 errors" in result.stdout
+    assert all(row["toy"] for row in table)
+    # A toy tells nothing of speed.
+    assert {row["reached"] for row in table if not row["name"].startswith("K5")} == {"not measured"}
+
+
+ALONE = """
+import re, sys
+from importlib import metadata
+
+def needed(names):
+    found, left = set(), list(names)
+    while left:
+        name = re.sub("[-_.]+", "-", left.pop()).lower()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        left += [re.match(r"[\\w.-]+", line)[0] for line in lines if "extra ==" not in line]
+    return found
+
+allowed = needed(["torch", "triton", "numpy", "transformers", "pandas"])
+of = metadata.packages_distributions()
+blocked = {
+    top for top, owners in of.items()
+    if not {re.sub("[-_.]+", "-", owner).lower() for owner in owners} & allowed
+} - {"attnscope"}
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+assert {"streamlit", "pytest", "plotly"} <= blocked
+sys.meta_path.insert(0, Blocked())
+
+import pathlib, torch
+from benchmarks.gpu import run
+names = list(run.PARTS)
+made = run.run(torch.device("cpu"), names, seconds=200, out=pathlib.Path(sys.argv[1]))
+ceilings, (section, record) = next(made), next(made)
+assert ceilings[0] == "ceilings" and section == names[0]
+assert all(found["right"] for found in record["backends"].values()), record
+print("first record:", record["name"])
+"""
+
+
+def test_needs_torch_triton_numpy_transformers_and_pandas_at_most(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", ALONE, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "first record: causal, float16" in result.stdout

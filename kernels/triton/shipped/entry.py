@@ -58,12 +58,14 @@ class Shipped:
             capability.
         wants_wgmma: Whether its tiles are tall enough, 64 rows, for a Hopper GPU's warp-group
             matrix instructions, and its numbers narrow enough, 16 bits.
+        wants: Figures of `Resources` that tell that it compiled as it was written: none may be 0.
     """
 
     name: str
     capabilities: tuple[int, ...]
     launch: Callable[[int], object]
     wants_wgmma: bool
+    wants: tuple[str, ...] = ()
 
 
 def entry_of(
@@ -73,6 +75,7 @@ def entry_of(
     call: AttentionCall,
     *,
     tall: bool = True,
+    wants: tuple[str, ...] = (),
 ) -> Shipped:
     """An attention kernel for one call; `launch` takes the call and a compute capability.
 
@@ -82,12 +85,14 @@ def entry_of(
         title: What sets this entry apart besides dtype and width.
         call: What it is compiled for.
         tall: Whether its tiles have 64 rows or more.
+        wants: See `Shipped`.
     """
     return Shipped(
         name=f"{family}, {call.dtype}, {call.head_dim}, {title}",
         capabilities=HEAD_DIMS[call.head_dim],
         launch=partial(launch, call),
         wants_wgmma=tall and call.dtype != "float32",
+        wants=wants,
     )
 
 

@@ -13,6 +13,7 @@ def test_names_are_unique_and_every_family_is_listed() -> None:
     families = {name.split(",")[0] for name in names}
     assert families == {
         "flash_forward",
+        "flash_hopper",
         "flash_backward",
         "decode",
         "paged_decode",
