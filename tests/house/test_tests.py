@@ -35,13 +35,15 @@ def imports(path: Path) -> set[str]:
 
 
 def dotted(module: Path) -> str:
-    return ".".join(("attnscope", *module.relative_to(ROOT).with_suffix("").parts))
+    """Its name to import; of a package, that of the folder."""
+    path = module.parent if module.name == "__init__.py" else module.with_suffix("")
+    return ".".join(("attnscope", *path.relative_to(ROOT).parts))
 
 
 @functools.cache
 def reached(room: str) -> frozenset[str]:
     """Modules of a room that its tests import, and what those import in turn."""
-    modules = {dotted(path): path for path in sources() if path.is_relative_to(ROOT / room)}
+    modules = {dotted(path): path for path in (ROOT / room).rglob("*.py")}
     tests = (ROOT / "tests" / room).rglob("*.py")
     found = set().union(*(imports(path) for path in tests)) & modules.keys()
     waiting = list(found)
