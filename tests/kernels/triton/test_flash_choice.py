@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.reference import reference
 from attnscope.kernels.triton import configurations, flash_choice
 from attnscope.kernels.triton.flash_choice import launch_forward, misfit, preferred, rule_of
-from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
+from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule
 from attnscope.kernels.triton.tuned import Tuned, shipped_entries
 from tests.shapes import Case, Inputs
 
