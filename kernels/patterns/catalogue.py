@@ -4,13 +4,21 @@ from dataclasses import fields
 from typing import Any
 
 from attnscope.kernels.errors import UnknownPattern
+from attnscope.kernels.patterns.axial import Axial
+from attnscope.kernels.patterns.bigbird import BigBird
+from attnscope.kernels.patterns.block_sparse import BlockSparse
 from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.chunked import Chunked
 from attnscope.kernels.patterns.composed import compose
+from attnscope.kernels.patterns.dilated import Dilated
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
+from attnscope.kernels.patterns.longformer import Longformer
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
+from attnscope.kernels.patterns.strided import Strided
+from attnscope.kernels.patterns.strided_slide import StridedSlide
 
 FAMILIES: dict[str, type[Pattern]] = {
     "full": Full,
@@ -18,6 +26,14 @@ FAMILIES: dict[str, type[Pattern]] = {
     "local": Local,
     "sliding_window": SlidingWindow,
     "sinks_window": SinksWindow,
+    "dilated": Dilated,
+    "longformer": Longformer,
+    "bigbird": BigBird,
+    "strided": Strided,
+    "strided_slide": StridedSlide,
+    "block_sparse": BlockSparse,
+    "axial": Axial,
+    "chunked": Chunked,
 }
 """Every family, in display order."""
 
