@@ -1,12 +1,18 @@
 """A window of blocks, global tokens, and a few blocks drawn at random."""
 
 from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import torch
 
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.global_window import GlobalWindow
-from attnscope.kernels.patterns.pattern import Pattern, require_integer
+from attnscope.kernels.patterns.pattern import UNLIKE, Pattern, require_integer
 from attnscope.kernels.patterns.random_blocks import MOST_SEED, RandomBlocks
 from attnscope.kernels.patterns.united import United
+
+_MOST_BITS = 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,19 @@ class BigBird(United):
             behind=self.near.reach + 1,
             seed=self.seed,
         )
+
+    def phases(self, queries: range, key_starts: np.ndarray, width: int) -> np.ndarray:
+        """See `Pattern.phases`: one bit for each square that the rule does not divide."""
+        down, right = gcd(self.block, len(queries)), gcd(self.block, width)
+        bits = len(queries) // down * (width // right)
+        if bits > _MOST_BITS or queries.start % down or queries.start < self.global_tokens:
+            return super(BigBird, self).phases(queries, key_starts, width)
+        query_S1 = torch.arange(queries.start, queries.stop, down)[:, None]
+        key_CS = torch.from_numpy(key_starts)[:, None] + torch.arange(0, width, right)
+        seen_SCS = self.visible(query_S1, key_CS.reshape(1, -1)).unflatten(1, key_CS.shape)
+        seen_CB = seen_SCS.transpose(0, 1).flatten(1).numpy()
+        known = (key_starts % right == 0) & (key_starts >= self.global_tokens)
+        return np.where(known, seen_CB @ (1 << np.arange(bits)), UNLIKE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

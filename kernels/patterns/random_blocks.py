@@ -52,8 +52,7 @@ class RandomBlocks(Pattern):
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """See `Pattern.visible`."""
         key_block = key_index // self.block
-        shape = torch.broadcast_shapes(query_index.shape, key_index.shape)
-        seen = (key_block < 0).expand(shape)
+        _, seen = torch.broadcast_tensors(query_index, key_block < 0)
         for drawn in self.drawn(query_index // self.block):
             seen = seen | (key_block == drawn)
         return seen

@@ -39,8 +39,7 @@ class Strided(CellPattern):
 
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """See `Pattern.visible`."""
-        shape = torch.broadcast_shapes(query_index.shape, key_index.shape)
-        return (key_index % self.stride == 0).expand(shape)
+        return torch.broadcast_tensors(query_index, key_index % self.stride == 0)[1]
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; strides under `LEAST_GAP` are read whole."""
