@@ -187,7 +187,7 @@ def _listed(chosen_BQK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rule(call: AttentionCall, visible_keys_BK: Tensor | None, device: torch.device) -> Rule:
-    pattern = call.pattern
+    pattern = call.pattern.on(device)
     # A tensor and not a number, so that one compiled kernel serves every offset.
     offset = torch.tensor(call.query_offset, device=device)
     kept_BK = None if visible_keys_BK is None else _of_fixed_size(visible_keys_BK)

@@ -14,6 +14,7 @@ from attnscope.kernels.patterns.dilated import Dilated
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
 from attnscope.kernels.patterns.longformer import Longformer
+from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
@@ -34,6 +35,7 @@ FAMILIES: dict[str, type[Pattern]] = {
     "block_sparse": BlockSparse,
     "axial": Axial,
     "chunked": Chunked,
+    "matrix": Matrix,
 }
 """Every family, in display order."""
 
@@ -44,7 +46,7 @@ def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     Args:
         key: One of `FAMILIES`.
         causal: Composes with j ≤ i.
-        parameters: The family's fields, all of them.
+        parameters: The family's attributes, all of them.
 
     Raises:
         UnknownPattern: No such key, a parameter is missing, unknown, or out of range; the message
@@ -53,7 +55,7 @@ def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     family = FAMILIES.get(key)
     if family is None:
         raise UnknownPattern(f"No pattern {key!r}.", f"Use one of {', '.join(FAMILIES)}.")
-    names = [field.name for field in fields(family)]
+    names = [field.name for field in fields(family) if field.init]
     if set(names) != set(parameters):
         given = ", ".join(parameters) or "none"
         raise UnknownPattern(

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.chunked import Chunked
 from attnscope.kernels.patterns.combination import Combination, inside_runs
 from attnscope.kernels.patterns.full import Full
+from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.pattern import UNLIKE, Pattern, SpanPattern, Spans
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 
@@ -93,8 +95,17 @@ def compose(first: Pattern, second: Pattern) -> Pattern:
     """The pattern that shows what both show, as simple as it can be said."""
     if isinstance(first, Full) or first == second:
         return second
+    for drawn, rule in ((first, second), (second, first)):
+        if isinstance(drawn, Matrix):
+            return _within(drawn, rule)
     implied = isinstance(first, SlidingWindow | Chunked) and isinstance(second, Causal)
     return first if implied or isinstance(second, Full) else Composed(first=first, second=second)
+
+
+def _within(drawn: Matrix, rule: Pattern) -> Matrix:
+    rows, columns = (torch.arange(length) for length in drawn.matrix.shape)
+    seen = rule.visible(rows[:, None], columns[None]).numpy()
+    return Matrix(matrix=drawn.matrix & seen)
 
 
 def _common(ones: Spans, others: Spans) -> Spans:

@@ -133,6 +133,11 @@ class Pattern(ABC):
             counts_Q[part] = seen.sum(-1).numpy()
         return counts_Q
 
+    def on(self, device: torch.device) -> "Pattern":
+        """The same pattern, with what it looks up on that device; most look nothing up."""
+        del device
+        return self
+
     def check_lengths(self, queries: range, key_length: int) -> None:
         """Raises InvalidCall where the rule is made for other positions; most are for any."""
         del queries, key_length
