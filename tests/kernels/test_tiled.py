@@ -6,7 +6,7 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.tiled import Block, key_tiles, tiled
-from tests.shapes import Case, every_case
+from tests.shapes import CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 SMALL = Block(queries=8, keys=16, scores=512)
@@ -27,7 +27,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@every_case()
+@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id)
 @pytest.mark.parametrize(
     ("dtype", "block"),
     [
