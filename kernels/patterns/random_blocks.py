@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +19,9 @@ from attnscope.kernels.patterns.pattern import (
 
 MOST_SEED = 2**32 - 1
 
-Bits = TypeVar("Bits", int, Tensor)
+_WORD = 0xFFFFFFFF
+_A_BLOCK, _A_DRAW = 0x61C88647, 0xC2B2AE35
+"""What a block and a draw add to the number that is hashed; odd, and no small multiple of each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ class RandomBlocks(Pattern):
         for draw in range(self.draws):
             # Places in the list of candidates, of which the last is taken if another is twice found.
             last = query_block - self.behind - self.first - (self.draws - 1 - draw)
-            bits = _scrambled(query_block ^ _scrambled(self.seed ^ _scrambled(draw + 1)))
+            bits = _scrambled(query_block * _A_BLOCK + (draw * _A_DRAW + self.seed))
             place = bits % (last.clamp(min=0) + 1)
             for earlier in drawn:
                 place = torch.where(place + self.first == earlier, last, place)
@@ -142,10 +143,12 @@ def _edges(index: np.ndarray, block: int, length: int) -> tuple[np.ndarray, np.n
     return index * block, np.minimum((index + 1) * block, length)
 
 
-def _scrambled(bits: Bits) -> Bits:
-    """A hash of 32 bits by 32 bits (C. Wellons, hash-prospector); no product leaves 63 bits."""
-    bits = bits ^ (bits >> 16)
-    bits = (bits * 0x21F0AAAD) & 0xFFFFFFFF
-    bits = bits ^ (bits >> 15)
-    bits = (bits * 0x735A2D97) & 0xFFFFFFFF
+def _scrambled(number: Tensor) -> Tensor:
+    """A hash by which 32 bits become 32 others (C. Wellons, hash-prospector).
+
+    Its two factors are under 2³¹, so that no product leaves the 63 bits of an int64.
+    """
+    bits = number & _WORD
+    bits = ((bits ^ (bits >> 16)) * 0x21F0AAAD) & _WORD
+    bits = ((bits ^ (bits >> 15)) * 0x735A2D97) & _WORD
     return bits ^ (bits >> 15)

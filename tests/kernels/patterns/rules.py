@@ -29,13 +29,14 @@ def bigbird_draws(
     drawn: set[int] = set()
     for draw in range(random_blocks):
         last = len(candidates) - random_blocks + draw
-        place = _hash(row ^ _hash(seed ^ _hash(draw + 1))) % (last + 1)
+        place = _hash(row * 0x61C88647 + draw * 0xC2B2AE35 + seed) % (last + 1)
         drawn.add(candidates[last if candidates[place] in drawn else place])
     return drawn
 
 
 def _hash(number: int) -> int:
     """The low-bias hash of 32 bits with the constants 16 21f0aaad 15 735a2d97 15."""
+    number %= 2**32
     for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
         number = (number ^ (number >> shift)) * factor % 2**32
     return number ^ (number >> 15)
