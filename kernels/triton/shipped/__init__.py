@@ -25,7 +25,6 @@ BELOW_STANDARD = {
     "flash_backward, bfloat16, 256, full": (90,),
     "flash_backward, bfloat16, 256, window": (90,),
     "flash_backward, bfloat16, 256, window, softcap, sink logits, padding": (90,),
-    "block_sparse, float32, 128, sinks and window": (86,),
 }
 """Known to spill a dozen registers at most, or to miss wgmma: right, slower than need be, and held
 to the record like the rest."""
