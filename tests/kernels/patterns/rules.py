@@ -1,6 +1,7 @@
 """Every family beside its rule, written as mechanisms are written down: for (i attends to j)."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,13 @@ def _sparse() -> Iterator[tuple[Pattern, Rule]]:
         (3, 1, 2, 1, 5),
         (9, 3, 9, 3, 2**32 - 1),
     ):
-        names = {"window": w, "global_tokens": g, "random_blocks": r, "block": b, "seed": seed}
+        names: dict[str, Any] = {
+            "window": w,
+            "global_tokens": g,
+            "random_blocks": r,
+            "block": b,
+            "seed": seed,
+        }
         yield pattern("bigbird", **names), bigbird_rule(**names)
     for s in (1, 2, 5, 30):
         yield pattern("strided", stride=s), lambda i, j, s=s: j % s == 0

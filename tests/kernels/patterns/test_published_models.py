@@ -5,6 +5,7 @@ another position's input is nonzero where that pair is visible, and nowhere else
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
 from tests.kernels.patterns.rules import bigbird_draws
 
-TINY = {
+TINY: dict[str, Any] = {
     "vocab_size": 10,
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -83,7 +84,7 @@ def test_bigbird_without_draws_is_the_model_of_transformers_in_evaluation() -> N
 
 def test_bigbird_is_the_model_of_transformers_with_the_same_draws(monkeypatch) -> None:
     block, blocks, draws = 2, 14, 2
-    names = {
+    names: dict[str, Any] = {
         "window": 3 * block,
         "global_tokens": block,
         "random_blocks": draws,

@@ -1,6 +1,7 @@
 """What sets the sparse families apart: gaps, draws, matrices, and lengths that no loop could reach."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,13 @@ def test_small_gaps_are_read(stride: int) -> None:
 
 
 def test_bigbird_draws_as_the_rule_says_on_every_machine() -> None:
-    names = {"window": 12, "global_tokens": 8, "random_blocks": 3, "block": 4, "seed": 11}
+    names: dict[str, Any] = {
+        "window": 12,
+        "global_tokens": 8,
+        "random_blocks": 3,
+        "block": 4,
+        "seed": 11,
+    }
     found = pattern("bigbird", **names)
     keys = torch.arange(200)
     for row in (2, 3, 6, 7, 20, 49):
@@ -122,7 +129,13 @@ def test_bigbird_draws_as_the_rule_says_on_every_machine() -> None:
 
 
 def test_bigbirds_draws_are_spread_and_differ_by_seed() -> None:
-    names = {"window": 1, "global_tokens": 0, "random_blocks": 2, "block": 1, "seed": 0}
+    names: dict[str, Any] = {
+        "window": 1,
+        "global_tokens": 0,
+        "random_blocks": 2,
+        "block": 1,
+        "seed": 0,
+    }
     query_Q1, key_K = torch.arange(1000, 2000)[:, None], torch.arange(2000)
     seen, other = (
         pattern("bigbird", **{**names, "seed": seed}).visible(query_Q1, key_K) for seed in (0, 1)
@@ -137,7 +150,13 @@ def test_bigbirds_draws_are_spread_and_differ_by_seed() -> None:
 
 
 def test_bigbird_refuses_what_it_cannot_draw() -> None:
-    names = {"window": 12, "global_tokens": 8, "random_blocks": 3, "block": 4, "seed": 11}
+    names: dict[str, Any] = {
+        "window": 12,
+        "global_tokens": 8,
+        "random_blocks": 3,
+        "block": 4,
+        "seed": 11,
+    }
     for change, said in (
         ({"window": 10}, r"a multiple of block, got window 10 and block 4\. Use window=12"),
         ({"block": 0}, "block must be an integer of at least 1, got 0"),
@@ -201,7 +220,13 @@ def test_counts_reach_lengths_no_loop_could() -> None:
     assert pattern("chunked", chunk=8192).kept_pairs(n, n) == 16 * 8192 * 8193 // 2
     both = pattern("block_sparse", block=128, stride=128)
     assert both.kept_pairs(n, n) == n * (128 + n // 128 - 1)
-    drawn = {"window": 192, "global_tokens": 0, "random_blocks": 3, "block": 64, "seed": 0}
+    drawn: dict[str, Any] = {
+        "window": 192,
+        "global_tokens": 0,
+        "random_blocks": 3,
+        "block": 64,
+        "seed": 0,
+    }
     blocks, few = n // 64, sum(min(3, max(row - 1, 0)) for row in range(4))
     drawn_blocks = few + 3 * (blocks - 4)
     assert pattern("bigbird", **drawn).kept_pairs(n, n) == 64**2 * (3 * blocks - 2 + drawn_blocks)

@@ -32,7 +32,7 @@ def even_queries(query: Tensor, key: Tensor) -> Tensor:
     return (query % 2 == 0) & (key <= query)
 
 
-def lengths(queries: int, keys: int | None = None) -> dict[str, int]:
+def lengths(queries: int, keys: int | None = None) -> dict[str, Any]:
     return {"queries": queries, "keys": keys or queries, "query_heads": 2, "kv_heads": 1}
 
 
