@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attnscope.kernels.patterns.pattern import ENDLESS, SpanPattern, Spans, spans
 
-Index = TypeVar("Index", int, np.ndarray)
+Index = TypeVar("Index", int, np.ndarray, Tensor)
 
 
 class GlobalWindow(SpanPattern):
@@ -36,9 +36,10 @@ class GlobalWindow(SpanPattern):
 
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """See `Pattern.visible`."""
-        distance = query_index // self.grain - key_index // self.grain
-        reads_all, read_by_all = (each < self.global_tokens for each in (query_index, key_index))
-        return (distance.abs() <= self.reach) | reads_all | read_by_all
+        # By each query's first and last key: a distance would be a number a pair.
+        first, end = self._first_key(query_index), self._end_key(query_index)
+        near = (key_index >= first) & (key_index < end)
+        return near | (query_index < self.global_tokens) | (key_index < self.global_tokens)
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; tight."""
