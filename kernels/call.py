@@ -80,6 +80,8 @@ class AttentionCall:
             raise InvalidCall(f"softcap must be above 0, got {self.softcap}; None for no softcap.")
         if self.query_offset < 0:
             raise InvalidCall(f"query_offset must be 0 or more, got {self.query_offset}.")
+        queries = range(self.query_offset, self.query_offset + self.query_length)
+        self.pattern.check_lengths(queries, self.key_length)
 
     @property
     def group_size(self) -> int:

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.pattern import Pattern, Spans
-from attnscope.kernels.scores import accumulation_dtype, scores, visible
+from attnscope.kernels.scores import Positions, accumulation_dtype, scores, visible
 
 LOG2_E = math.log2(math.e)
+
+Tile = tuple[range, tuple[range, ...]]
+"""Keys in a row, and those among them that some query of the block does not see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ def tiled(
 
 def key_tiles(
     pattern: Pattern, queries: range, key_length: int, keys_at_a_time: int
-) -> Iterator[tuple[range, tuple[range, ...]]]:
+) -> Iterator[Tile]:
     """The keys that a block of queries must visit, and where among them the rule divides.
 
     Args:
@@ -188,14 +191,15 @@ def _attend(
     q_bgRD = state.q_bgRD
     scale = call.scale * LOG2_E
     softcap = None if call.softcap is None else call.softcap * LOG2_E
-    for keys, divided in key_tiles(call.pattern, queries, call.key_length, keys_at_a_time):
-        cut = slice(keys.start, keys.stop)
-        padding_bC = None if visible_keys_bK is None else visible_keys_bK[:, cut]
+    tiles = key_tiles(call.pattern, queries, call.key_length, keys_at_a_time)
+    for group in _grouped(tiles, keys_at_a_time):
+        padding_bC = None if visible_keys_bK is None else _gathered(visible_keys_bK, group, 1)
         if padding_bC is not None and not padding_bC.any():
             continue
-        scores_bgRC = scores(q_bgRD, k_bgKD[:, :, cut], scale=scale, softcap=softcap)
+        k_bgCD, v_bgCD = _gathered(k_bgKD, group, 2), _gathered(v_bgKD, group, 2)
+        scores_bgRC = scores(q_bgRD, k_bgCD, scale=scale, softcap=softcap)
         padded = padding_bC is not None and not bool(padding_bC.all())
-        for part in (keys,) if padded else divided:
+        for start, part in _ruled(group, padded=padded):
             seen_bQC = visible(
                 call.pattern,
                 queries,
@@ -203,9 +207,37 @@ def _attend(
                 visible_keys_bK if padded else None,
                 device=q_bgRD.device,
             )
-            start = part.start - keys.start
             _hide(scores_bgRC[..., start : start + len(part)], seen_bQC)
-        _update(state, scores_bgRC, v_bgKD[:, :, cut].to(q_bgRD.dtype))
+        _update(state, scores_bgRC, v_bgCD.to(q_bgRD.dtype))
+
+
+def _grouped(tiles: Iterator[Tile], keys_at_a_time: int) -> Iterator[list[Tile]]:
+    """Tiles in a row that are together no longer than one may be: stripes become one product."""
+    group: list[Tile] = []
+    length = 0
+    for tile in tiles:
+        length += len(tile[0])
+        if group and length > keys_at_a_time:
+            yield group
+            group, length = [], len(tile[0])
+        group.append(tile)
+    if group:
+        yield group
+
+
+def _gathered(tensor: Tensor, group: list[Tile], dim: int) -> Tensor:
+    """The keys of the group: a view of one tile, a copy of several."""
+    parts = [tensor.narrow(dim, keys.start, len(keys)) for keys, _ in group]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _ruled(group: list[Tile], *, padded: bool) -> Iterator[tuple[int, Positions]]:
+    """Where the rule must be applied: places in the group, and the keys there."""
+    keys, divided = group[0]
+    if len(group) == 1:
+        yield from ((part.start - keys.start, part) for part in ((keys,) if padded else divided))
+    elif padded or any(divided for _, divided in group):
+        yield 0, torch.cat([torch.arange(keys.start, keys.stop) for keys, _ in group])
 
 
 def _hide(scores_bgRC: Tensor, seen_bQC: Tensor) -> None:

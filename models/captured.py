@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnscope.kernels import maps
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
+from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.models import capture_store
@@ -262,7 +263,7 @@ class _Tables:
         self._names: dict[Pattern, str] = {}
 
     def described(self, pattern: Pattern, layer: LayerCapture) -> dict[str, object]:
-        if not isinstance(pattern, Predicate):
+        if not isinstance(pattern, Predicate | Matrix):
             return capture_store.pattern_to_json(pattern)
         if pattern not in self._names:
             name = self._names[pattern] = f"rule.{len(self._names)}"
@@ -272,7 +273,7 @@ class _Tables:
                 query_length=layer.q_BHQD.shape[2],
                 key_length=layer.k_BGKD.shape[2],
             )
-        return {"table": self._names[pattern], "label": pattern.label}
+        return {"table": self._names[pattern], "label": pattern.title}
 
 
 def _pattern_from(tensors: Mapping[str, Tensor], described: Mapping, query_offset: int) -> Pattern:

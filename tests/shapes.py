@@ -125,6 +125,34 @@ CASES = (
     ),
 )
 
+SPARSE_CASES = (
+    Case(id="longformer", pattern=pattern("longformer", window=6, global_tokens=3)),
+    Case(
+        id="bigbird, left padding",
+        batch=2,
+        queries=37,
+        keys=37,
+        padding="left",
+        pattern=pattern(
+            "bigbird", window=12, global_tokens=2, random_blocks=2, block=4, seed=1, causal=True
+        ),
+    ),
+    Case(id="axial, odd", pattern=pattern("axial", height=5, width=7)),
+    Case(
+        id="strided slide of a cache",
+        queries=7,
+        keys=90,
+        pattern=pattern("strided_slide", stride=70, causal=True),
+    ),
+    Case(
+        id="block-sparse, sinks, softcap",
+        softcap=3.0,
+        sinks=True,
+        pattern=pattern("block_sparse", block=8, stride=5),
+    ),
+)
+"""Lines for the backends that take any pattern; not for the kernels of one band of keys."""
+
 
 PACKED = (
     Case(

@@ -26,9 +26,9 @@ from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
+from benchmarks.gpu.sparse import sparse
 from benchmarks.gpu.stopwatch import stopwatch
 from benchmarks.gpu.tune import NO_GPU, tune, write_tuned
-from benchmarks.gpu.windows import windows
 from benchmarks.results import RESULTS, append
 
 
@@ -52,7 +52,7 @@ PARTS = {
     "forward": Part(section=forward, weight=4),
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
-    "windows": Part(section=windows, weight=2),
+    "sparse": Part(section=sparse, weight=3),
     "tune": Part(section=tune, weight=4, keep=write_tuned),
 }
 

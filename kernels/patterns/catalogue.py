@@ -4,14 +4,23 @@ from dataclasses import fields
 from typing import Any
 
 from attnscope.kernels.errors import UnknownPattern
+from attnscope.kernels.patterns.axial import Axial
+from attnscope.kernels.patterns.bigbird import BigBird
+from attnscope.kernels.patterns.block_sparse import BlockSparse
 from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.chunked import Chunked
 from attnscope.kernels.patterns.composed import compose
+from attnscope.kernels.patterns.dilated import Dilated
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
+from attnscope.kernels.patterns.longformer import Longformer
+from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
+from attnscope.kernels.patterns.strided import Strided
+from attnscope.kernels.patterns.strided_slide import StridedSlide
 
 FAMILIES: dict[str, type[Pattern]] = {
     "full": Full,
@@ -19,6 +28,15 @@ FAMILIES: dict[str, type[Pattern]] = {
     "local": Local,
     "sliding_window": SlidingWindow,
     "sinks_window": SinksWindow,
+    "dilated": Dilated,
+    "longformer": Longformer,
+    "bigbird": BigBird,
+    "strided": Strided,
+    "strided_slide": StridedSlide,
+    "block_sparse": BlockSparse,
+    "axial": Axial,
+    "chunked": Chunked,
+    "matrix": Matrix,
     "packed": Packed,
 }
 """Every family, in display order."""
@@ -30,7 +48,7 @@ def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     Args:
         key: One of `FAMILIES`.
         causal: Composes with j ≤ i.
-        parameters: The family's fields, all of them. A further family's key, with a mapping of its
+        parameters: The family's attributes, all of them. A further family's key, with a mapping of its
             fields, composes with that one: what `Composed.parameters` says.
 
     Raises:
@@ -40,8 +58,10 @@ def pattern(key: str, *, causal: bool = False, **parameters: Any) -> Pattern:
     family = FAMILIES.get(key)
     if family is None:
         raise UnknownPattern(f"No pattern {key!r}.", f"Use one of {', '.join(FAMILIES)}.")
-    others = {name: parameters.pop(name) for name in FAMILIES if name in parameters}
-    names = [field.name for field in fields(family)]
+    names = [field.name for field in fields(family) if field.init]
+    others = {
+        name: parameters.pop(name) for name in FAMILIES if name in parameters and name not in names
+    }
     if set(names) != set(parameters):
         given = ", ".join(parameters) or "none"
         raise UnknownPattern(

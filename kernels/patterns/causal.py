@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from attnscope.kernels.patterns.pattern import SpanPattern, Spans, pairs_up_to, spans
@@ -29,6 +30,10 @@ class Causal(SpanPattern):
         """See `Pattern.full_key_spans`; tight."""
         del query_end
         return spans([(0, query_start + 1)], key_length)
+
+    def runs(self, query_Q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `SpanPattern.runs`."""
+        return [(np.zeros_like(query_Q), query_Q + 1)]
 
     def kept_pairs(
         self, query_length: int, key_length: int, *, query_offset: int | None = None

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from attnscope.kernels.patterns.pattern import SpanPattern, Spans
+from attnscope.kernels.patterns.pattern import ENDLESS, SpanPattern, Spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,10 @@ class Full(SpanPattern):
         """See `Pattern.full_key_spans`."""
         del query_start, query_end
         return ((0, key_length),)
+
+    def runs(self, query_Q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `SpanPattern.runs`."""
+        return [(np.zeros_like(query_Q), np.full_like(query_Q, ENDLESS))]
 
     def kept_pairs(
         self, query_length: int, key_length: int, *, query_offset: int | None = None

@@ -4,11 +4,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import UnknownPattern
-from attnscope.kernels.patterns.pattern import Rule, SpanPattern, Spans, require_integer, spans
+from attnscope.kernels.patterns.pattern import (
+    ENDLESS,
+    Rule,
+    SpanPattern,
+    Spans,
+    require_integer,
+    spans,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,19 +91,12 @@ class Packed(SpanPattern):
         one = self._document(query_start) == self._document(query_end - 1)
         return self.key_spans(query_start, query_end, key_length) if one else ()
 
-    def kept_pairs(
-        self, query_length: int, key_length: int, *, query_offset: int | None = None
-    ) -> int:
-        """See `Pattern.kept_pairs`; a product a document."""
-        first = key_length - query_length if query_offset is None else query_offset
-        last = max(first + query_length, key_length)
-        ends = (*accumulate(self.lengths), last)
-        starts = (min(first, 0), *ends[:-1])
-        return sum(
-            max(min(end, first + query_length) - max(start, first), 0)
-            * max(min(end, key_length) - max(start, 0), 0)
-            for start, end in zip(starts, ends, strict=True)
-        )
+    def runs(self, query_Q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `SpanPattern.runs`."""
+        ends_D = np.array([*accumulate(self.lengths), ENDLESS])
+        starts_D = np.concatenate([[0], ends_D[:-1]])
+        document_Q = np.searchsorted(ends_D, query_Q, side="right")
+        return [(starts_D[document_Q], ends_D[document_Q])]
 
     def _starts(self, device: torch.device) -> Tensor:
         """Where each position's document begins, past the end of the last one at least."""

@@ -21,10 +21,22 @@ EMPTY, PARTIAL, FULL = 0, 1, 2
 Spans = tuple[tuple[int, int], ...]
 """Half-open, sorted, disjoint intervals of key positions that do not touch one another."""
 
+ENDLESS = 2**62
+"""One past the last key of a run that has no end."""
+
+LEAST_GAP = 64
+"""Keys between two spans, at least, where a rule leaves small gaps: to read fewer costs less than one
+more tile. A block of our kernels is no longer."""
+
+UNLIKE = -1
+"""A phase that equals none, not even itself."""
+
 Rule = Callable[[Tensor, Tensor], Tensor]
 """`Pattern.visible`, or what says the same: absolute query and key positions -> bool."""
 
-_ROWS_AT_A_TIME = 256
+Numbers = np.ndarray | int
+
+_PAIRS_AT_A_TIME = 2**22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +65,8 @@ class Pattern(ABC):
     def title(self) -> str:
         """The pattern in a few words, with its parameters, for people."""
         inside = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
-        name = self.key.replace("_", " ")
-        return f"{name} ({inside})" if inside else name
+        shown = f"{self.key} ({inside})" if inside else self.key
+        return shown.replace("_", " ")
 
     @abstractmethod
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
@@ -89,6 +101,50 @@ class Pattern(ABC):
         del query_start, query_end, key_length
         return ()
 
+    def phases(self, queries: range, key_starts: np.ndarray, width: int) -> np.ndarray:
+        """Numbers that tell blocks with the same pairs, so that one mask serves many.
+
+        Two blocks of as many queries and of `width` keys, in any two rows of blocks, hold the same
+        pairs where their numbers are equal and not UNLIKE. By default every block stands alone.
+
+        Args:
+            queries: Absolute positions of a row of blocks.
+            key_starts: int64 `[blocks]`, the first key of each.
+            width: Keys of a block.
+
+        Returns:
+            int64 `[blocks]`, 0 or more, or UNLIKE.
+        """
+        del queries, width
+        return np.full(len(key_starts), UNLIKE, np.int64)
+
+    def keys_seen(self, query_Q: np.ndarray, first_Q: np.ndarray, last_Q: np.ndarray) -> np.ndarray:
+        """How many keys j with `first <= j < last` each query sees.
+
+        Args:
+            query_Q: int64, absolute positions.
+            first_Q: int64, 0 or more.
+            last_Q: int64; where it is not above `first_Q` there are none.
+
+        Returns:
+            int64 `[Q]`.
+        """
+        counts_Q = np.zeros(len(query_Q), np.int64)
+        key_K = torch.arange(int(max(last_Q.max(initial=0), 0)))
+        step = max(_PAIRS_AT_A_TIME // max(len(key_K), 1), 1)
+        for at in range(0, len(query_Q), step):
+            part = slice(at, at + step)
+            query, first, last = (
+                torch.from_numpy(each[part])[:, None] for each in (query_Q, first_Q, last_Q)
+            )
+            seen = self.visible(query, key_K[None]) & (key_K >= first) & (key_K < last)
+            counts_Q[part] = seen.sum(-1).numpy()
+        return counts_Q
+
+    def check_lengths(self, queries: range, key_length: int) -> None:
+        """Raises InvalidCall where the rule is made for other positions; most are for any."""
+        del queries, key_length
+
     def block_mask(
         self, query_length: int, key_length: int, block: int, *, query_offset: int | None = None
     ) -> np.ndarray:
@@ -96,29 +152,49 @@ class Pattern(ABC):
 
         Returns:
             uint8 `[ceil(query_length / block), ceil(key_length / block)]` of EMPTY, PARTIAL, FULL.
+
+        Raises:
+            InvalidCall: See `check_lengths`.
         """
-        offset = key_length - query_length if query_offset is None else query_offset
+        queries = self.queries(query_length, key_length, query_offset)
         rows, columns = -(-query_length // block), -(-key_length // block)
         mask = np.full((rows, columns), EMPTY, np.uint8)
+        starts = np.arange(columns) * block
+        key_1K = torch.arange(key_length)[None]
         for row in range(rows):
-            start, end = row * block, min((row + 1) * block, query_length)
-            seen = _seen(self, range(start + offset, end + offset), range(key_length))
-            for column in range(columns):
-                cell = seen[:, column * block : (column + 1) * block]
-                mask[row, column] = FULL if cell.all() else PARTIAL if cell.any() else EMPTY
+            some = queries[row * block : (row + 1) * block]
+            query_Q1 = torch.arange(some.start, some.stop)[:, None]
+            seen = self.visible(query_Q1, key_1K).expand(len(some), key_length).numpy()
+            mask[row, np.logical_or.reduceat(seen.any(0), starts)] = PARTIAL
+            mask[row, np.logical_and.reduceat(seen.all(0), starts)] = FULL
         return mask
 
     def kept_pairs(
         self, query_length: int, key_length: int, *, query_offset: int | None = None
     ) -> int:
-        """How many (query, key) pairs are visible."""
+        """How many (query, key) pairs are visible.
+
+        Raises:
+            InvalidCall: See `check_lengths`.
+        """
+        queries = self.queries(query_length, key_length, query_offset)
+        query_Q = np.arange(queries.start, queries.stop)
+        first_Q, last_Q = np.zeros_like(query_Q), np.full_like(query_Q, key_length)
+        return int(self.keys_seen(query_Q, first_Q, last_Q).sum())
+
+    def kept_share(
+        self, query_length: int, key_length: int, *, query_offset: int | None = None
+    ) -> float:
+        """Visible pairs over all pairs, 0 to 1."""
+        kept = self.kept_pairs(query_length, key_length, query_offset=query_offset)
+        return kept / (query_length * key_length)
+
+    def queries(self, query_length: int, key_length: int, query_offset: int | None) -> range:
+        """The absolute positions of these queries, checked with `check_lengths`."""
         offset = key_length - query_length if query_offset is None else query_offset
-        kept = 0
-        for start in range(offset, offset + query_length, _ROWS_AT_A_TIME):
-            end = min(start + _ROWS_AT_A_TIME, offset + query_length)
-            for first, last in self.key_spans(start, end, key_length):
-                kept += int(_seen(self, range(start, end), range(first, last)).sum())
-        return kept
+        found = range(offset, offset + query_length)
+        self.check_lengths(found, key_length)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +205,37 @@ class SpanPattern(Pattern):
     so the block mask needs no look at single pairs.
     """
 
+    @abstractmethod
+    def runs(self, query_Q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The keys that each query sees, as disjoint runs from `first` to before `last`.
+
+        Args:
+            query_Q: int64, absolute positions.
+
+        Returns:
+            `(first, last)` a run, int64 `[Q]` or numbers that broadcast; empty where `last` is not
+            above `first`. Runs may go below 0 and past the last key.
+        """
+
+    def keys_seen(self, query_Q: np.ndarray, first_Q: np.ndarray, last_Q: np.ndarray) -> np.ndarray:
+        """See `Pattern.keys_seen`."""
+        counts_Q = np.zeros(len(query_Q), np.int64)
+        for first, last in self.runs(query_Q):
+            counts_Q += overlap(first, last, first_Q, last_Q)
+        return counts_Q
+
     def block_mask(
         self, query_length: int, key_length: int, block: int, *, query_offset: int | None = None
     ) -> np.ndarray:
         """See `Pattern.block_mask`."""
-        offset = key_length - query_length if query_offset is None else query_offset
+        queries = self.queries(query_length, key_length, query_offset)
         rows, columns = -(-query_length // block), -(-key_length // block)
         mask = np.full((rows, columns), EMPTY, np.uint8)
         for row in range(rows):
-            start, end = offset + row * block, offset + min((row + 1) * block, query_length)
-            for first, last in self.key_spans(start, end, key_length):
+            some = queries[row * block : (row + 1) * block]
+            for first, last in self.key_spans(some.start, some.stop, key_length):
                 mask[row, first // block : -(-last // block)] = PARTIAL
-            for first, last in self.full_key_spans(start, end, key_length):
+            for first, last in self.full_key_spans(some.start, some.stop, key_length):
                 reach = columns if last == key_length else last // block
                 mask[row, -(-first // block) : reach] = FULL
         return mask
@@ -157,6 +252,23 @@ def spans(intervals: Iterable[tuple[int, int]], key_length: int) -> Spans:
         else:
             joined.append((first, last))
     return tuple(joined)
+
+
+def repeated(starts: range, width: int, key_length: int) -> Spans:
+    """`width` keys from each of the starts on, as spans; joined where small gaps lie between."""
+    if starts and starts.step - width < LEAST_GAP:
+        return spans([(starts[0], starts[-1] + width)], key_length)
+    return spans(((start, start + width) for start in starts), key_length)
+
+
+def overlap(first: Numbers, last: Numbers, other_first: Numbers, other_last: Numbers) -> np.ndarray:
+    """How many positions two half-open intervals share."""
+    return np.maximum(np.minimum(last, other_last) - np.maximum(first, other_first), 0)
+
+
+def multiples(step: int, first: Numbers, last: Numbers) -> np.ndarray:
+    """How many multiples of `step` lie in the half-open interval."""
+    return np.maximum(-(-last // step) - -(-first // step), 0)
 
 
 def pairs_up_to(
@@ -182,9 +294,3 @@ def require_integer(name: str, value: object, *, least: int) -> None:
     """Raises UnknownPattern unless the parameter is an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UnknownPattern(f"{name} must be an integer of at least {least}, got {value!r}.")
-
-
-def _seen(pattern: Pattern, queries: range, keys: range) -> Tensor:
-    query_Q = torch.arange(queries.start, queries.stop)
-    key_K = torch.arange(keys.start, keys.stop)
-    return pattern.visible(query_Q[:, None], key_K[None, :]).expand(len(queries), len(keys))

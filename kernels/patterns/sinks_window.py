@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from attnscope.kernels.patterns.pattern import (
@@ -51,6 +52,12 @@ class SinksWindow(SpanPattern):
         """See `Pattern.full_key_spans`; tight."""
         near = (query_end - self.window, query_start + 1)
         return spans([(0, self.sinks), near], key_length)
+
+    def runs(self, query_Q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `SpanPattern.runs`."""
+        first_Q = np.zeros_like(query_Q)
+        near_Q = np.maximum(query_Q - self.window + 1, self.sinks)
+        return [(first_Q, first_Q + self.sinks), (near_Q, query_Q + 1)]
 
     def kept_pairs(
         self, query_length: int, key_length: int, *, query_offset: int | None = None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from attnscope.kernels.patterns.pattern import (
@@ -42,6 +43,10 @@ class SlidingWindow(SpanPattern):
     def full_key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.full_key_spans`; tight."""
         return spans([(query_end - self.window, query_start + 1)], key_length)
+
+    def runs(self, query_Q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See `SpanPattern.runs`."""
+        return [(query_Q - self.window + 1, query_Q + 1)]
 
     def kept_pairs(
         self, query_length: int, key_length: int, *, query_offset: int | None = None

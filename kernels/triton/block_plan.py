@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from attnscope.kernels.errors import UnsupportedCall
-from attnscope.kernels.patterns.pattern import EMPTY, FULL, PARTIAL, Pattern
+from attnscope.kernels.patterns.pattern import EMPTY, FULL, PARTIAL, UNLIKE, Pattern
 
 MOST_MASK_BYTES = 2**26
 """What the masks of one plan may hold: a rule without structure would need n² / 8 bytes."""
@@ -55,7 +55,8 @@ def sparse_config(width: int, dtype: torch.dtype, *, hopper: bool) -> SparseConf
             block_queries=32,
             block_keys=32 if width <= 64 else 16,
             num_warps=8,
-            num_stages=3 if width <= 128 else 2,
+            # Tiles in flight take registers that compute capability 8.6 does not give at 128.
+            num_stages=3 if width <= 64 else 1 if width <= 128 else 2,
         )
     return SparseConfig(
         block_queries=128 if hopper or width <= 64 else 64,
@@ -138,13 +139,14 @@ def block_plan(
     assert block_keys <= WORD_KEYS
     assert block_queries % block_keys == 0
     kinds = _kinds(pattern, query_length, key_length, query_offset, block_queries, block_keys)
-    partial_masks, masks = [], {}
+    partial_masks, masks = (
+        [np.zeros(0, np.int32)],
+        _Masks(pattern, key_length, block_queries, block_keys),
+    )
     for row, columns in enumerate(np.flatnonzero(line == PARTIAL) for line in kinds):
-        start = row * block_queries
-        queries = torch.arange(start, min(start + block_queries, query_length)) + query_offset
-        each = _words(pattern, queries, columns, key_length, block_queries, block_keys)
-        partial_masks.extend(masks.setdefault(words.tobytes(), len(masks)) for words in each)
-        _check_size(pattern, len(masks) * block_queries * 8)
+        start = query_offset + row * block_queries
+        queries = range(start, min(start + block_queries, query_offset + query_length))
+        partial_masks.append(masks.of(queries, columns))
     full_starts, full_columns = _listed(kinds == FULL)
     partial_starts, partial_columns = _listed(kinds == PARTIAL)
     work = np.count_nonzero(kinds != EMPTY, axis=1)
@@ -154,8 +156,8 @@ def block_plan(
         full_columns=full_columns,
         partial_starts=partial_starts,
         partial_columns=partial_columns,
-        partial_masks=np.array(partial_masks, np.int32),
-        masks=np.frombuffer(b"".join(masks), np.int64).reshape(-1, block_queries).copy(),
+        partial_masks=np.concatenate(partial_masks),
+        masks=masks.array,
     )
 
 
@@ -178,34 +180,71 @@ def _kinds(
     return np.where(lowest == highest, lowest, PARTIAL)
 
 
-def _words(
-    pattern: Pattern,
-    queries: torch.Tensor,
-    columns: np.ndarray,
-    key_length: int,
-    block_queries: int,
-    block_keys: int,
-) -> Iterator[np.ndarray]:
-    """The mask of each of these blocks of one row, as words."""
-    for at in range(0, len(columns), _COLUMNS_AT_A_TIME):
-        some = torch.from_numpy(columns[at : at + _COLUMNS_AT_A_TIME])
-        keys = (some[:, None] * block_keys + torch.arange(block_keys)).flatten()
-        # A rule may look positions up in a table: it is asked about none that do not exist.
-        seen = pattern.visible(queries[:, None], keys.clamp(max=key_length - 1)[None])
-        seen = seen.expand(len(queries), len(keys)) & (keys < key_length)
-        bits = np.zeros((len(some), block_queries, WORD_KEYS), np.bool_)
-        shaped = seen.numpy().reshape(len(queries), len(some), block_keys)
-        bits[:, : len(queries), :block_keys] = shaped.swapaxes(0, 1)
-        yield from np.packbits(bits, axis=-1, bitorder="little").view("<i8")[..., 0]
+class _Masks:
+    """The masks of a plan that differ, and which of them a block has."""
 
+    def __init__(
+        self, pattern: Pattern, key_length: int, block_queries: int, block_keys: int
+    ) -> None:
+        self._pattern, self._key_length = pattern, key_length
+        self._block_queries, self._block_keys = block_queries, block_keys
+        self._found: dict[bytes, int] = {}
+        self._of_phase: dict[int, int] = {}
 
-def _check_size(pattern: Pattern, mask_bytes: int) -> None:
-    if mask_bytes > MOST_MASK_BYTES:
-        raise UnsupportedCall(
-            f"Triton block-sparse: the rule {pattern.title!r} divides its blocks in so many ways "
-            f"that their masks need more than {MOST_MASK_BYTES >> 20} MiB.",
-            "Use flex or tiled, which apply the rule as they go.",
+    @property
+    def array(self) -> np.ndarray:
+        """int64 `[distinct, block_queries]`."""
+        words = np.frombuffer(b"".join(self._found), np.int64)
+        return words.reshape(-1, self._block_queries).copy()
+
+    def of(self, queries: range, columns: np.ndarray) -> np.ndarray:
+        """Which mask each of these blocks of one row has, int32 `[blocks]`.
+
+        Raises:
+            UnsupportedCall: All of them would hold more than `MOST_MASK_BYTES`.
+        """
+        phases, firsts, which = np.unique(
+            self._phases(queries, columns), return_index=True, return_inverse=True
         )
+        new = [at for at, phase in enumerate(phases) if phase not in self._of_phase]
+        for at, words in zip(new, self._words(queries, columns[firsts[new]]), strict=True):
+            self._of_phase[phases[at]] = self._found.setdefault(words.tobytes(), len(self._found))
+        self._check_size()
+        found = np.array([self._of_phase[phase] for phase in phases], np.int32)[which]
+        for phase in phases[phases < 0]:
+            del self._of_phase[phase]
+        return found
+
+    def _phases(self, queries: range, columns: np.ndarray) -> np.ndarray:
+        """Equal where one block's mask is another's; below 0 for those that stand alone."""
+        starts = columns * self._block_keys
+        phases = self._pattern.phases(queries, starts, self._block_keys)
+        whole = starts + self._block_keys <= self._key_length
+        alike = whole & (phases != UNLIKE) & (len(queries) == self._block_queries)
+        return np.where(alike, phases, -1 - np.arange(len(columns)))
+
+    def _words(self, queries: range, columns: np.ndarray) -> Iterator[np.ndarray]:
+        """The mask of each of these blocks of one row, as words."""
+        query_Q1 = torch.arange(queries.start, queries.stop, dtype=torch.int32)[:, None]
+        for at in range(0, len(columns), _COLUMNS_AT_A_TIME):
+            some = torch.from_numpy(columns[at : at + _COLUMNS_AT_A_TIME]).int()
+            keys = (some[:, None] * self._block_keys + torch.arange(self._block_keys)).flatten()
+            # A rule may look positions up in a table: it is asked about none that do not exist.
+            key_1K = keys.clamp(max=self._key_length - 1)[None]
+            seen = self._pattern.visible(query_Q1, key_1K)
+            seen = seen.expand(len(queries), len(keys)) & (keys < self._key_length)
+            bits = np.zeros((len(some), self._block_queries, WORD_KEYS), np.bool_)
+            shaped = seen.numpy().reshape(len(queries), len(some), self._block_keys)
+            bits[:, : len(queries), : self._block_keys] = shaped.swapaxes(0, 1)
+            yield from np.packbits(bits, axis=-1, bitorder="little").view("<i8")[..., 0]
+
+    def _check_size(self) -> None:
+        if len(self._found) * self._block_queries * 8 > MOST_MASK_BYTES:
+            raise UnsupportedCall(
+                f"Triton block-sparse: the rule {self._pattern.title!r} divides its blocks in so "
+                f"many ways that their masks need more than {MOST_MASK_BYTES >> 20} MiB.",
+                "Use flex or tiled, which apply the rule as they go.",
+            )
 
 
 def _listed(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -192,8 +192,8 @@ def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashCon
     return FlashConfig(block_queries=queries, block_keys=keys, num_warps=warps, num_stages=stages)
 
 
-# By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that spill no registers when
-# compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed on a device yet.
+# By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that
+# spill no registers when compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed on a device yet.
 _HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (128, 16, 8, 2)}
 _HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
 _AMPERE_QUERY_GRADIENT = {64: (128, 32, 8, 2), 128: (64, 64, 8, 2), 256: (64, 16, 8, 2)}

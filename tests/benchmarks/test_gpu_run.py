@@ -14,24 +14,26 @@ from typing import Any
 import pytest
 import torch
 
+from attnscope.kernels.backends.backend import Backend, Refusal
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
 from attnscope.kernels.triton.tuned import read, shipped_entries
-from benchmarks.gpu import backward, decode, errors, forward, tune, windows
+from benchmarks.gpu import backward, decode, errors, forward, sparse, tune
 from benchmarks.gpu.bench import Bench, compared, contest, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.contenders import Contender
 from benchmarks.gpu.problem import Verdict
 from benchmarks.gpu.run import PARTS, shown, summary
 from benchmarks.gpu.stopwatch import Stopwatch
+from tests.inputs import Inputs
 
 ROOT = Path(__file__).parents[2]
 PLANS = {
     "errors": errors,
     "forward": forward,
     "decode": decode,
-    "windows": windows,
+    "sparse": sparse,
     "tune": tune,
     "backward": backward,
 }
@@ -155,13 +157,49 @@ def test_a_summary_counts_what_is_right_and_means_what_was_compared() -> None:
 
 
 def test_less_to_see_is_held_against_causal_attention() -> None:
-    records = list(windows.windows(bench(Ours(), seconds=1e9)))
-    assert records[0]["density"] == 1
+    records = list(sparse.sparse(bench(Ours(), seconds=1e9)))
+    assert records[0]["density"] == records[0]["density_by_pairs"] == 1
     for record in records:
-        # Every call takes a millisecond here, so what a window saves is not saved.
+        # Every call takes a millisecond here, so what a pattern saves is not saved.
         found = record["backends"]["triton_planted"]
         assert found["efficiency"] == pytest.approx(record["density"])
-    assert records[1]["density"] < 0.5
+        assert found["efficiency_by_pairs"] == pytest.approx(record["density_by_pairs"])
+        assert "flex_ratio" not in record
+    assert records[1]["density_by_pairs"] < 0.5
+
+
+class OursIfSparse(Ours):
+    name = "triton_sparse_planted"
+
+    def refuses(self, call, device) -> Refusal | None:
+        causal = call.pattern.key == "causal"
+        return Refusal(reason="dense", remedy="Use tiled.") if causal else None
+
+
+class PlantedFlex(Tiled):
+    name = "flex"
+
+
+def test_a_kernel_for_sparse_patterns_alone_is_held_against_our_dense_one(monkeypatch) -> None:
+    monkeypatch.setattr("benchmarks.gpu.bench.contender", _as_it_is)
+    records = list(sparse.sparse(bench(Ours(), OursIfSparse(), PlantedFlex(), seconds=1e9)))
+    assert list(records[0]["backends"]) == ["triton_planted", "flex"]
+    for record in records[1:]:
+        found = record["backends"]["triton_sparse_planted"]
+        assert found["efficiency"] == pytest.approx(record["density"])
+        assert record["flex_ratio"] == 1
+
+
+def _as_it_is(backend: Backend, asked: Inputs) -> Contender:
+    run = partial(backend.run, *asked.tensors, asked.call, **asked.extras)
+    return Contender(name=backend.name, run=run)
+
+
+def test_the_sparse_plan_keeps_a_small_share_of_the_blocks() -> None:
+    plan = sparse.calls(toy=False)
+    causal, *shares = [sparse._blocks(call) for call in plan]
+    assert all(0.03 < share / causal < 0.3 for share in shares)
+    assert {call.pattern.key for call in plan} >= {"bigbird", "longformer", "strided"}
 
 
 @pytest.mark.parametrize("kernel", ["portable", "hopper"])

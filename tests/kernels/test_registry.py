@@ -10,13 +10,16 @@ from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.errors import InvalidCall, UnknownBackend, UnsupportedCall
 from attnscope.kernels.reference import reference
 from attnscope.kernels.registry import BACKENDS, backend
-from tests.shapes import CASES, Case, every_case
+from tests.shapes import CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU = torch.device("cpu")
 # Compiling takes half a minute a kernel: FlexAttention has its own, slow tests.
 COMPILED = ("flex",)
 
+every_case_and_pattern = pytest.mark.parametrize(
+    "case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id
+)
 every_backend = pytest.mark.parametrize("found", BACKENDS, ids=lambda found: found.name)
 
 
@@ -51,7 +54,7 @@ def test_refuses_a_device_it_cannot_use_and_says_what_to_do(found: Backend) -> N
 
 
 @every_backend
-@every_case()
+@every_case_and_pattern
 def test_costs_something(found: Backend, case: Case) -> None:
     cost = found.cost(case.inputs().call)
     assert cost.flops >= 0
@@ -67,7 +70,7 @@ def test_costs_something(found: Backend, case: Case) -> None:
     [found for found in BACKENDS if found.name not in COMPILED],
     ids=lambda found: found.name,
 )
-@every_case()
+@every_case_and_pattern
 def test_agrees_with_the_reference_or_refuses(found: Backend, case: Case, dtype) -> None:
     inputs = case.inputs(dtype)
     if found.refuses(inputs.call, CPU) is not None:

@@ -5,8 +5,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
+from attnscope.kernels.scores import scores
 from attnscope.kernels.tiled import Block, key_tiles, tiled
-from tests.shapes import Case, every_case
+from tests.shapes import CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 SMALL = Block(queries=8, keys=16, scores=512)
@@ -27,7 +28,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@every_case()
+@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id)
 @pytest.mark.parametrize(
     ("dtype", "block"),
     [
@@ -96,6 +97,23 @@ def test_work_is_proportional_to_the_window() -> None:
         scores.append(watched.scores)
     assert scores[2] < 2.2 * scores[1] < 2.2 * 2.2 * scores[0]
     assert scores[2] < 2048 * (64 + 64 + 4)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_stripes_are_gathered_into_few_tiles(causal: bool, monkeypatch) -> None:
+    stripes = pattern("strided", stride=80, causal=causal)
+    case = Case(id="stripes", queries=1600, keys=1600, query_heads=1, kv_heads=1, pattern=stripes)
+    inputs = case.inputs()
+    products: list[int] = []
+    monkeypatch.setattr(
+        "attnscope.kernels.tiled.scores",
+        lambda q, k, **named: products.append(k.shape[-2]) or scores(q, k, **named),
+    )
+    found = tiled(*inputs.tensors, inputs.call, block=Block(queries=400, keys=16, scores=2**14))
+    # 20 stripes of one key: two tiles a block of queries, of the stripes that it sees.
+    assert products == ([5, 10, 15, 16, 4] if causal else [16, 4] * 4)
+    exact = reference(*inputs.tensors, inputs.call)
+    torch.testing.assert_close(found.out_BHQD.double(), exact.out_BHQD, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

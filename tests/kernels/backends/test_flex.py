@@ -16,6 +16,13 @@ from tests.tolerance import assert_as_good_as, pytorch_attention
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 LONG: dict[str, Any] = {"queries": 300, "keys": 420, "query_heads": 2, "kv_heads": 1}
+BIGBIRD: dict[str, Any] = {
+    "window": 48,
+    "global_tokens": 20,
+    "random_blocks": 2,
+    "block": 16,
+    "seed": 4,
+}
 
 
 @pytest.mark.slow
@@ -32,6 +39,7 @@ LONG: dict[str, Any] = {"queries": 300, "keys": 420, "query_heads": 2, "kv_heads
             padding="left",
             **LONG,
         ),
+        Case(id="bigbird", pattern=pattern("bigbird", **BIGBIRD), **LONG),
     ],
     ids=lambda case: case.id,
 )
@@ -52,6 +60,9 @@ def test_equals_the_reference(case: Case) -> None:
         Case(id="top left", pattern=pattern("causal"), query_offset=0, **LONG),
         Case(id="left padding", batch=2, padding="left", **LONG),
         Case(id="right padding", batch=2, padding="right", pattern=pattern("full"), **LONG),
+        Case(id="bigbird, causal", pattern=pattern("bigbird", **BIGBIRD, causal=True), **LONG),
+        Case(id="axial", pattern=pattern("axial", height=20, width=21), **LONG),
+        Case(id="strided", pattern=pattern("strided", stride=130), **LONG),
     ],
     ids=lambda case: case.id,
 )

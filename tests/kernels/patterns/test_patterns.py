@@ -1,90 +1,62 @@
 """Every family against a double loop, and against rules that others wrote."""
 
 import itertools
-from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention.flex_attention import create_block_mask
-from transformers.masking_utils import sliding_window_overlay
+from transformers.masking_utils import chunked_causal_mask_function, sliding_window_overlay
 
 from attnscope.kernels.errors import InvalidCall, UnknownPattern
 from attnscope.kernels.patterns.catalogue import FAMILIES, pattern
-from attnscope.kernels.patterns.composed import compose
+from attnscope.kernels.patterns.composed import Composed, compose
 from attnscope.kernels.patterns.flash_window import from_flash_window
-from attnscope.kernels.patterns.pattern import EMPTY, FULL, PARTIAL, Pattern
+from attnscope.kernels.patterns.pattern import (
+    EMPTY,
+    FULL,
+    PARTIAL,
+    UNLIKE,
+    Pattern,
+    SpanPattern,
+)
 from attnscope.kernels.patterns.predicate import Predicate
-
-WINDOWS = (1, 2, 5, 8, 50)
-
-
-def _rules():
-    """Each pattern beside its rule, as mechanisms are written down: for (i attends to j)."""
-    yield pattern("full"), lambda i, j: True
-    yield pattern("causal"), lambda i, j: j <= i
-    yield pattern("full", causal=True), lambda i, j: j <= i
-    for w in WINDOWS:
-        yield pattern("local", window=w), lambda i, j, w=w: abs(i - j) <= w // 2
-        yield (
-            pattern("local", window=w, causal=True),
-            lambda i, j, w=w: abs(i - j) <= w // 2 and j <= i,
-        )
-        yield pattern("sliding_window", window=w), lambda i, j, w=w: i - w < j <= i
-        for s in (0, 1, 3, 50):
-            yield (
-                pattern("sinks_window", window=w, sinks=s),
-                lambda i, j, w=w, s=s: i - w < j <= i or j < s,
-            )
-            yield (
-                pattern("sinks_window", window=w, sinks=s, causal=True),
-                lambda i, j, w=w, s=s: (i - w < j <= i or j < s) and j <= i,
-            )
-    for lengths in ((), (3,), (1, 5, 2), (2, 4, 60)):
-        packed = pattern("packed", lengths=lengths)
-        of = partial(_document, lengths)
-        yield packed, lambda i, j, of=of: of(i) == of(j)
-        yield (
-            pattern("packed", lengths=lengths, causal=True),
-            lambda i, j, of=of: of(i) == of(j) and j <= i,
-        )
-        yield (
-            compose(packed, pattern("sliding_window", window=3)),
-            lambda i, j, of=of: of(i) == of(j) and i - 3 < j <= i,
-        )
-    yield (
-        Predicate(function=lambda q, k: (q + k) % 3 == 0, label="thirds"),
-        lambda i, j: (i + j) % 3 == 0,
-    )
-
-
-def _document(lengths: Sequence[int], position: int) -> int:
-    return sum(position >= sum(lengths[: n + 1]) for n in range(len(lengths)))
-
-
-RULES = list(_rules())
-# Queries, keys, position of the first query (None: the last query on the last key).
-SHAPES = ((13, 13, None), (5, 17, None), (1, 9, None), (1, 1, None), (6, 11, 0), (12, 5, None))
+from tests.kernels.patterns.rules import (
+    BEFORE_THE_FIRST,
+    RULES,
+    SHAPES,
+    WINDOWS,
+    looped,
+)
 
 every_rule = pytest.mark.parametrize(
     ("found", "rule"), RULES, ids=[f"{found.title}" for found, _ in RULES]
 )
 
 
-def _brute(rule, queries: int, keys: int, offset: int | None) -> np.ndarray:
-    start = keys - queries if offset is None else offset
-    return np.array([[rule(start + i, j) for j in range(keys)] for i in range(queries)])
+every_shape = pytest.mark.parametrize(("queries", "keys", "offset"), SHAPES)
+
+
+def _speaks_of(found: Pattern, shape: tuple[int, int, int | None]) -> bool:
+    """Whether the pattern is for positions below 0 too; those that are not must say so."""
+    if shape != BEFORE_THE_FIRST or found.key not in ("axial", "matrix"):
+        return True
+    with pytest.raises(InvalidCall, match=r"positions go from -7|the matrix speaks of 50"):
+        found.kept_pairs(shape[0], shape[1], query_offset=shape[2])
+    return False
 
 
 @every_rule
-@pytest.mark.parametrize(("queries", "keys", "offset"), SHAPES)
+@every_shape
 def test_equals_a_double_loop(found: Pattern, rule, queries, keys, offset) -> None:
-    expected = _brute(rule, queries, keys, offset)
+    if not _speaks_of(found, (queries, keys, offset)):
+        return
+    expected = looped(rule, queries, keys, offset)
     start = keys - queries if offset is None else offset
     rows, columns = torch.arange(start, start + queries), torch.arange(keys)
     assert np.array_equal(found.visible(rows[:, None], columns[None]).numpy(), expected)
     assert found.kept_pairs(queries, keys, query_offset=offset) == expected.sum()
+    assert found.kept_share(queries, keys, query_offset=offset) == expected.mean()
     for block in (1, 4, 16):
         mask = found.block_mask(queries, keys, block, query_offset=offset)
         cells = [
@@ -97,9 +69,11 @@ def test_equals_a_double_loop(found: Pattern, rule, queries, keys, offset) -> No
 
 
 @every_rule
-@pytest.mark.parametrize(("queries", "keys", "offset"), SHAPES)
+@every_shape
 def test_spans_hold_what_is_seen(found: Pattern, rule, queries, keys, offset) -> None:
-    seen = _brute(rule, queries, keys, offset)
+    if not _speaks_of(found, (queries, keys, offset)):
+        return
+    seen = looped(rule, queries, keys, offset)
     start = keys - queries if offset is None else offset
     for first, last in itertools.combinations(range(queries + 1), 2):
         rows = seen[first:last]
@@ -113,9 +87,25 @@ def test_spans_hold_what_is_seen(found: Pattern, rule, queries, keys, offset) ->
                 mask[a:b] = True
         assert not (rows.any(0) & ~some).any()
         assert not (every & ~rows.all(0)).any()
-        if found.key != "custom":
+        family = found.first if isinstance(found, Composed) else found
+        if isinstance(family, SpanPattern):
             assert np.array_equal(some, rows.any(0)), "not tight"
             assert np.array_equal(every, rows.all(0)), "not tight"
+
+
+@every_rule
+@pytest.mark.parametrize(("rows", "width"), [(4, 2), (6, 6), (8, 4), (5, 3)])
+def test_blocks_in_the_same_phase_hold_the_same_pairs(found: Pattern, rule, rows, width) -> None:
+    seen, alike = looped(rule, 48, 48, 0), {}
+    starts = np.arange(0, 48 - 48 % width, width)
+    for row in range(0, 48 - 48 % rows, rows):
+        phases = found.phases(range(row, row + rows), starts, width)
+        for phase, start in zip(phases, starts, strict=True):
+            block = seen[row : row + rows, start : start + width]
+            # Of a block that holds nothing no phase is asked.
+            if phase != UNLIKE and block.any():
+                assert phase >= 0
+                assert np.array_equal(alike.setdefault(phase, block), block)
 
 
 @pytest.mark.parametrize("found", [found for found, _ in RULES if found.key != "full"], ids=str)
@@ -137,6 +127,17 @@ def test_block_mask_equals_flex_attentions(found: Pattern, queries: int, keys: i
         for row in range(dense.shape[0]):
             dense[row, index[0, 0, row, : count[0, 0, row]].numpy()] = value
     assert found.block_mask(queries, keys, block).tolist() == dense.tolist()
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 50])
+def test_chunked_is_transformers_chunk(chunk: int) -> None:
+    i, j = torch.meshgrid(torch.arange(30), torch.arange(30), indexing="ij")
+    rule = chunked_causal_mask_function(chunk, torch.zeros(1, dtype=torch.long))
+    theirs = [
+        [bool(rule(0, 0, *pair)) for pair in zip(*row, strict=True)]
+        for row in zip(i, j, strict=True)
+    ]
+    assert pattern("chunked", chunk=chunk).visible(i, j).tolist() == theirs
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -184,6 +185,22 @@ def test_flash_attentions_other_windows_are_refused(left: int, right: int) -> No
         ("sinks_window", {"window": 1, "sinks": -1}, "sinks must be .* at least 0, got -1"),
         ("packed", {"lengths": 7}, "lengths must be a sequence of integers, got 7"),
         ("packed", {"lengths": (3, 0)}, "every length must be an integer of at least 1, got 0"),
+        ("dilated", {"window": 0, "dilation": 2}, "window must be .* at least 1, got 0"),
+        ("dilated", {"window": 4, "dilation": 0}, "dilation must be .* at least 1, got 0"),
+        ("dilated", {"window": 4}, "takes window, dilation; got window"),
+        ("longformer", {"window": 0, "global_tokens": 1}, "window must be .* got 0"),
+        ("longformer", {"window": 4, "global_tokens": -2}, "global_tokens must be .* got -2"),
+        ("strided", {"stride": 0}, "stride must be an integer of at least 1, got 0"),
+        ("strided_slide", {"stride": -3}, "stride must be .* got -3"),
+        ("block_sparse", {"block": 0, "stride": 2}, "block must be .* got 0"),
+        ("block_sparse", {"block": 2, "stride": 0}, "stride must be .* got 0"),
+        ("axial", {"height": 0, "width": 2}, "height must be .* got 0"),
+        ("axial", {"height": 2, "width": 1.5}, "width must be .* got 1.5"),
+        ("chunked", {"chunk": 0}, "chunk must be .* got 0"),
+        ("matrix", {"matrix": [[True]]}, r"NumPy array of booleans .*got \[\[True\]\]. Convert it"),
+        ("matrix", {"matrix": np.eye(3)}, r"got float64 \(3, 3\)"),
+        ("matrix", {"matrix": np.ones(3, bool)}, r"got bool \(3,\)"),
+        ("matrix", {"matrix": np.ones((0, 3), bool)}, "must have a query and a key"),
     ],
 )
 def test_unknown_patterns_are_refused_with_what_is_valid(key, parameters, said) -> None:
@@ -216,6 +233,8 @@ def test_compositions_are_said_as_simply_as_can_be() -> None:
     assert compose(pattern("full"), window) == window
     assert compose(window, causal) == window
     assert compose(causal, pattern("full")) == causal
+    chunked = pattern("chunked", chunk=4)
+    assert compose(chunked, causal) == chunked
     both = compose(pattern("local", window=4), window)
     assert both.parameters == {"window": 4, "sliding_window": {"window": 3}}
 

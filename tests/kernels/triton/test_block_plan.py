@@ -1,6 +1,7 @@
 """The plan is held against the pattern itself, pair by pair."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +12,13 @@ from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
+from attnscope.kernels.triton import block_plan as block_plan_module
 from attnscope.kernels.triton.block_plan import (
     MOST_MASK_BYTES,
     BlockPlan,
     block_plan,
     sparse_config,
 )
-
-
-def strided(query: Tensor, key: Tensor) -> Tensor:
-    return (key <= query) & ((query - key) % 7 == 0)
 
 
 def two_documents(query: Tensor, key: Tensor) -> Tensor:
@@ -35,7 +33,18 @@ PATTERNS: list[Pattern] = [
     pattern("local", window=9),
     pattern("sinks_window", window=20, sinks=3),
     pattern("sinks_window", window=20, sinks=3, causal=True),
-    Predicate(function=strided, label="strided"),
+    pattern("dilated", window=60, dilation=5),
+    pattern("dilated", window=60, dilation=5, causal=True),
+    pattern("longformer", window=21, global_tokens=9),
+    pattern("bigbird", window=24, global_tokens=5, random_blocks=2, block=8, seed=2),
+    pattern("bigbird", window=16, global_tokens=16, random_blocks=2, block=16, seed=2, causal=True),
+    pattern("strided", stride=6),
+    pattern("strided_slide", stride=7, causal=True),
+    pattern("block_sparse", block=20, stride=12),
+    pattern("axial", height=12, width=9),
+    pattern("axial", height=5, width=20, causal=True),
+    pattern("chunked", chunk=24),
+    pattern("matrix", matrix=np.random.default_rng(0).random((120, 120)) < 0.2),
     Predicate(function=two_documents, label="documents"),
     Predicate(function=lambda query, key: (query + key) < 0, label="nothing"),
 ]
@@ -127,6 +136,44 @@ def test_holds_a_strip_of_pairs_at_a_time_and_grows_with_the_blocks() -> None:
     assert plan.blocks == shorter.blocks
     assert longer.blocks < 4.2 * shorter.blocks
     assert len(longer.masks) <= len(shorter.masks) + 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "most"),
+    [
+        (pattern("strided", stride=96), 3),
+        (pattern("strided_slide", stride=96, causal=True), 5),
+        (pattern("dilated", window=1000, dilation=3), 50),
+        (pattern("bigbird", window=48, global_tokens=64, random_blocks=3, block=16, seed=0), 999),
+    ],
+    ids=lambda value: value.title if isinstance(value, Pattern) else str(value),
+)
+def test_blocks_known_to_be_alike_are_looked_at_once(
+    chosen: Pattern, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = block_plan_module._Masks._words
+
+    def counted(masks: Any, queries: range, columns: np.ndarray) -> Any:
+        asked.append(len(columns))
+        return original(masks, queries, columns)
+
+    monkeypatch.setattr(block_plan_module._Masks, "_words", counted)
+    length = 4096
+    plan = plan_of(chosen, (length, length, 0), (128, 64))
+    # Those on the diagonal, a row at most, are looked at one by one.
+    alone = 2 * length // 128 if chosen.key == "strided_slide" else 0
+    assert sum(asked) <= min(most + alone, len(plan.partial_columns) // 2)
+    assert len(plan.masks) <= sum(asked)
+    rows = rows_of(plan.partial_starts, plan.partial_columns)
+    which = rows_of(plan.partial_starts, plan.partial_masks)
+    for row in (0, 7, 31):
+        queries = torch.arange(row * 128, row * 128 + 128)[:, None]
+        for column, mask in zip(rows[row], which[row], strict=True):
+            keys = torch.arange(column * 64, column * 64 + 64)[None]
+            words = plan.masks[mask].astype(np.uint64)
+            bits = (words[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+            assert np.array_equal(bits.astype(bool), chosen.visible(queries, keys).expand(128, 64))
 
 
 def test_a_rule_without_structure_is_refused_before_it_fills_the_memory(monkeypatch) -> None:

@@ -1,20 +1,25 @@
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder
 
 from attnscope.kernels.backends.triton_block_sparse import TritonBlockSparse
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
-from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.catalogue import FAMILIES, pattern
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.kernels.reference import reference
 from attnscope.kernels.registry import backend
+from attnscope.kernels.scores import visible
 from attnscope.kernels.triton.block_plan import SparseConfig
 from attnscope.kernels.triton.block_sparse import block_sparse
-from tests.shapes import CASES, Case
+from tests.shapes import CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU = torch.device("cpu")
@@ -23,41 +28,46 @@ SMALL = SparseConfig(block_queries=16, block_keys=16, num_warps=4, num_stages=3)
 WIDE = SparseConfig(block_queries=32, block_keys=16, num_warps=4, num_stages=3)
 
 
-def strided(query: Tensor, key: Tensor) -> Tensor:
-    return (key <= query) & ((query - key) % 5 == 0)
-
-
-def bigbird(query: Tensor, key: Tensor) -> Tensor:
-    blocks = query // 8, key // 8
-    near = (blocks[0] - blocks[1]).abs() <= 1
-    chosen = (blocks[0] * 5 + blocks[1] * 3) % 7 == 0
-    return near | chosen | (blocks[0] == 0) | (blocks[1] == 0)
-
-
 def even_queries(query: Tensor, key: Tensor) -> Tensor:
     return (query % 2 == 0) & (key <= query)
 
 
-PREDICATES = [
-    Case(id=function.__name__, pattern=Predicate(function=function, label=function.__name__))
-    for function in (strided, bigbird, even_queries)
+def lengths(queries: int, keys: int | None = None) -> dict[str, Any]:
+    return {"queries": queries, "keys": keys or queries, "query_heads": 2, "kv_heads": 1}
+
+
+DRAWN = pattern("matrix", matrix=np.random.default_rng(0).random((60, 60)) < 0.3)
+BIGBIRD: dict[str, Any] = {"global_tokens": 3, "random_blocks": 2, "block": 8, "seed": 2}
+FAMILIES_RUN = [
+    Case(id="even queries", pattern=Predicate(function=even_queries, label="even queries")),
+    Case(id="local", **lengths(37), pattern=pattern("local", window=12)),
+    Case(id="dilated", **lengths(50), pattern=pattern("dilated", window=31, dilation=3)),
+    Case(id="longformer", **lengths(50), pattern=pattern("longformer", window=9, global_tokens=5)),
+    Case(id="bigbird", **lengths(60), pattern=pattern("bigbird", window=24, **BIGBIRD)),
+    Case(id="strided", **lengths(50), pattern=pattern("strided", stride=7)),
+    Case(
+        id="strided slide, causal",
+        **lengths(20, 60),
+        pattern=pattern("strided_slide", stride=5, causal=True),
+    ),
+    Case(id="block-sparse", **lengths(50), pattern=pattern("block_sparse", block=9, stride=16)),
+    Case(id="axial", **lengths(42), pattern=pattern("axial", height=6, width=7)),
+    Case(id="chunked", **lengths(50), pattern=pattern("chunked", chunk=20)),
+    Case(id="matrix", **lengths(45, 60), pattern=DRAWN),
 ]
 MORE = [
-    *PREDICATES,
-    Case(id="local, odd", queries=37, keys=37, pattern=pattern("local", window=12)),
-    Case(id="whole blocks", queries=64, keys=64, pattern=pattern("full")),
+    Case(id="whole blocks", **lengths(64), pattern=pattern("full")),
     Case(
         id="bigbird, everything",
         batch=2,
         queries=40,
         keys=56,
-        query_heads=6,
         head_dim=20,
         value_dim=12,
         softcap=3.0,
         sinks=True,
         padding="left",
-        pattern=Predicate(function=bigbird, label="bigbird"),
+        pattern=pattern("bigbird", window=24, causal=True, **BIGBIRD),
     ),
 ]
 
@@ -72,19 +82,53 @@ def assert_right(case: Case, dtype, config: SparseConfig | None) -> None:
 
 
 # Full, causal and window patterns too: the backend refuses them, the kernel does not.
-@pytest.mark.parametrize("case", [*CASES, *MORE], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", [*CASES, *SPARSE_CASES, *FAMILIES_RUN, *MORE], ids=lambda case: case.id
+)
 @pytest.mark.parametrize(("dtype", "config"), [("float32", SMALL), ("float16", WIDE)])
 def test_equals_the_reference(case: Case, dtype, config: SparseConfig) -> None:
     assert_right(case, dtype, config)
 
 
-@pytest.mark.parametrize("case", MORE, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [FAMILIES_RUN[4], *MORE], ids=lambda case: case.id)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_equals_the_reference_as_it_is_shipped(case: Case, dtype) -> None:
     assert_right(case, dtype, None)
 
 
+def test_every_family_is_run_here() -> None:
+    run = {case.pattern.key for case in (*CASES, *SPARSE_CASES, *FAMILIES_RUN)}
+    assert run == {*FAMILIES, "custom"}
+
+
+@pytest.mark.parametrize("case", FAMILIES_RUN, ids=lambda case: case.id)
+def test_multiplies_the_tiles_of_its_plan_and_no_others(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products: list[int] = []
+    original = InterpreterBuilder.create_dot
+
+    def counted(*arguments: Any) -> Any:
+        products.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", counted)
+    inputs = replace(case, query_heads=1, kv_heads=1).inputs()
+    block_sparse(*inputs.tensors, inputs.call, config=SMALL)
+    # Of the blocks of 16 by 16 pairs, those that hold a visible one; two products each.
+    seen = visible(
+        case.pattern, range(case.keys - case.queries, case.keys), range(case.keys)
+    ).numpy()
+    blocks = [
+        seen[row : row + 16, column : column + 16].any()
+        for row in range(0, case.queries, 16)
+        for column in range(0, case.keys, 16)
+    ]
+    assert len(products) == 2 * sum(blocks)
+
+
 def test_takes_every_pattern_but_those_of_one_run_that_other_kernels_are_for() -> None:
+    assert all(FOUND.refuses(case.inputs().call, CPU) is None for case in SPARSE_CASES)
     refused = {case.id for case in CASES if FOUND.refuses(case.inputs().call, CPU) is not None}
     one_run = (Full, Causal, SlidingWindow)
     assert refused == {case.id for case in CASES if isinstance(case.pattern, one_run)}

@@ -1,0 +1,92 @@
+"""Patterns made of two others, whose blocks decide most of theirs."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from attnscope.kernels.patterns.pattern import EMPTY, FULL, PARTIAL, Pattern, SpanPattern
+
+_CELLS_AT_A_TIME, _PAIRS_AT_A_TIME = 2**20, 2**22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination(Pattern):
+    """A pair is visible where both parts say so, or where one of them does.
+
+    A block that one part hides or shows whole needs no look at its pairs; those that both divide
+    are few: along the diagonal for the causal rule, along the query's own block for stripes.
+    """
+
+    _joined: ClassVar[np.ufunc]
+    """Of the parts' kinds: minimum where both must show a pair, maximum where one is enough."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Pattern, Pattern]:
+        """What it is made of."""
+
+    def check_lengths(self, queries: range, key_length: int) -> None:
+        """See `Pattern.check_lengths`."""
+        for part in self.parts:
+            part.check_lengths(queries, key_length)
+
+    def block_mask(
+        self, query_length: int, key_length: int, block: int, *, query_offset: int | None = None
+    ) -> np.ndarray:
+        """See `Pattern.block_mask`."""
+        queries = self.queries(query_length, key_length, query_offset)
+        one, other = (
+            part.block_mask(query_length, key_length, block, query_offset=query_offset)
+            for part in self.parts
+        )
+        step = max(_CELLS_AT_A_TIME // one.shape[1], 1)
+        for start in range(0, len(one), step):
+            strip, beside = one[start : start + step], other[start : start + step]
+            rows, columns = np.nonzero((strip == PARTIAL) & (beside == PARTIAL))
+            self._joined(strip, beside, out=strip)
+            for some in _chunks(len(rows), _PAIRS_AT_A_TIME // block**2):
+                at = rows[some], columns[some]
+                strip[at] = self._looked_at(queries, key_length, block, start + at[0], at[1])
+        return one
+
+    def _looked_at(
+        self,
+        queries: range,
+        key_length: int,
+        block: int,
+        rows: np.ndarray,
+        columns: np.ndarray,
+    ) -> np.ndarray:
+        """The kinds of some blocks, pair by pair."""
+        inside = np.arange(block, dtype=np.int32)
+        # The last block may be short: its last position stands in for those it lacks.
+        query_BQ = (rows.astype(np.int32)[:, None] * block + inside).clip(
+            max=len(queries) - 1
+        ) + queries.start
+        key_BK = (columns.astype(np.int32)[:, None] * block + inside).clip(max=key_length - 1)
+        query, key = torch.from_numpy(query_BQ)[:, :, None], torch.from_numpy(key_BK)[:, None]
+        seen_BP = self.visible(query, key).expand(-1, block, block).flatten(1).numpy()
+        some = np.where(seen_BP.any(1), PARTIAL, EMPTY)
+        return np.where(seen_BP.all(1), FULL, some)
+
+
+def _chunks(length: int, step: int) -> list[slice]:
+    return [slice(at, at + max(step, 1)) for at in range(0, length, max(step, 1))]
+
+
+def inside_runs(
+    part: SpanPattern,
+    other: Pattern,
+    query_Q: np.ndarray,
+    first_Q: np.ndarray,
+    last_Q: np.ndarray,
+) -> np.ndarray:
+    """How many keys of `[first, last)` both patterns let each query see, int64 `[Q]`."""
+    counts_Q = np.zeros(len(query_Q), np.int64)
+    for first, last in part.runs(query_Q):
+        both = np.maximum(first, first_Q), np.minimum(last, last_Q)
+        counts_Q += other.keys_seen(query_Q, *both)
+    return counts_Q
