@@ -77,6 +77,14 @@ def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capabilit
     return _config(table, block_width(head_dim))
 
 
+def map_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The configuration of the kernels of maps, which read no values; arguments as `forward_config`."""
+    if dtype == torch.float32:
+        return _config(_FLOAT32_MAP, block_width(head_dim))
+    table = _HOPPER_MAP if _has_large_tiles(capability) else _MAP
+    return _config(table, block_width(head_dim))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippedConfig:
     """The configurations that ship for one kind of call; each compiles without a GPU.
@@ -141,3 +149,6 @@ _QUERY_GRADIENT = {64: (64, 32, 4, 2), 128: (64, 32, 8, 2), 256: (64, 16, 8, 2)}
 _KEY_GRADIENT = {64: (32, 32, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
 _FLOAT32_QUERY_GRADIENT = {64: (32, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
 _FLOAT32_KEY_GRADIENT = {64: (16, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_HOPPER_MAP = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 64, 8, 2)}
+_MAP = {64: (64, 64, 4, 3), 128: (64, 64, 4, 3), 256: (64, 64, 8, 2)}
+_FLOAT32_MAP = {64: (64, 32, 8, 2), 128: (32, 32, 8, 2), 256: (32, 16, 8, 1)}

@@ -51,7 +51,16 @@ class FlashRule:
 
 def flash_rule(call: AttentionCall) -> FlashRule | None:
     """The call's rule in the kernels' terms, or None where its pattern has no such form."""
-    found = _keys_of(call.pattern)
+    return rule_of(
+        call.pattern, query_offset=call.query_offset, scale=call.scale, softcap=call.softcap
+    )
+
+
+def rule_of(
+    pattern: Pattern, *, query_offset: int, scale: float, softcap: float | None
+) -> FlashRule | None:
+    """A pattern's rule in the kernels' terms, or None where it has no such form."""
+    found = _keys_of(pattern)
     if found is None:
         return None
     before, after, first_keys, first_keys_causal = found
@@ -60,9 +69,9 @@ def flash_rule(call: AttentionCall) -> FlashRule | None:
         after=after,
         first_keys=first_keys,
         first_keys_causal=first_keys_causal,
-        query_offset=call.query_offset,
-        scale=call.scale,
-        softcap=call.softcap,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
     )
 
 

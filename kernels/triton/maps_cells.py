@@ -1,0 +1,443 @@
+"""The cells of a map from q, k and the log-sum-exp: sums and maxima, in one pass over the key tiles.
+
+One product a pair and no values: `p = exp2(score − lse)`, reduced where it lies, in a tile that
+holds whole parts of cells (`maps_cut`), so that every part is written once and by one program. A
+map of one position a cell is the exact tile; one row over all queries is what each key receives;
+one column over all keys what each query gives, of another pattern than its own what that would keep.
+
+H query heads, G kv heads, Q, K positions, D head dim; M rows and N columns of a map; in a kernel R
+slots of a block of queries, C of a tile of keys, p_ pointers, b_ blocks, o_ offsets, m_ masks.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from attnscope.kernels.streaming import Layer
+from attnscope.kernels.triton.configurations import (
+    FlashConfig,
+    block_width,
+    capability_of,
+    map_config,
+)
+from attnscope.kernels.triton.maps_cut import Axis, axis
+from attnscope.kernels.triton.maps_plan import NO_RULE, Visits, visits
+from attnscope.kernels.triton.maps_tile import (
+    key_places,
+    load_lse,
+    load_queries,
+    places,
+    tile_scores,
+    tile_seen,
+)
+from attnscope.kernels.triton.online_softmax import exponential
+
+MOST_PARTS = 2**26
+"""Parts of cells held at once, 256 MiB of float32: the heads are read so many at a time."""
+
+Worth = Literal["weight", "score", "pair"]
+"""What a visible pair is worth: its weight, its score, or 1."""
+
+
+@triton.jit
+def read_pairs(
+    b_q,
+    b_lse,
+    p_k,
+    p_norm,
+    o_keys,
+    m_keys,
+    m_seen,
+    k_row,
+    k_dim,
+    factor,
+    softcap,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    WORTH: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    MASK_KEYS: tl.constexpr,
+    MASK_PAIRS: tl.constexpr,
+):
+    """What each pair of a tile is worth, 0 where it is not seen: `[R, C]`."""
+    if WORTH == "pair":
+        return m_seen.to(tl.float32)
+    b_pairs = tile_scores(
+        b_q,
+        p_k,
+        o_keys,
+        m_keys,
+        k_row,
+        k_dim,
+        factor,
+        softcap,
+        HEAD_DIM,
+        BLOCK_DIM,
+        MASK_KEYS,
+        HAS_SOFTCAP,
+    )
+    if WORTH == "weight":
+        b_pairs = exponential(b_pairs - b_lse[:, None])
+    if MASK_PAIRS:
+        b_pairs = tl.where(m_seen, b_pairs, 0.0)
+    if HAS_NORM:
+        b_pairs = b_pairs * tl.load(p_norm + o_keys, mask=m_keys, other=0.0)[None, :]
+    return b_pairs
+
+
+@triton.jit
+def pool(b_pairs, CELL_ROWS: tl.constexpr, CELL_KEYS: tl.constexpr, MAXIMUM: tl.constexpr):
+    """A tile `[R, C]` reduced to the parts of cells that it holds."""
+    ROWS: tl.constexpr = b_pairs.shape[0] // CELL_ROWS
+    COLUMNS: tl.constexpr = b_pairs.shape[1] // CELL_KEYS
+    # Along the keys first: a thread holds many of one row.
+    b_RNW = tl.reshape(b_pairs, [b_pairs.shape[0], COLUMNS, CELL_KEYS])
+    b_RN = tl.max(b_RNW, 2) if MAXIMUM else tl.sum(b_RNW, 2)
+    b_MWN = tl.reshape(b_RN, [ROWS, CELL_ROWS, COLUMNS])
+    return tl.max(b_MWN, 1) if MAXIMUM else tl.sum(b_MWN, 1)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "rows",
+        "columns",
+        "first_key",
+        "query_offset",
+        "before",
+        "after",
+        "first_keys",
+    ]
+)
+def map_cells_kernel(
+    p_q,
+    p_k,
+    p_lse,
+    p_norm,
+    p_visible,
+    p_row_edges,
+    p_column_edges,
+    p_runs,
+    p_tiles,
+    p_which,
+    p_masks,
+    p_sums,
+    p_maxima,
+    q_head,
+    q_row,
+    q_dim,
+    k_head,
+    k_row,
+    k_dim,
+    lse_head,
+    norm_head,
+    factor,
+    softcap,
+    blocks,
+    group,
+    rows,
+    columns,
+    first_key,
+    query_offset,
+    before,
+    after,
+    first_keys,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    CELL_ROWS: tl.constexpr,
+    CELL_KEYS: tl.constexpr,
+    WORTH: tl.constexpr,
+    SUMS: tl.constexpr,
+    MAXIMA: tl.constexpr,
+    HAS_SLACK: tl.constexpr,
+    HAS_PADDING: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    BOUNDED_BEFORE: tl.constexpr,
+    BOUNDED_AFTER: tl.constexpr,
+    HAS_FIRST_KEYS: tl.constexpr,
+    FIRST_KEYS_CAUSAL: tl.constexpr,
+    LISTED: tl.constexpr,
+):
+    """One block of rows of the map of one head; the last block, under a causal rule the longest, first."""
+    ROWS: tl.constexpr = BLOCK_QUERIES // CELL_ROWS
+    COLUMNS: tl.constexpr = BLOCK_KEYS // CELL_KEYS
+    program = tl.program_id(0)
+    block = blocks - 1 - program % blocks
+    head = (program // blocks).to(tl.int64)
+    p_q += head * q_head
+    p_k += (head // group) * k_head
+
+    o_queries, m_queries = places(p_row_edges, block, rows, CELL_ROWS, BLOCK_QUERIES)
+    b_q = 0.0
+    b_lse = 0.0
+    if WORTH != "pair":
+        b_q = load_queries(p_q, o_queries, m_queries, q_row, q_dim, HEAD_DIM, BLOCK_DIM)
+    if WORTH == "weight":
+        b_lse = load_lse(p_lse + head * lse_head, o_queries, m_queries)
+
+    o_rows = block * ROWS + tl.arange(0, ROWS)
+    o_parts = (head * rows + o_rows)[:, None] * columns + tl.arange(0, COLUMNS)[None, :]
+    p_runs += block * 8
+    for part in tl.static_range(2 if LISTED else 0 if HAS_FIRST_KEYS else 1, 4):
+        for index in range(tl.load(p_runs + 2 * part), tl.load(p_runs + 2 * part + 1)):
+            tile = tl.load(p_tiles + index) if LISTED else index
+            o_keys, m_keys = key_places(
+                p_column_edges,
+                p_visible,
+                first_key,
+                tile,
+                columns,
+                CELL_KEYS,
+                BLOCK_KEYS,
+                HAS_SLACK,
+                HAS_PADDING,
+            )
+            m_seen = m_keys[None, :]
+            # The weights of a slot without a query are 0 by its infinite log-sum-exp.
+            if part != 2 or WORTH != "weight":
+                m_seen = m_seen & m_queries[:, None]
+            if part != 2:
+                m_seen = m_seen & tile_seen(
+                    query_offset + o_queries,
+                    o_keys,
+                    p_which + index if LISTED else p_which,
+                    p_masks,
+                    before,
+                    after,
+                    first_keys,
+                    BLOCK_QUERIES,
+                    BLOCK_KEYS,
+                    BOUNDED_BEFORE,
+                    BOUNDED_AFTER,
+                    HAS_FIRST_KEYS,
+                    FIRST_KEYS_CAUSAL,
+                    LISTED,
+                )
+            b_pairs = read_pairs(
+                b_q,
+                b_lse,
+                p_k,
+                p_norm + head * norm_head if HAS_NORM else p_norm,
+                o_keys,
+                m_keys,
+                m_seen,
+                k_row,
+                k_dim,
+                factor,
+                softcap,
+                HEAD_DIM,
+                BLOCK_DIM,
+                WORTH,
+                HAS_NORM,
+                HAS_SOFTCAP,
+                HAS_SLACK or HAS_PADDING,
+                part != 2 or WORTH != "weight" or HAS_SLACK or HAS_PADDING,
+            )
+            m_columns = tile * COLUMNS + tl.arange(0, COLUMNS) < columns
+            m_parts = (o_rows < rows)[:, None] & m_columns[None, :]
+            o_out = o_parts + tile * COLUMNS
+            if SUMS:
+                tl.store(p_sums + o_out, pool(b_pairs, CELL_ROWS, CELL_KEYS, False), mask=m_parts)
+            if MAXIMA:
+                if WORTH == "score":
+                    b_pairs = tl.where(m_seen, b_pairs, float("-inf"))
+                tl.store(p_maxima + o_out, pool(b_pairs, CELL_ROWS, CELL_KEYS, True), mask=m_parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduced:
+    """The cells of a map of some heads.
+
+    Attributes:
+        sums_HMN: float32, what the visible pairs of a cell are worth together; None if not asked.
+        maxima_HMN: float32, what the one of most worth is; where none is visible −inf for scores, else 0.
+    """
+
+    sums_HMN: Tensor | None
+    maxima_HMN: Tensor | None
+
+
+def map_cells(
+    layer: Layer,
+    lse_HQ: Tensor,
+    row_edges: Tensor,
+    column_edges: Tensor,
+    *,
+    worth: Worth = "weight",
+    norm_HK: Tensor | None = None,
+    sums: bool = True,
+    maxima: bool = False,
+    progress: Callable[[float], None] | None = None,
+    config: FlashConfig | None = None,
+) -> Reduced:
+    """Sums and maxima of the visible pairs of every cell, for all heads of a layer.
+
+    Args:
+        layer: q and k in float32, float16 or bfloat16, any strides, heads up to 256 wide.
+        lse_HQ: Natural log-sum-exp, sink included; −inf where nothing is seen.
+        row_edges: int64 `[M + 1]`, ascending indices into Q; row m holds `edges[m]` to `edges[m + 1] − 1`.
+        column_edges: int64 `[N + 1]`, the same in K.
+        worth: What a visible pair is worth.
+        norm_HK: What the worth is multiplied by, key by key, `[H or 1, K]`; or None.
+        sums: Whether to sum.
+        maxima: Whether to take the largest.
+        progress: Called with the share done; it may raise to stop.
+        config: How to cut; by `map_config` when None.
+
+    Raises:
+        UnsupportedCall: The pattern has so little structure that its masks would not fit.
+    """
+    cut = _cut(layer, row_edges, column_edges, config)
+    shape = (layer.heads, len(row_edges) - 1, len(column_edges) - 1)
+    sums_HMN = lse_HQ.new_empty(shape, dtype=torch.float32) if sums else None
+    maxima_HMN = lse_HQ.new_empty(shape, dtype=torch.float32) if maxima else None
+    for some, part in _parts(layer, cut.parts):
+        norm = norm_HK if norm_HK is None or len(norm_HK) == 1 else norm_HK[some]
+        found = _launch(part, lse_HQ[some], norm, cut, worth, (sums, maxima))
+        if sums_HMN is not None and found.sums_HMN is not None:
+            sums_HMN[some] = coarser(found.sums_HMN, *cut.split)
+        if maxima_HMN is not None and found.maxima_HMN is not None:
+            maxima_HMN[some] = coarser(found.maxima_HMN, *cut.split, maximum=True)
+        if progress is not None:
+            progress(some.stop / layer.heads)
+    return Reduced(sums_HMN=sums_HMN, maxima_HMN=maxima_HMN)
+
+
+def visible_pairs(
+    layer: Layer, row_edges: Tensor, column_edges: Tensor, *, config: FlashConfig | None = None
+) -> Tensor:
+    """How many pairs of each cell may attend: int64 `[M, N]`; arguments as `map_cells`."""
+    cut = _cut(layer, row_edges, column_edges, config)
+    one = replace(layer, q_HQD=layer.q_HQD[:1], k_GKD=layer.k_GKD[:1])
+    found = _launch(one, None, None, cut, "pair", (True, False))
+    assert found.sums_HMN is not None
+    # A float32 counts the pairs of a part, and not those of every cell.
+    return coarser(found.sums_HMN[0].long(), *cut.split)
+
+
+def coarser(fine_HMN: Tensor, rows: int, columns: int, *, maximum: bool = False) -> Tensor:
+    """Every `rows` × `columns` cells of a map as one: their sum, or the largest."""
+    reduce = torch.amax if maximum else torch.sum
+    tall_HMN = fine_HMN if columns == 1 else reduce(fine_HMN.unflatten(-1, (-1, columns)), -1)
+    return tall_HMN if rows == 1 else reduce(tall_HMN.unflatten(-2, (-1, rows)), -2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """How a map is cut, and what is visited of it."""
+
+    rows: Axis
+    columns: Axis
+    visited: Visits
+    config: FlashConfig
+
+    @property
+    def parts(self) -> int:
+        return self.rows.parts * self.columns.parts
+
+    @property
+    def stages(self) -> int:
+        """Two for one where a tile waits for its place: it is looked up before the keys are loaded."""
+        looked_up = self.columns.has_slack or self.visited.rule is None
+        return self.config.num_stages * 2 - 1 if looked_up else self.config.num_stages
+
+    @property
+    def split(self) -> tuple[int, int]:
+        return self.rows.split, self.columns.split
+
+
+def _cut(layer: Layer, row_edges: Tensor, column_edges: Tensor, config: FlashConfig | None) -> _Cut:
+    q_HQD = layer.q_HQD
+    config = config or map_config(q_HQD.shape[2], q_HQD.dtype, capability_of(q_HQD.device))
+    rows, columns = axis(row_edges, config.block_queries), axis(column_edges, config.block_keys)
+    return _Cut(rows=rows, columns=columns, visited=visits(layer, rows, columns), config=config)
+
+
+def _parts(layer: Layer, parts: int) -> Iterator[tuple[slice, Layer]]:
+    """The heads in runs whose cells fit `MOST_PARTS`, whole kv heads at a time."""
+    groups = layer.k_GKD.shape[0]
+    size = layer.heads // groups
+    step = max(1, MOST_PARTS // (parts * size))
+    for start in range(0, groups, step):
+        some = slice(start * size, min(start + step, groups) * size)
+        yield some, replace(layer, q_HQD=layer.q_HQD[some], k_GKD=layer.k_GKD[start : start + step])
+
+
+def _launch(
+    layer: Layer,
+    lse_HQ: Tensor | None,
+    norm_HK: Tensor | None,
+    cut: _Cut,
+    worth: Worth,
+    wanted: tuple[bool, bool],
+) -> Reduced:
+    """The parts of the cells of these heads."""
+    q_HQD, k_GKD, rule = layer.q_HQD, layer.k_GKD, cut.visited.rule or NO_RULE
+    shape = (layer.heads, cut.rows.parts, cut.columns.parts)
+    lowest = -torch.inf if worth == "score" else 0.0
+    # What no query of a block sees is not visited, and stays as it is made here.
+    sums_HMN = q_HQD.new_zeros(shape, dtype=torch.float32) if wanted[0] else None
+    maxima_HMN = q_HQD.new_full(shape, lowest, dtype=torch.float32) if wanted[1] else None
+    blocks = len(cut.visited.runs_b42)
+    edges = (torch.from_numpy(each.edges).to(q_HQD.device) for each in (cut.rows, cut.columns))
+    # Any: a type checker takes a launch for a call of the Python function.
+    kernel: Any = map_cells_kernel[(blocks * layer.heads,)]
+    with torch.cuda.device_of(q_HQD):
+        kernel(
+            q_HQD,
+            k_GKD,
+            None if lse_HQ is None else lse_HQ.float().contiguous(),
+            None if norm_HK is None else norm_HK.float().contiguous(),
+            None if layer.visible_keys_K is None else layer.visible_keys_K.contiguous(),
+            *edges,
+            cut.visited.runs_b42,
+            cut.visited.tiles,
+            cut.visited.which,
+            cut.visited.masks,
+            sums_HMN,
+            maxima_HMN,
+            *q_HQD.stride(),
+            *k_GKD.stride(),
+            layer.query_length,
+            0 if norm_HK is None or len(norm_HK) == 1 else layer.key_length,
+            layer.scale / (layer.softcap or 1.0),
+            layer.softcap or 1.0,
+            blocks,
+            layer.heads // k_GKD.shape[0],
+            cut.rows.parts,
+            cut.columns.parts,
+            int(cut.columns.edges[0]),
+            layer.query_offset,
+            rule.before,
+            rule.after,
+            rule.first_keys,
+            HEAD_DIM=q_HQD.shape[2],
+            BLOCK_DIM=block_width(q_HQD.shape[2]),
+            BLOCK_QUERIES=cut.config.block_queries,
+            BLOCK_KEYS=cut.config.block_keys,
+            CELL_ROWS=cut.rows.slots,
+            CELL_KEYS=cut.columns.slots,
+            WORTH=worth,
+            SUMS=wanted[0],
+            MAXIMA=wanted[1],
+            HAS_SLACK=cut.columns.has_slack,
+            HAS_PADDING=layer.visible_keys_K is not None,
+            HAS_NORM=norm_HK is not None,
+            HAS_SOFTCAP=layer.softcap is not None,
+            BOUNDED_BEFORE=rule.bounded_before,
+            BOUNDED_AFTER=rule.bounded_after,
+            HAS_FIRST_KEYS=rule.first_keys > 0,
+            FIRST_KEYS_CAUSAL=rule.first_keys_causal,
+            LISTED=cut.visited.rule is None,
+            num_warps=cut.config.num_warps,
+            num_stages=cut.stages,
+        )
+    return Reduced(sums_HMN=sums_HMN, maxima_HMN=maxima_HMN)
