@@ -1,6 +1,6 @@
 """How the flash kernels cut a call, as data: chosen by shape, dtype and device. Imports no Triton."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -83,6 +83,12 @@ def map_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> Fla
         return _config(_FLOAT32_MAP, block_width(head_dim))
     table = _HOPPER_MAP if _has_large_tiles(capability) else _MAP
     return _config(table, block_width(head_dim))
+
+
+def top_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """That of the kernel for top keys: fewer queries a thread, for it holds 64 bits a pair."""
+    config = map_config(head_dim, dtype, capability)
+    return replace(config, block_queries=min(config.block_queries, 64), num_warps=8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,14 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from attnscope.kernels.streaming import Layer
-from attnscope.kernels.triton.configurations import (
-    FlashConfig,
-    block_width,
-    capability_of,
-    map_config,
-)
-from attnscope.kernels.triton.maps_cut import Axis, axis
-from attnscope.kernels.triton.maps_plan import NO_RULE, Visits, visits
+from attnscope.kernels.triton.configurations import FlashConfig, block_width
+from attnscope.kernels.triton.maps_plan import NO_RULE, Cut, cut_of
 from attnscope.kernels.triton.maps_tile import (
     key_places,
     load_lse,
@@ -97,10 +91,13 @@ def pool(b_pairs, CELL_ROWS: tl.constexpr, CELL_KEYS: tl.constexpr, MAXIMUM: tl.
     ROWS: tl.constexpr = b_pairs.shape[0] // CELL_ROWS
     COLUMNS: tl.constexpr = b_pairs.shape[1] // CELL_KEYS
     # Along the keys first: a thread holds many of one row.
-    b_RNW = tl.reshape(b_pairs, [b_pairs.shape[0], COLUMNS, CELL_KEYS])
-    b_RN = tl.max(b_RNW, 2) if MAXIMUM else tl.sum(b_RNW, 2)
-    b_MWN = tl.reshape(b_RN, [ROWS, CELL_ROWS, COLUMNS])
-    return tl.max(b_MWN, 1) if MAXIMUM else tl.sum(b_MWN, 1)
+    if CELL_KEYS > 1:
+        b_RNW = tl.reshape(b_pairs, [b_pairs.shape[0], COLUMNS, CELL_KEYS])
+        b_pairs = tl.max(b_RNW, 2) if MAXIMUM else tl.sum(b_RNW, 2)
+    if CELL_ROWS > 1:
+        b_MWN = tl.reshape(b_pairs, [ROWS, CELL_ROWS, COLUMNS])
+        b_pairs = tl.max(b_MWN, 1) if MAXIMUM else tl.sum(b_MWN, 1)
+    return b_pairs
 
 
 @triton.jit(
@@ -184,7 +181,9 @@ def map_cells_kernel(
         b_lse = load_lse(p_lse + head * lse_head, o_queries, m_queries)
 
     o_rows = block * ROWS + tl.arange(0, ROWS)
-    o_parts = (head * rows + o_rows)[:, None] * columns + tl.arange(0, COLUMNS)[None, :]
+    # One long offset for the block, and short ones within it: they are held for every pair of a tile.
+    first_part = (head * rows + block * ROWS) * columns
+    o_parts = tl.arange(0, ROWS)[:, None] * columns + tl.arange(0, COLUMNS)[None, :]
     p_runs += block * 8
     for part in tl.static_range(2 if LISTED else 0 if HAS_FIRST_KEYS else 1, 4):
         for index in range(tl.load(p_runs + 2 * part), tl.load(p_runs + 2 * part + 1)):
@@ -243,13 +242,21 @@ def map_cells_kernel(
             )
             m_columns = tile * COLUMNS + tl.arange(0, COLUMNS) < columns
             m_parts = (o_rows < rows)[:, None] & m_columns[None, :]
-            o_out = o_parts + tile * COLUMNS
+            first = first_part + tile * COLUMNS
             if SUMS:
-                tl.store(p_sums + o_out, pool(b_pairs, CELL_ROWS, CELL_KEYS, False), mask=m_parts)
+                tl.store(
+                    p_sums + first + o_parts,
+                    pool(b_pairs, CELL_ROWS, CELL_KEYS, False),
+                    mask=m_parts,
+                )
             if MAXIMA:
                 if WORTH == "score":
                     b_pairs = tl.where(m_seen, b_pairs, float("-inf"))
-                tl.store(p_maxima + o_out, pool(b_pairs, CELL_ROWS, CELL_KEYS, True), mask=m_parts)
+                tl.store(
+                    p_maxima + first + o_parts,
+                    pool(b_pairs, CELL_ROWS, CELL_KEYS, True),
+                    mask=m_parts,
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +302,7 @@ def map_cells(
     Raises:
         UnsupportedCall: The pattern has so little structure that its masks would not fit.
     """
-    cut = _cut(layer, row_edges, column_edges, config)
+    cut = cut_of(layer, row_edges, column_edges, config)
     shape = (layer.heads, len(row_edges) - 1, len(column_edges) - 1)
     sums_HMN = lse_HQ.new_empty(shape, dtype=torch.float32) if sums else None
     maxima_HMN = lse_HQ.new_empty(shape, dtype=torch.float32) if maxima else None
@@ -315,7 +322,7 @@ def visible_pairs(
     layer: Layer, row_edges: Tensor, column_edges: Tensor, *, config: FlashConfig | None = None
 ) -> Tensor:
     """How many pairs of each cell may attend: int64 `[M, N]`; arguments as `map_cells`."""
-    cut = _cut(layer, row_edges, column_edges, config)
+    cut = cut_of(layer, row_edges, column_edges, config)
     one = replace(layer, q_HQD=layer.q_HQD[:1], k_GKD=layer.k_GKD[:1])
     found = _launch(one, None, None, cut, "pair", (True, False))
     assert found.sums_HMN is not None
@@ -328,37 +335,6 @@ def coarser(fine_HMN: Tensor, rows: int, columns: int, *, maximum: bool = False)
     reduce = torch.amax if maximum else torch.sum
     tall_HMN = fine_HMN if columns == 1 else reduce(fine_HMN.unflatten(-1, (-1, columns)), -1)
     return tall_HMN if rows == 1 else reduce(tall_HMN.unflatten(-2, (-1, rows)), -2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cut:
-    """How a map is cut, and what is visited of it."""
-
-    rows: Axis
-    columns: Axis
-    visited: Visits
-    config: FlashConfig
-
-    @property
-    def parts(self) -> int:
-        return self.rows.parts * self.columns.parts
-
-    @property
-    def stages(self) -> int:
-        """Two for one where a tile waits for its place: it is looked up before the keys are loaded."""
-        looked_up = self.columns.has_slack or self.visited.rule is None
-        return self.config.num_stages * 2 - 1 if looked_up else self.config.num_stages
-
-    @property
-    def split(self) -> tuple[int, int]:
-        return self.rows.split, self.columns.split
-
-
-def _cut(layer: Layer, row_edges: Tensor, column_edges: Tensor, config: FlashConfig | None) -> _Cut:
-    q_HQD = layer.q_HQD
-    config = config or map_config(q_HQD.shape[2], q_HQD.dtype, capability_of(q_HQD.device))
-    rows, columns = axis(row_edges, config.block_queries), axis(column_edges, config.block_keys)
-    return _Cut(rows=rows, columns=columns, visited=visits(layer, rows, columns), config=config)
 
 
 def _parts(layer: Layer, parts: int) -> Iterator[tuple[slice, Layer]]:
@@ -375,7 +351,7 @@ def _launch(
     layer: Layer,
     lse_HQ: Tensor | None,
     norm_HK: Tensor | None,
-    cut: _Cut,
+    cut: Cut,
     worth: Worth,
     wanted: tuple[bool, bool],
 ) -> Reduced:

@@ -18,8 +18,9 @@ from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.streaming import Layer
 from attnscope.kernels.triton.block_plan import MOST_MASK_BYTES, WORD_KEYS
+from attnscope.kernels.triton.configurations import FlashConfig, capability_of, map_config
 from attnscope.kernels.triton.flash_rule import FlashRule, rule_of
-from attnscope.kernels.triton.maps_cut import Axis, runs
+from attnscope.kernels.triton.maps_cut import Axis, axis, runs
 
 TILES_AT_A_TIME = 64
 NO_RULE = FlashRule(
@@ -51,6 +52,46 @@ class Visits:
     tiles: Tensor | None = None
     which: Tensor | None = None
     masks: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How a map of a layer is cut, and what is visited of it."""
+
+    rows: Axis
+    columns: Axis
+    visited: Visits
+    config: FlashConfig
+
+    @property
+    def parts(self) -> int:
+        """Of cells, over the whole map."""
+        return self.rows.parts * self.columns.parts
+
+    @property
+    def split(self) -> tuple[int, int]:
+        """Parts of a cell, down and across."""
+        return self.rows.split, self.columns.split
+
+    @property
+    def stages(self) -> int:
+        """Two for one where a tile is looked up before its keys can be loaded."""
+        looked_up = self.columns.has_slack or self.visited.rule is None
+        return self.config.num_stages * 2 - 1 if looked_up else self.config.num_stages
+
+
+def cut_of(
+    layer: Layer, row_edges: Tensor, column_edges: Tensor, config: FlashConfig | None = None
+) -> Cut:
+    """The cut of a map between these edges; by `map_config` without a configuration.
+
+    Raises:
+        UnsupportedCall: The pattern has so little structure that its masks would not fit.
+    """
+    q_HQD = layer.q_HQD
+    config = config or map_config(q_HQD.shape[2], q_HQD.dtype, capability_of(q_HQD.device))
+    rows, columns = axis(row_edges, config.block_queries), axis(column_edges, config.block_keys)
+    return Cut(rows=rows, columns=columns, visited=visits(layer, rows, columns), config=config)
 
 
 def visits(layer: Layer, rows: Axis, columns: Axis) -> Visits:
