@@ -25,6 +25,7 @@ from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
+from benchmarks.gpu.maps import maps
 from benchmarks.gpu.stopwatch import stopwatch
 from benchmarks.gpu.tune import tune
 from benchmarks.gpu.windows import windows
@@ -45,6 +46,7 @@ PARTS = {
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
     "windows": Part(section=windows, weight=2),
+    "maps": Part(section=maps, weight=2),
     "tune": Part(section=tune, weight=4),
 }
 
@@ -170,6 +172,8 @@ def shown(section: str, record: Record) -> str:
         lines.append(
             f"  {record['ours']} against {record['best_peer']}: {record['speed_ratio']:.3f}"
         )
+    if "overhead" in record:
+        lines.append(f"  the map takes the forward pass {record['overhead']:.3f} times as long")
     if "best" in record:
         lines.append(f"  best: {record['table']}, {record['gain']} times as fast as what ships")
     if "timed_by" in record:
