@@ -78,8 +78,8 @@ def tile(
     norm_K = _value_norm(head, reading)
     if chosen(head.layer, by) == "triton":
         # A map as fine as its head.
-        meaning, region = ("max", reading), (queries, keys)
-        whole = _pooled(head, len(rows), len(columns), meaning, region, (None, None), by)
+        shape, region = (len(rows), len(columns)), (queries, keys)
+        whole = _pooled(head, *shape, ("max", reading), region, (None, None), by)
         return whole.values.masked_fill(whole.visible_share == 0, _hidden(reading))
     at, across = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
     x_RC = head.layer.scores(at, across)[0]

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from attnscope.kernels.call import Dtype
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores
 from attnscope.kernels.streaming import Layer
@@ -87,7 +88,7 @@ def layer_truths(made: Inputs) -> Iterator[LayerTruth]:
         )
 
 
-def last_layer(case: Case, dtype="float32") -> LayerTruth:
+def last_layer(case: Case, dtype: Dtype = "float32") -> LayerTruth:
     """The last sequence of a case: the one with most padding."""
     return list(layer_truths(case.inputs(dtype)))[-1]
 

@@ -172,7 +172,8 @@ def map_cells_kernel(
     p_q += head * q_head
     p_k += (head // group) * k_head
 
-    o_queries, m_queries = places(p_row_edges, block, rows, CELL_ROWS, BLOCK_QUERIES)
+    placed = places(p_row_edges, block, rows, CELL_ROWS, BLOCK_QUERIES)
+    o_queries, m_queries = placed
     b_q = 0.0
     b_lse = 0.0
     if WORTH != "pair":

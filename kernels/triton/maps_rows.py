@@ -122,7 +122,8 @@ def row_sums_kernel(
     head = (program // blocks).to(tl.int64)
     p_q += head * q_head
     p_k += (head // group) * k_head
-    o_queries, m_queries = places(p_row_edges, block, rows, ROW_SLOTS, BLOCK_QUERIES)
+    placed = places(p_row_edges, block, rows, ROW_SLOTS, BLOCK_QUERIES)
+    o_queries, m_queries = placed
     b_q = load_queries(p_q, o_queries, m_queries, q_row, q_dim, HEAD_DIM, BLOCK_DIM)
     b_lse = load_lse(p_lse + head * query_length, o_queries, m_queries)
     o_positions = query_offset + o_queries

@@ -39,7 +39,8 @@ def key_places(
 ):
     """The keys in the slots of a tile, and which slots hold one that is no padding."""
     if HAS_SLACK:
-        o_keys, m_keys = places(p_edges, tile, parts, SLOTS, BLOCK)
+        placed = places(p_edges, tile, parts, SLOTS, BLOCK)
+        o_keys, m_keys = placed
     else:
         # Every slot is taken: tiles follow each other, and nothing is loaded to know where.
         o_keys = first_key + tile * BLOCK + tl.arange(0, BLOCK)

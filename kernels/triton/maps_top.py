@@ -101,7 +101,8 @@ def top_keys_kernel(
     head = (program // blocks).to(tl.int64)
     p_q += head * q_head
     p_k += (head // group) * k_head
-    o_queries, m_queries = places(p_row_edges, block, rows, ROW_SLOTS, BLOCK_QUERIES)
+    placed = places(p_row_edges, block, rows, ROW_SLOTS, BLOCK_QUERIES)
+    o_queries, m_queries = placed
     b_q = load_queries(p_q, o_queries, m_queries, q_row, q_dim, HEAD_DIM, BLOCK_DIM)
     b_top = tl.full([BLOCK_QUERIES, TOP], NOTHING, tl.int64)
     p_runs += block * 8

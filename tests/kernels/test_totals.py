@@ -13,7 +13,7 @@ from attnscope.kernels.scores import visible
 from tests.layers import LayerTruth, last_layer, layer_truths
 from tests.shapes import Case, every_case
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 PATTERNS = (
     pattern("sliding_window", window=5),
     pattern("local", window=9),
