@@ -11,6 +11,10 @@ Conventions, for every diagnostic:
 * Weights are those of the softmax. With a sink logit they sum to less than 1: masses are shares of
   the whole softmax, sink included; what describes the *shape* of the distribution over the keys
   (entropy, mean distance, keys for 95 %) is taken after dividing by their sum.
+
+Of tensors on a GPU everything that is a sum over keys is read by Triton's kernel in one pass, tokens
+and windows included, by the rule of `kernels/cells.py`; the keys for 95 %, for which every row is
+sorted, always by PyTorch. `by` demands one for the sums.
 """
 
 from collections.abc import Callable
@@ -19,7 +23,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.cells import By, chosen
+from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.streaming import Layer
 from attnscope.kernels.survey import ROW_BLOCK_PAIRS, Survey
@@ -205,6 +210,7 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
     token_ids_K: Tensor | None = None,
     windows: tuple[int, ...] = WINDOWS,
     sinks: int = 1,
+    by: By | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Diagnostics:
     """All diagnostics of all heads of a layer, for one sequence; never an array of Q × K elements.
@@ -223,10 +229,12 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
             that need them None.
         windows: Window lengths, in tokens.
         sinks: How many first tokens make the sink.
+        by: Who computes the sums; by the rule of `kernels/cells.py` when None.
         progress: Called with the share done; it may raise to stop.
 
     Raises:
         InvalidCall: Shapes that contradict each other, or a window or `sinks` below 1.
+        UnsupportedCall: Triton was demanded and does not take the layer.
     """
     if sinks < 1 or any(window < 1 for window in windows):
         raise InvalidCall(f"windows and sinks must be at least 1, got {windows} and {sinks}.")
@@ -240,6 +248,8 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
         visible_keys_K=visible_keys_K,
     )
     survey = Survey(layer, lse_HQ, sinks_H, token_ids_K, windows, sinks)
+    if chosen(layer, by) == "triton":
+        _take_sums(survey, demanded=by is not None)
     groups = layer.k_GKD.shape[0]
     # Rows are sorted whole: when they are long, few heads at a time keep the products tall.
     together = max(1, ROW_BLOCK_PAIRS * groups // (32 * layer.heads * layer.key_length))
@@ -250,6 +260,14 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
     return _gathered(
         {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, windows
     )
+
+
+def _take_sums(survey: Survey, *, demanded: bool) -> None:
+    try:
+        survey.take_sums_by_triton()
+    except UnsupportedCall:
+        if demanded:
+            raise
 
 
 def _gathered(values: dict[str, Tensor], windows: tuple[int, ...]) -> Diagnostics:

@@ -1,26 +1,32 @@
 """Attention maps from q, k and the log-sum-exp: exact near, pooled from afar, never a Q × K array.
 
 A weight is `exp(score − log-sum-exp)`, so any rectangle of a head's map costs one small matrix
-product, at any length and whatever backend ran. H query heads, G kv heads, Q, K positions, D head
-dim; R queries and C keys of a rectangle; M rows and N columns of a map.
+product, at any length and whatever backend ran. Tiles, pooled maps and overviews of tensors on a GPU
+are computed by Triton's kernels, all else by PyTorch; `kernels/cells.py` states the rule, and `by`
+demands one of them. Single rows and columns are always PyTorch's: one product of a vector.
+
+H query heads, G kv heads, Q, K positions, D head dim; R queries and C keys of a rectangle; M rows and
+N columns of a map.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import get_args
 
 import torch
 from torch import Tensor
 
 from attnscope.kernels.bins import bin_edges
+from attnscope.kernels.cells import Asked, By, Pooled, chosen, map_of
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.head import Head
 from attnscope.kernels.log_sum_exp import log_sum_exp
 from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.kernels.pooling import Cells, Pooler, Progress, Reading, Reduce
+from attnscope.kernels.pooling import Progress, Reading, Reduce
 from attnscope.kernels.scores import accumulation_dtype, scores
 from attnscope.kernels.streaming import Layer, exponentials, segments
 
 __all__ = [
+    "By",
     "Head",
     "Pooled",
     "Reading",
@@ -40,28 +46,14 @@ EVERYTHING = slice(None)
 LINE_PIECE = 8192  # keys read at once for a row, queries for a column
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pooled:
-    """A map of many pairs a cell.
-
-    Attributes:
-        values: float32 `[..., rows, columns]`; NaN where a cell holds no visible pair.
-        visible_share: float32 `[rows, columns]`, the share of each cell's pairs (of the queries
-            read) that may attend; 0 where the cell is wholly masked.
-        row_edges: int64 `[rows + 1]`; row m holds the queries `row_edges[m]` to
-            `row_edges[m + 1] − 1`.
-        column_edges: int64 `[columns + 1]`, likewise over keys.
-        sampled_rows: How many queries were read where not all were; None when it is exact.
-    """
-
-    values: Tensor
-    visible_share: Tensor
-    row_edges: Tensor
-    column_edges: Tensor
-    sampled_rows: int | None = None
-
-
-def tile(head: Head, queries: slice, keys: slice, *, reading: Reading = "weight") -> Tensor:
+def tile(
+    head: Head,
+    queries: slice,
+    keys: slice,
+    *,
+    reading: Reading = "weight",
+    by: By | None = None,
+) -> Tensor:
     """One number a pair, exact, of any rectangle.
 
     Readings: "weight" is the softmax weight; "score" what the softmax is taken of, scale and
@@ -73,15 +65,22 @@ def tile(head: Head, queries: slice, keys: slice, *, reading: Reading = "weight"
         queries: Of the head's queries, by index; step 1.
         keys: Of the head's keys.
         reading: What to read of each pair.
+        by: Who computes; by the rule of `kernels/cells.py` when None.
 
     Returns:
         float32 `[R, C]`. A masked pair is NaN for scores and 0 for weights (see `mask_tile`).
 
     Raises:
         InvalidCall: An empty rectangle, a step other than 1, an unknown reading, or no value norms.
+        UnsupportedCall: Triton was demanded and does not take the head.
     """
     rows, columns = _region(queries, head.query_length), _region(keys, head.key_length)
     norm_K = _value_norm(head, reading)
+    if chosen(head.layer, by) == "triton":
+        # A map as fine as its head.
+        shape, region = (len(rows), len(columns)), (queries, keys)
+        whole = _pooled(head, *shape, ("max", reading), region, (None, None), by)
+        return whole.values.masked_fill(whole.visible_share == 0, _hidden(reading))
     at, across = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
     x_RC = head.layer.scores(at, across)[0]
     seen_RC = _mask(head, rows, columns) if _needs_mask(head, rows, columns) else None
@@ -142,6 +141,7 @@ def pooled(
     queries: slice = EVERYTHING,
     keys: slice = EVERYTHING,
     reading: Reading = "weight",
+    by: By | None = None,
     progress: Progress | None = None,
 ) -> Pooled:
     """A rectangle drawn with at most `rows` × `columns` cells, every pair read.
@@ -158,13 +158,15 @@ def pooled(
         queries: Of the head's queries, by index; step 1.
         keys: Of the head's keys.
         reading: As in `tile`.
+        by: Who computes, as in `tile`.
         progress: Called with the share done; it may raise to stop.
 
     Raises:
         InvalidCall: An empty rectangle, no cells, an unknown reading or reduction, or no value
             norms.
+        UnsupportedCall: Triton was demanded and does not take the head.
     """
-    return _pooled(head, rows, columns, (reduce, reading), (queries, keys), (None, progress))
+    return _pooled(head, rows, columns, (reduce, reading), (queries, keys), (None, progress), by)
 
 
 def sampled(
@@ -219,6 +221,7 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
     size: int = 48,
     reduce: Reduce = "max",
     queries_per_row: int | None = None,
+    by: By | None = None,
     progress: Progress | None = None,
 ) -> Pooled:
     """Thumbnails of all heads of a layer in one pass.
@@ -237,10 +240,12 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
         size: Cells a side; clipped to the number of queries and of keys.
         reduce: "mean", "max" or "sum" of a cell's visible weights.
         queries_per_row: Read only so many queries a row, as `sampled` does; None reads all.
+        by: Who computes, as in `tile`.
         progress: Called with the share done; it may raise to stop.
 
     Raises:
         InvalidCall: Shapes that contradict each other, no cells, or an unknown reduction.
+        UnsupportedCall: Triton was demanded and does not take the layer.
     """
     layer = Layer(
         q_HQD=q_HQD,
@@ -251,12 +256,14 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
         softcap=softcap,
         visible_keys_K=visible_keys_K,
     )
-    rows = _bins(range(layer.query_length), size)
-    columns = _bins(range(layer.key_length), size)
-    laid_out = layer.key_major() if queries_per_row is None else layer
-    pooler = _pooler(laid_out, lse_HQ, columns, reduce, "weight", None)
-    cells = pooler.run(rows, queries_per_row=queries_per_row, progress=progress)
-    return _finish(cells, rows, columns, reduce)
+    asked = Asked(
+        layer=layer,
+        lse_HQ=lse_HQ,
+        row_edges=_bins(range(layer.query_length), size),
+        column_edges=_bins(range(layer.key_length), size),
+        reduce=reduce,
+    )
+    return map_of(asked, by=by, queries_per_row=queries_per_row, progress=progress)
 
 
 def _pooled(
@@ -266,62 +273,21 @@ def _pooled(
     meaning: tuple[Reduce, Reading],
     region: tuple[slice, slice],
     effort: tuple[int | None, Progress | None],
+    by: By | None = None,
 ) -> Pooled:
     (reduce, reading), (queries_per_row, progress) = meaning, effort
-    row_edges = _bins(_region(region[0], head.query_length), rows)
-    column_edges = _bins(_region(region[1], head.key_length), columns)
     norm_K = _value_norm(head, reading)
-    norm_HK = None if norm_K is None else norm_K[None]
-    pooler = _pooler(head.layer, head.lse_Q[None], column_edges, reduce, reading, norm_HK)
-    cells = pooler.run(row_edges, queries_per_row=queries_per_row, progress=progress)
-    whole = _finish(cells, row_edges, column_edges, reduce)
-    return Pooled(
-        values=whole.values[0],
-        visible_share=whole.visible_share,
-        row_edges=row_edges,
-        column_edges=column_edges,
-        sampled_rows=whole.sampled_rows,
-    )
-
-
-def _pooler(
-    layer: Layer,
-    lse_HQ: Tensor,
-    column_edges: Tensor,
-    reduce: Reduce,
-    reading: Reading,
-    value_norm_HK: Tensor | None,
-) -> Pooler:
-    if reduce not in get_args(Reduce):
-        raise InvalidCall(f"reduce must be one of {', '.join(get_args(Reduce))}, got {reduce!r}.")
-    return Pooler(
-        layer,
-        lse_HQ,
-        column_edges=column_edges,
+    asked = Asked(
+        layer=head.layer,
+        lse_HQ=head.lse_Q[None],
+        row_edges=_bins(_region(region[0], head.query_length), rows),
+        column_edges=_bins(_region(region[1], head.key_length), columns),
+        reduce=reduce,
         reading=reading,
-        maximum=reduce == "max",
-        value_norm_HK=value_norm_HK,
+        value_norm_HK=None if norm_K is None else norm_K[None],
     )
-
-
-def _finish(cells: Cells, row_edges: Tensor, column_edges: Tensor, reduce: Reduce) -> Pooled:
-    values = cells.values_HMN
-    visible_MN = cells.visible_MN.to(values)
-    heights_M = row_edges.diff()
-    if reduce == "mean":
-        values = values / visible_MN
-    elif reduce == "sum":
-        values = values * (heights_M / cells.read_M)[:, None].to(values)
-    values = values.masked_fill(visible_MN == 0, torch.nan).float()
-    share_MN = visible_MN / (cells.read_M[:, None] * column_edges.diff()).to(values)
-    read, there = int(cells.read_M.sum()), int(heights_M.sum())
-    return Pooled(
-        values=values,
-        visible_share=share_MN.float(),
-        row_edges=row_edges,
-        column_edges=column_edges,
-        sampled_rows=None if read == there else read,
-    )
+    whole = map_of(asked, by=by, queries_per_row=queries_per_row, progress=progress)
+    return replace(whole, values=whole.values[0])
 
 
 def _bins(region: range, bins: int) -> Tensor:

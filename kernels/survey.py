@@ -1,5 +1,8 @@
 """One pass over the heads of a layer that takes every diagnostic of every query.
 
+The diagnostics that are sums over a query's keys may be handed in, as Triton's kernel computes them;
+what needs a row in order, the keys that hold 95 % of it, is always read here.
+
 H query heads, Q, K positions; R queries and C keys of one block, S keys that a block of queries
 visits, F features of a pair.
 """
@@ -33,6 +36,7 @@ class Survey:
         sinks: int,
     ) -> None:
         self._layer, self._windows = layer, windows
+        self._sums_HQ: dict[str, Tensor] | None = None
         self._lse_HQ = lse_HQ.masked_fill(lse_HQ == -torch.inf, torch.inf)
         self._sinks_H = sinks_H
         device, length = layer.q_HQD.device, layer.key_length
@@ -52,6 +56,21 @@ class Survey:
             self._tokens_Q = _taken(self._tokens_K, self._at_Q, beyond=_NO_QUERY)
             self._repeated_Q = _taken(_occurred_before(self._tokens_K), self._at_Q, beyond=False)
 
+    def take_sums_by_triton(self) -> None:
+        """Reads everything that is a sum over keys at once, for all heads.
+
+        Raises:
+            UnsupportedCall: The pattern has so little structure that the kernel does not take it.
+        """
+        from attnscope.kernels.triton.maps_rows import Tokens, row_sums
+
+        tokens = None
+        if self._tokens_K is not None:
+            # Nothing stands before the first key, and no query has that token.
+            before_K = torch.nn.functional.pad(self._tokens_K[:-1], (1, 0), value=_NO_TOKEN)
+            tokens = Tokens(of_Q=self._tokens_Q, of_K=self._tokens_K, before_K=before_K)
+        self._sums_HQ = row_sums(self._layer, self._lse_HQ, self._sink_K, self._windows, tokens)
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of what `worth` gives, in its order."""
@@ -67,14 +86,12 @@ class Survey:
         size = layer.heads // layer.k_GKD.shape[0]
         some = slice(groups.start * size, groups.stop * size)
         part = replace(layer, q_HQD=layer.q_HQD[some], k_GKD=layer.k_GKD[groups]).key_major()
-        lse_HQ = self._lse_HQ[some]
-        sinks_H = None if self._sinks_H is None else self._sinks_H[some]
         pairs_a_row = max(part.heads * layer.key_length, len(self.features) * BLOCK_KEYS)
         step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // pairs_a_row))
         sums, counts = {}, {}
         for start in range(0, layer.query_length, step):
             queries = slice(start, min(start + step, layer.query_length))
-            rows, visible_R = self._rows(part, lse_HQ, sinks_H, queries)
+            rows, visible_R = self._rows(part, some, queries)
             for name, values_HR in rows.items():
                 kept_R = self._counted(name, queries, visible_R)
                 sums[name] = (
@@ -96,15 +113,36 @@ class Survey:
             return counted_R & self._repeated_Q[queries]
         return counted_R
 
-    def _rows(
-        self, part: Layer, lse_HQ: Tensor, sinks_H: Tensor | None, queries: slice
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def _rows(self, part: Layer, heads: slice, queries: slice) -> tuple[dict[str, Tensor], Tensor]:
         """Every diagnostic of every query of a block `[H, R]`, and the keys each sees `[R]`."""
-        lse_HR = lse_HQ[:, queries]
+        lse_HR = self._lse_HQ[heads, queries]
+        weights_HRS, visible_R, values = self._read(part, lse_HR, queries)
+        if self._sums_HQ is not None:
+            values = {name: sums_HQ[heads, queries] for name, sums_HQ in self._sums_HQ.items()}
+        mass_HR, log_HR = values.pop("mass"), values.pop("log")
+        held = mass_HR > _NOTHING
+        safe_HR = mass_HR.where(held, 1.0)
+        entropy_HR = torch.where(held, safe_HR.log() - log_HR / safe_HR, 0.0)
+        values["mean_distance"] = values["mean_distance"] / safe_HR
+        values["entropy_nats"] = entropy_HR
+        values["entropy_share"] = entropy_HR / visible_R.clamp_min(2).log()
+        keys_HR = _keys_held(weights_HRS, mass_HR).minimum(visible_R)
+        values["keys_for_95"] = keys_HR / visible_R.clamp_min(1)
+        values["sink_logit_share"] = (
+            torch.zeros_like(lse_HR)
+            if self._sinks_H is None
+            else (self._sinks_H[heads].to(lse_HR)[:, None] - lse_HR).exp()
+        )
+        return values, visible_R
+
+    def _read(
+        self, part: Layer, lse_HR: Tensor, queries: slice
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Weights `[H, R, S]`, the keys each query sees `[R]`, and the sums unless they were taken."""
         rows = lse_HR.shape[1]
         index = torch.arange(queries.start, queries.stop, device=lse_HR.device)
         visible_R = torch.zeros(rows, dtype=torch.int64, device=lse_HR.device)
-        sums_RHF: Tensor | float = 0.0
+        sums_RHF = torch.zeros(rows, part.heads, len(self.features), device=lse_HR.device)
         log_HR = torch.zeros_like(lse_HR)
         pieces = []
         every = range(part.key_length)
@@ -121,32 +159,16 @@ class Survey:
             # A weight of 1.8e-35 stands for 0: it adds nothing to any sum, nor does its log.
             x_HRC.sub_(lse_HR[..., None]).add_(hidden_RC).clamp_(LOWEST_LOG, HIGHEST_LOG)
             weights_HRC = x_HRC.exp()
-            log_HR += x_HRC.mul_(weights_HRC).sum(-1)
-            features_RFC = self.worth(queries, keys)
-            sums_RHF = sums_RHF + torch.bmm(
-                weights_HRC.transpose(0, 1), features_RFC.to(weights_HRC.dtype).mT
-            )
             pieces.append(weights_HRC)
-        if not pieces or not isinstance(sums_RHF, Tensor):
-            sums_RHF = torch.zeros(rows, part.heads, len(self.features), device=lse_HR.device)
+            if self._sums_HQ is None:
+                log_HR += x_HRC.mul_(weights_HRC).sum(-1)
+                features_RFC = self.worth(queries, keys).to(weights_HRC.dtype)
+                sums_RHF = sums_RHF + torch.bmm(weights_HRC.transpose(0, 1), features_RFC.mT)
+        if not pieces:
             pieces = [torch.zeros(part.heads, rows, 1, device=lse_HR.device)]
-        values = dict(zip(self.features, sums_RHF.permute(2, 1, 0), strict=True))
-        mass_HR = values.pop("mass")
-        held = mass_HR > _NOTHING
-        safe_HR = mass_HR.where(held, 1.0)
-        entropy_HR = torch.where(held, safe_HR.log() - log_HR / safe_HR, 0.0)
         weights_HRS = pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
-        values["mean_distance"] = values["mean_distance"] / safe_HR
-        values["entropy_nats"] = entropy_HR
-        values["entropy_share"] = entropy_HR / visible_R.clamp_min(2).log()
-        keys_HR = _keys_held(weights_HRS, mass_HR).minimum(visible_R)
-        values["keys_for_95"] = keys_HR / visible_R.clamp_min(1)
-        values["sink_logit_share"] = (
-            torch.zeros_like(lse_HR)
-            if sinks_H is None
-            else (sinks_H.to(lse_HR)[:, None] - lse_HR).exp()
-        )
-        return values, visible_R
+        sums = dict(zip(self.features, sums_RHF.permute(2, 1, 0), strict=True))
+        return weights_HRS, visible_R, {**sums, "log": log_HR}
 
     def worth(self, queries: slice, keys: range) -> Tensor:
         """What a pair is worth to each diagnostic that is a sum: float32 `[R, F, C]`."""

@@ -26,6 +26,7 @@ from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
+from benchmarks.gpu.maps import maps
 from benchmarks.gpu.sparse import sparse
 from benchmarks.gpu.stopwatch import stopwatch
 from benchmarks.gpu.tune import NO_GPU, tune, write_tuned
@@ -53,6 +54,7 @@ PARTS = {
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
     "sparse": Part(section=sparse, weight=3),
+    "maps": Part(section=maps, weight=2),
     "tune": Part(section=tune, weight=4, keep=write_tuned),
 }
 
@@ -176,6 +178,8 @@ def shown(section: str, record: Record) -> str:
         lines.append(
             f"  {record['ours']} against {record['best_peer']}: {record['speed_ratio']:.3f}"
         )
+    if "overhead" in record:
+        lines.append(f"  the map takes the forward pass {record['overhead']:.3f} times as long")
     if "best" in record:
         gain = f", {record['gain']:.3f} times as fast as what ships" if record["gain"] else ""
         lines.append(f"  best: {record['table']}{gain}")

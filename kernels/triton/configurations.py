@@ -3,7 +3,7 @@
 The forward kernels' are in `tuned.toml`, the gradients' below.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -146,6 +146,20 @@ def key_gradient_config(head_dim: int, dtype: torch.dtype, capability: Capabilit
     return _config(_AMPERE_KEY_GRADIENT if capability in _AMPERE else _SMALL_KEY_GRADIENT, width)
 
 
+def map_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """The configuration of the kernels of maps, which read no values; arguments as `forward_config`."""
+    if dtype == torch.float32:
+        return _config(_FLOAT32_MAP, block_width(head_dim))
+    table = _HOPPER_MAP if _has_large_tiles(capability) else _MAP
+    return _config(table, block_width(head_dim))
+
+
+def top_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> FlashConfig:
+    """That of the kernel for top keys: fewer queries a thread, for it holds 64 bits a pair."""
+    config = map_config(head_dim, dtype, capability)
+    return replace(config, block_queries=min(config.block_queries, 64), num_warps=8)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippedConfig:
     """The configurations that ship for one kind of call; each compiles without a GPU.
@@ -193,7 +207,8 @@ def _config(table: dict[int, tuple[int, int, int, int]], width: int) -> FlashCon
 
 
 # By width, or the next one listed: queries, keys, warps, stages. Chosen on paper, as the largest tried that
-# spill no registers when compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed on a device yet.
+# spill no registers when compiled, or next to none (`BELOW_STANDARD` of `shipped` names those); not timed
+# on a device yet.
 _HOPPER_QUERY_GRADIENT = {64: (128, 64, 8, 2), 128: (128, 32, 8, 2), 256: (128, 16, 8, 2)}
 _HOPPER_KEY_GRADIENT = {64: (64, 128, 8, 1), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)}
 _AMPERE_QUERY_GRADIENT = {64: (128, 32, 8, 2), 128: (64, 64, 8, 2), 256: (64, 16, 8, 2)}
@@ -202,3 +217,6 @@ _AMPERE_KEY_GRADIENT = {64: (32, 32, 4, 2), 128: (32, 32, 8, 1), 256: (16, 32, 8
 _SMALL_KEY_GRADIENT = {64: (32, 32, 8, 2), 128: (32, 32, 8, 1), 256: (16, 32, 8, 1)}
 _FLOAT32_QUERY_GRADIENT = {64: (32, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
 _FLOAT32_KEY_GRADIENT = {64: (16, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_HOPPER_MAP = {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 64, 8, 2)}
+_MAP = {64: (64, 64, 4, 3), 128: (64, 64, 4, 3), 256: (64, 64, 8, 2)}
+_FLOAT32_MAP = {64: (64, 32, 8, 2), 128: (32, 32, 8, 2), 256: (32, 16, 8, 1)}

@@ -56,20 +56,28 @@ class FlashRule:
 def flash_rule(call: AttentionCall) -> FlashRule | None:
     """The call's rule in the kernels' terms, or None where its pattern has no such form."""
     packed, rest = _apart(call.pattern)
-    found = _keys_of(rest)
+    found = rule_of(rest, query_offset=call.query_offset, scale=call.scale, softcap=call.softcap)
+    if packed and found and found.first_keys:
+        return None  # The first keys are those of the first document alone.
+    return found
+
+
+def rule_of(
+    pattern: Pattern, *, query_offset: int, scale: float, softcap: float | None
+) -> FlashRule | None:
+    """A pattern's rule in the kernels' terms, or None where it has no such form; documents have none."""
+    found = _keys_of(pattern)
     if found is None:
         return None
     before, after, first_keys, first_keys_causal = found
-    if packed and first_keys:
-        return None  # The first keys are those of the first document alone.
     return FlashRule(
         before=before,
         after=after,
         first_keys=first_keys,
         first_keys_causal=first_keys_causal,
-        query_offset=call.query_offset,
-        scale=call.scale,
-        softcap=call.softcap,
+        query_offset=query_offset,
+        scale=scale,
+        softcap=softcap,
     )
 
 

@@ -28,7 +28,7 @@ Origin = Mapping[str, str]
 _HEADER = """\
 # How the forward kernels are cut, and which of the two answers: `scripts/gpu --only tune` measures, and writes this
 # file anew into its folder of results, to be copied here. Of the entries of a kernel that fit a call, the first counts.
-# tiles are queries and keys; half is float16 and bfloat16; a width is that of tiles and serves narrower ones: they ascend.
+# tiles are queries and keys; half is float16 and bfloat16; widths are those of tiles, ascend, and serve narrower ones.
 # The hopper kernel answers where its entry is preferred, and the portable one everywhere else.
 # Shared memory of a block: 227 KiB from 9.0 on, 163 on 8.0 and 8.7, 99 on the others of that generation.
 """

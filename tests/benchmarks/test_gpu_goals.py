@@ -111,23 +111,24 @@ def test_sparse_patterns_are_held_to_causal_attention_and_to_flex() -> None:
         record({"triton": timed(1, efficiency=0.9), "flex": timed(1.5)}, call=window),
         record({"triton": timed(2, efficiency=0.8), "flex": timed(2.4)}, call=window),
     ]
-    sections = {"windows": records}
-    assert row("K3 windows: efficiency", sections)["found"] == pytest.approx(0.72**0.5)
-    against = row("K3 windows: speed", sections)
+    sections = {"sparse": records}
+    assert row("K3 sparse: efficiency", sections)["found"] == pytest.approx(0.72**0.5)
+    against = row("K3 sparse: speed", sections)
     assert against["found"] == pytest.approx(1.8**0.5)
     assert against["reached"] == "yes"
-    assert row("K3 sparse: efficiency", sections)["reached"] == "not measured"
+    assert row("K3 sparse: efficiency", {})["reached"] == "not measured"
 
 
 def test_maps_by_what_their_section_says() -> None:
-    long = {"key_length": 131_072}
+    with_map = {"triton forward and map": timed(1)}
     records = [
-        record(over_forward=1.5, over_eager=60.0, fits=True),
-        record(call=long, over_forward=1.6, over_eager=70.0, fits=True),
+        record(with_map, overhead=1.9, speed_ratio=60.0),
+        record(with_map, call={"key_length": 32_768}, overhead=1.5),
+        record(with_map, call={"key_length": 131_072}, overhead=1.8),
     ]
     for name in ("K4 maps: time", "K4 maps: speed", "K4 maps: 131 072"):
         assert row(name, {"maps": records})["reached"] == "yes"
-    records[1]["fits"] = False
+    records[2]["backends"]["triton forward and map"]["right"] = False
     assert row("K4 maps: 131 072", {"maps": records})["reached"] == "no"
 
 

@@ -13,11 +13,20 @@ from attnscope.kernels.triton.shipped.decode import decodes
 from attnscope.kernels.triton.shipped.entry import CAPABILITIES, Shipped
 from attnscope.kernels.triton.shipped.flash import flash_backwards, flash_forwards
 from attnscope.kernels.triton.shipped.flash_hopper import flash_hoppers
+from attnscope.kernels.triton.shipped.maps import map_kernels
 from attnscope.kernels.triton.shipped.probes import probes
 
 __all__ = ["BELOW_STANDARD", "CAPABILITIES", "Shipped", "every_shipped"]
 
-_FAMILIES = (flash_forwards, flash_hoppers, flash_backwards, decodes, block_sparses, probes)
+_FAMILIES = (
+    flash_forwards,
+    flash_hoppers,
+    flash_backwards,
+    decodes,
+    block_sparses,
+    map_kernels,
+    probes,
+)
 
 BELOW_STANDARD = {
     # Ptxas gives two registers or six of 80 to the stack rather than one block fewer a multiprocessor.
