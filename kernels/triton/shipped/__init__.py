@@ -12,11 +12,12 @@ from attnscope.kernels.triton.shipped.block_sparse import block_sparses
 from attnscope.kernels.triton.shipped.decode import decodes
 from attnscope.kernels.triton.shipped.entry import CAPABILITIES, Shipped
 from attnscope.kernels.triton.shipped.flash import flash_backwards, flash_forwards
+from attnscope.kernels.triton.shipped.linear import linears
 from attnscope.kernels.triton.shipped.probes import probes
 
 __all__ = ["BELOW_STANDARD", "CAPABILITIES", "Shipped", "every_shipped"]
 
-_FAMILIES = (flash_forwards, flash_backwards, decodes, block_sparses, probes)
+_FAMILIES = (flash_forwards, flash_backwards, decodes, block_sparses, linears, probes)
 
 BELOW_STANDARD = {
     "flash_forward, float32, 256, causal": (80,),
