@@ -5,6 +5,8 @@ Every weight is a number in an array, every visible pair is named by a loop.
 B batch, H query heads, Q queries, K keys, D head dim, F features.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,13 @@ def kernel_weights(q_BHQF: Tensor, k_BHKF: Tensor, seen_BHQK: Tensor) -> Tensor:
     return weights_BHQK / total_BHQ1.where(seen_BHQK.any(-1, keepdim=True), 1)
 
 
-def kernel_attention(inputs: Inputs, feature_map, *, causal: bool, dtype=torch.float64) -> Tensor:
+def kernel_attention(
+    inputs: Inputs,
+    feature_map: Callable[[Tensor], Tensor],
+    *,
+    causal: bool,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
     """`[B, H, Q, value_dim]`: features, weights and output each rounded to the dtype."""
     q_BHQD, k_BHKD, v_BHKD = repeated(inputs, dtype)
     weights_BHQK = kernel_weights(
@@ -53,17 +61,19 @@ def kernel_attention(inputs: Inputs, feature_map, *, causal: bool, dtype=torch.f
     return weights_BHQK @ v_BHKD
 
 
-def projected_attention(inputs: Inputs, projection_KR: Tensor) -> Tensor:
+def projected_attention(
+    inputs: Inputs, projection_KR: Tensor, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """Linformer's `[B, H, Q, value_dim]`: each projected row is a sum over the visible keys."""
-    q_BHQD, k_BHKD, v_BHKD = repeated(inputs, torch.float64)
-    padding = inputs.visible_keys_BK
-    shown_BK = torch.ones(inputs.call.batch, inputs.call.key_length)
-    if padding is not None:
-        shown_BK = padding.double()
-    by_row = torch.einsum("kr,bk->brk", projection_KR.double(), shown_BK.double())
-    k_BHRD, v_BHRD = (torch.einsum("brk,bhkd->bhrd", by_row, t) for t in (k_BHKD, v_BHKD))
-    exponentials = (inputs.call.scale * q_BHQD @ k_BHRD.mT).exp()
-    return exponentials @ v_BHRD / exponentials.sum(-1, keepdim=True)
+    q_BHQD, k_BHKD, v_BHKD = repeated(inputs, dtype)
+    if inputs.visible_keys_BK is not None:
+        shown_B1K1 = inputs.visible_keys_BK[:, None, :, None]
+        k_BHKD, v_BHKD = k_BHKD * shown_B1K1, v_BHKD * shown_B1K1
+    rows_RK = projection_KR.to(dtype).mT
+    k_BHRD, v_BHRD = rows_RK @ k_BHKD, rows_RK @ v_BHKD
+    scores_BHQR = q_BHQD @ k_BHRD.mT * inputs.call.scale
+    exponentials_BHQR = (scores_BHQR - scores_BHQR.amax(-1, keepdim=True)).exp()
+    return exponentials_BHQR / exponentials_BHQR.sum(-1, keepdim=True) @ v_BHRD
 
 
 def repeated(inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,7 +53,7 @@ def length_projection(key_length: int, rank: int, seed: int) -> Tensor:
         float32 `[key_length, rank]` on the CPU, the same for a seed on every machine.
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(key_length, rank, generator=generator) / math.sqrt(rank)
+    return torch.randn(key_length, rank, generator=generator).div_(math.sqrt(rank))
 
 
 def _project(t_BGKD: Tensor, projection_KR: Tensor, visible_keys_BK: Tensor | None) -> Tensor:

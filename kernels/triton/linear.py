@@ -23,7 +23,7 @@ def linear(
     query_offset: int = 0,
     visible_keys_BK: Tensor | None = None,
 ) -> Tensor:
-    """`linear_forward` with a gradient, which is that of `linear_attention`: plain PyTorch.
+    """`linear_forward` with a gradient: that of `linear_attention`, run again in plain PyTorch.
 
     Args:
         q_BHQF: `[B, H, Q, F]`, queries or their features, float32, float16 or bfloat16.
@@ -90,7 +90,7 @@ def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _log(features: Tensor) -> Tensor:
-    """The logarithm of features that are given; one of 0 stays next to 0, and has a gradient."""
+    """The logarithm of features that are given; one that underflowed to 0 has no gradient."""
     return features.clamp_min(torch.finfo(features.dtype).tiny).log()
 
 

@@ -58,5 +58,5 @@ def linear_config(features: int, value_dim: int, dtype: torch.dtype) -> LinearCo
 
 # By features: queries, keys, columns of values, warps, stages. The largest tried that spill no registers when
 # compiled; not timed on a device yet.
-_HALF = {64: (64, 64, 64, 4, 2), 128: (64, 64, 64, 4, 2), 256: (64, 32, 64, 4, 2)}
+_HALF = {64: (64, 64, 64, 4, 2), 128: (64, 32, 64, 4, 3), 256: (64, 32, 64, 4, 2)}
 _FLOAT32 = {64: (32, 32, 32, 8, 2), 128: (16, 16, 32, 8, 1)}

@@ -16,6 +16,7 @@ def test_names_are_unique_and_every_family_is_listed() -> None:
         "decode",
         "paged_decode",
         "block_sparse",
+        "linear",
         "exponentials",
     }
 
@@ -35,5 +36,5 @@ def test_every_choice_of_the_flash_configuration_is_compiled() -> None:
 
 def test_only_sixteen_bit_numbers_in_tall_tiles_want_wgmma() -> None:
     for entry in shipped.every_shipped():
-        tall = entry.name.startswith(("flash", "block"))
+        tall = entry.name.startswith(("flash", "block", "linear"))
         assert entry.wants_wgmma == (tall and "float32" not in entry.name)
