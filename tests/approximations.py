@@ -26,6 +26,13 @@ def favor(x_D: Tensor, projection_FD: Tensor, scale: float) -> Tensor:
     return torch.stack(features, -1) / len(projection_FD) ** 0.5
 
 
+def published_favor(x_D: Tensor, projection_FD: Tensor, scale: float) -> Tensor:
+    """The same up to a factor of all vectors, as it is computed in practice: relative to the largest."""
+    x_D = x_D * scale**0.5
+    exponents = x_D @ projection_FD.mT - (x_D * x_D).sum(-1, keepdim=True) / 2
+    return (exponents - exponents.max()).exp()
+
+
 def seen_pairs(inputs: Inputs, *, causal: bool) -> Tensor:
     """bool `[B, 1, Q, K]`, by a loop over pairs."""
     call, padding = inputs.call, inputs.visible_keys_BK

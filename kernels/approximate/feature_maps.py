@@ -36,8 +36,8 @@ def log_positive_random(x_D: Tensor, projection_FD: Tensor, *, scale: float) -> 
         scale: What multiplies q·k in the softmax; above 0.
     """
     x_D = x_D * math.sqrt(scale)
-    half_1 = x_D.square().sum(-1, keepdim=True) / 2
-    return x_D @ projection_FD.T - half_1 - math.log(len(projection_FD)) / 2
+    half_1 = (x_D.square().sum(-1, keepdim=True) + math.log(len(projection_FD))) / 2
+    return x_D @ projection_FD.T - half_1
 
 
 @lru_cache(maxsize=32)
