@@ -25,6 +25,7 @@ from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
+from benchmarks.gpu.linear import linear
 from benchmarks.gpu.stopwatch import stopwatch
 from benchmarks.gpu.tune import tune
 from benchmarks.gpu.windows import windows
@@ -45,6 +46,7 @@ PARTS = {
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
     "windows": Part(section=windows, weight=2),
+    "linear": Part(section=linear, weight=2),
     "tune": Part(section=tune, weight=4),
 }
 

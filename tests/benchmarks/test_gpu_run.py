@@ -16,7 +16,7 @@ import torch
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
-from benchmarks.gpu import backward, decode, errors, forward, tune, windows
+from benchmarks.gpu import backward, decode, errors, forward, linear, tune, windows
 from benchmarks.gpu.bench import Bench, compared, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.run import PARTS, shown, summary
@@ -28,6 +28,7 @@ PLANS = {
     "forward": forward,
     "decode": decode,
     "windows": windows,
+    "linear": linear,
     "tune": tune,
     "backward": backward,
 }
