@@ -77,16 +77,18 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, visible_keys = ctx.saved_tensors
     elu, causal, query_offset = ctx.numbers
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    q, k, v = (tensor.detach().requires_grad_() for tensor in tensors)
     with torch.enable_grad():
         out = linear_attention(
-            *leaves,
+            q,
+            k,
+            v,
             log_elu_plus_one if elu else _log,
             causal=causal,
             query_offset=query_offset,
             visible_keys_BK=visible_keys,
         )
-    return *torch.autograd.grad(out, leaves, dout), *[None] * 4
+    return *torch.autograd.grad(out, (q, k, v), dout), *[None] * 4
 
 
 def _log(features: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim, F features, V
 in a kernel p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -282,8 +283,7 @@ def linear_forward(
     config = config or linear_config(features, value_dim, v_BGKV.dtype)
     out_BHQV = v_BGKV.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
     seen = visible_keys_BK
-    seen_strides = (0, 0) if seen is None else seen.stride()
-    chunks = triton.cdiv(keys, config.chunk)
+    chunks = math.ceil(keys / config.chunk)
     if causal:
         # A chunk that no query sees whole is read pair by pair.
         chunks = min(chunks, (query_offset + queries - 1) // config.chunk)
@@ -306,7 +306,7 @@ def linear_forward(
             *k_BGKF.stride(),
             *v_BGKV.stride(),
             *out_BHQV.stride()[:3],
-            *seen_strides,
+            *((0, 0) if seen is None else seen.stride()),
             heads,
             heads // kv_heads,
             queries,
