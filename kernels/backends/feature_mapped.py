@@ -4,6 +4,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim, F features.
 """
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,9 @@ class FeatureMapped(Backend):
 
     exact = False
     gives_lse = False
+    _held_on_a_gpu: ClassVar[str] = (
+        "the sums up to every 256th key, B·G·(n_k / 256)·F·D_v in float32 and in the dtype"
+    )
 
     @abstractmethod
     def _features(self, head_dim: int) -> int:
@@ -87,8 +91,8 @@ class FeatureMapped(Backend):
             formula=(
                 f"F = {features} features; FLOP 2·B·(G·n_k + H·n_q)·F·(D_v + 1), causal also "
                 f"2·B·H·n_q·{CHUNK}·(F + D_v + 1) within chunks of {CHUNK} keys; holds one sum "
-                f"B·G·F·(D_v + 1) and a chunk's features and weights in float32; on a GPU instead "
-                f"the sums of chunks of 256 keys, B·G·(n_k / 256)·F·D_v in float32 and in the dtype"
+                "B·G·F·(D_v + 1) and a chunk's features and weights in float32; on a GPU instead "
+                f"{self._held_on_a_gpu}"
             ),
         )
 

@@ -38,6 +38,9 @@ class Performer(FeatureMapped):
     name = "performer"
     title = "Performer (FAVOR+ random features)"
     source = "https://arxiv.org/abs/2009.14794"
+    _held_on_a_gpu = (
+        FeatureMapped._held_on_a_gpu + ", and all features, B·(H·n_q + G·n_k)·F in both"
+    )
 
     def __init__(self, *, features: int = 256, seed: int = 0) -> None:
         if features < 1:
