@@ -56,7 +56,8 @@ def linear_attention(
         # What no query sees may never have been written.
         keys = min(keys, query_offset + queries)
     q_BGgQD = q_BHQD.unflatten(1, (-1, group))
-    out_BGgQV = v_BGKD.new_empty(*q_BGgQD.shape[:4], v_BGKD.shape[3])
+    # Joined at the end: written into one tensor, each piece's gradient would copy the whole.
+    pieces: list[Tensor] = []
     # The features of no key: they say how many there are.
     sums, answered = _Sums.none(_log(k_BGKD[:, :, :0], log_features), v_BGKD), 0
     for start in range(0, keys, chunk):
@@ -66,16 +67,17 @@ def linear_attention(
         rows = slice(answered, max(keys_here.stop - query_offset, 0) if causal else 0)
         if rows.start < rows.stop:
             first = rows.start + query_offset - start
-            out_BGgQV[:, :, :, rows] = _answer_within(
-                sums.features(q_BGgQD[:, :, :, rows], log_features), sums, here, group, first
-            )
+            q_BGRF = sums.features(q_BGgQD[:, :, :, rows], log_features)
+            pieces.append(_answer_within(q_BGRF, sums, here, group, first).to(v_BGKD.dtype))
+            # Or the next chunk's would be made beside them.
+            del q_BGRF
             answered = rows.stop
         sums = sums.plus(here)
     for start in range(answered, queries, chunk):
         rows = slice(start, start + chunk)
         total_BGRV = sums.features(q_BGgQD[:, :, :, rows], log_features) @ sums.sum_BGFV
-        out_BGgQV[:, :, :, rows] = _quotient(total_BGRV, group)
-    return out_BGgQV.flatten(1, 2)
+        pieces.append(_quotient(total_BGRV, group).to(v_BGKD.dtype))
+    return torch.cat(pieces, dim=3).flatten(1, 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,12 @@ class FeatureMapped(Backend):
         weighing = features + chunk + max(chunk, 3 * columns) if pairs else 3 * features + columns
         cast = call.head_dim if call.torch_dtype.itemsize < 4 and not pairs else 0
         answer = rows * (max(3 * features, weighing) + cast)
-        held = max(answer, 2 * chunk * features) + chunk * (features + columns)
+        kept = chunk * (features + columns) + features * columns
+        working = kept + max(answer, 2 * chunk * features)
+        joining = kept + rows * columns
+        heads = call.batch * call.kv_heads * wide
+        # Of the output, as long as there is work to do.
+        unmade = call.batch * call.kv_heads * rows * call.value_dim * call.torch_dtype.itemsize
         read, written = io_bytes(call)
         return Cost(
             flops=2 * call.batch * sums * features * columns
@@ -87,12 +92,12 @@ class FeatureMapped(Backend):
             + self._feature_flops(call),
             bytes_read=read,
             bytes_written=written,
-            workspace_bytes=call.batch * call.kv_heads * (held + features * columns) * wide,
+            workspace_bytes=max(heads * working - unmade, heads * joining + written),
             formula=(
                 f"F = {features} features; FLOP 2·B·(G·n_k + H·n_q)·F·(D_v + 1), causal also "
                 f"2·B·H·n_q·{CHUNK}·(F + D_v + 1) within chunks of {CHUNK} keys; holds one sum "
-                "B·G·F·(D_v + 1) and a chunk's features and weights in float32; on a GPU instead "
-                f"{self._held_on_a_gpu}"
+                "B·G·F·(D_v + 1) and a chunk's features and weights in float32, or at the end the "
+                f"output's pieces; on a GPU instead {self._held_on_a_gpu}"
             ),
         )
 
