@@ -3,6 +3,9 @@
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.backends.eager import Eager
 from attnscope.kernels.backends.flex import Flex
+from attnscope.kernels.backends.linear import Linear
+from attnscope.kernels.backends.linformer import Linformer
+from attnscope.kernels.backends.performer import Performer
 from attnscope.kernels.backends.sdpa_cudnn import SdpaCudnn
 from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
@@ -24,6 +27,9 @@ BACKENDS: tuple[Backend, ...] = (
     Triton(),
     TritonDecode(),
     TritonBlockSparse(),
+    Linear(),
+    Performer(),
+    Linformer(),
 )
 
 

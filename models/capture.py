@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels import registry
-from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
+from attnscope.kernels.backends.backend import Backend, Refusal
+from attnscope.kernels.errors import CaptureTooLarge, InvalidCall, UnsupportedCall
 from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
@@ -180,7 +181,8 @@ def capture(
         PromptRefused: Empty, over the model's limit, or unknown ids.
         CaptureTooLarge: Over the budget, before anything ran.
         ModelNotSwappable: The model's attention cannot be reached.
-        UnsupportedCall: The backend refuses what the model asks.
+        UnsupportedCall: The backend refuses what the model asks, or a layer to keep would run on an
+            approximation.
         UnknownBackend: No such backend.
         InvalidCall: No such layer.
     """
@@ -189,6 +191,7 @@ def capture(
         planned = plan(model, [batch.length] * batch.size, layers)
         budget = default_budget(model.device) if byte_budget is None else byte_budget
         planned.check(budget)
+        _check_shown(backend, planned.layers)
         recording = _Recording(
             wanted=frozenset(planned.layers), total=len(_shapes(model)), progress=progress
         )
@@ -219,6 +222,26 @@ def capture(
         next_tokens=None if logits is None else _likeliest(model, logits),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def refuses_capture(backend: Backend) -> Refusal | None:
+    """Why no map shows what this backend does, or None: maps are softmax weights of q and k."""
+    if backend.exact:
+        return None
+    return Refusal(
+        reason="it approximates, so the softmax weights that maps show are not those it used",
+        remedy="Capture with an exact backend, or keep only layers that an exact one runs.",
+    )
+
+
+def _check_shown(backend: Backends, layers: Iterable[int]) -> None:
+    """Raises UnsupportedCall when a layer to keep would run on an approximation."""
+    for layer in layers:
+        name = backend if isinstance(backend, str) else backend.get(layer, "eager")
+        running = registry.backend(name)
+        refusal = refuses_capture(running)
+        if refusal is not None:
+            raise UnsupportedCall(f"{running.title}: {refusal.reason}.", refusal.remedy)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def offered(capture: "Capture | None", context: Context) -> list[dict[str, Any]]:
-    """Name, title, whether exact, source, and the refusal in words (None where it runs), in the registry's order.
+    """Name, title, whether exact, source, and what it refuses (None where a capture runs), in the registry's order.
 
     Args:
         capture: Whose calls are asked about; None asks about an ordinary causal call.
@@ -37,7 +37,9 @@ def offered(capture: "Capture | None", context: Context) -> list[dict[str, Any]]
 def _refusal(
     backend: "Backend", calls: "list[AttentionCall]", device: "torch.device"
 ) -> str | None:
-    refusals = (backend.refuses(call, device) for call in calls)
+    from attnscope.models.capture import refuses_capture
+
+    refusals = (refuses_capture(backend), *(backend.refuses(call, device) for call in calls))
     first = next((refusal for refusal in refusals if refusal is not None), None)
     return None if first is None else f"{first.reason}. {first.remedy}".strip()
 

@@ -184,7 +184,9 @@ def contest(
 
 def _compared(bench: Bench, call: AttentionCall, *, deadline: float | None) -> Record:
     asked = problem(call, bench.device)
-    among = [each for each in bench.backends if deadline is None or each.name not in UNTIMED]
+    # The truth is exact attention's; an approximation has one of its own.
+    exact = [each for each in bench.backends if each.exact]
+    among = [each for each in exact if deadline is None or each.name not in UNTIMED]
     taken, refused = takers(call, bench.device, among)
     peers, absent = peers_of(asked)
     contenders = [*(contender(backend, asked) for backend in taken), *peers]

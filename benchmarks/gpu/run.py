@@ -26,6 +26,7 @@ from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
+from benchmarks.gpu.linear import linear
 from benchmarks.gpu.maps import maps
 from benchmarks.gpu.sparse import sparse
 from benchmarks.gpu.stopwatch import stopwatch
@@ -54,6 +55,7 @@ PARTS = {
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),
     "sparse": Part(section=sparse, weight=3),
+    "linear": Part(section=linear, weight=2),
     "maps": Part(section=maps, weight=2),
     "tune": Part(section=tune, weight=4, keep=write_tuned),
 }

@@ -150,7 +150,7 @@ def map_config(head_dim: int, dtype: torch.dtype, capability: Capability) -> Fla
     """The configuration of the kernels of maps, which read no values; arguments as `forward_config`."""
     if dtype == torch.float32:
         return _config(_FLOAT32_MAP, block_width(head_dim))
-    table = _HOPPER_MAP if _has_large_tiles(capability) else _MAP
+    table = _HOPPER_MAP if capability[0] in (9, 10) else _MAP
     return _config(table, block_width(head_dim))
 
 

@@ -19,7 +19,7 @@ from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
 from attnscope.kernels.triton.tuned import read, shipped_entries
-from benchmarks.gpu import backward, decode, errors, forward, maps, sparse, tune
+from benchmarks.gpu import backward, decode, errors, forward, linear, maps, sparse, tune
 from benchmarks.gpu.bench import Bench, compared, contest, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.contenders import Contender
@@ -35,6 +35,7 @@ PLANS = {
     "decode": decode,
     "sparse": sparse,
     "maps": maps,
+    "linear": linear,
     "tune": tune,
     "backward": backward,
 }

@@ -13,6 +13,7 @@ from attnscope.kernels.triton.shipped.decode import decodes
 from attnscope.kernels.triton.shipped.entry import CAPABILITIES, Shipped
 from attnscope.kernels.triton.shipped.flash import flash_backwards, flash_forwards
 from attnscope.kernels.triton.shipped.flash_hopper import flash_hoppers
+from attnscope.kernels.triton.shipped.linear import linears
 from attnscope.kernels.triton.shipped.maps import map_kernels
 from attnscope.kernels.triton.shipped.probes import probes
 
@@ -24,6 +25,7 @@ _FAMILIES = (
     flash_backwards,
     decodes,
     block_sparses,
+    linears,
     map_kernels,
     probes,
 )

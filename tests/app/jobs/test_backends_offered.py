@@ -20,3 +20,12 @@ def test_every_backend_is_named_with_its_refusal_in_words(context, capture):
     assert found["eager"]["refusal"] is None
     assert len(found["sdpa_cudnn"]["refusal"]) > 20
     assert all(each["title"] for each in found.values())
+
+
+def test_what_has_no_map_is_named_and_refused(context):
+    found = {each["name"]: each for each in offered(None, context)}
+
+    for name in ("linear", "performer", "linformer"):
+        assert found[name]["exact"] is False
+        assert "maps show are not those it used" in found[name]["refusal"]
+        assert "Capture with an exact backend" in found[name]["refusal"]

@@ -59,14 +59,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("name", [b.name for b in BACKENDS if b.name != "flex"])
+# Flex is compiled; what linformer holds is judged at sizes where its projection is the most of it.
+MEASURED = [found.name for found in BACKENDS if found.name not in ("flex", "linformer")]
+
+
+@pytest.mark.parametrize("name", MEASURED)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_workspace_is_what_is_really_held(name: str, dtype, case: Case) -> None:
     inputs = case.inputs(dtype)
     found = backend(name)
     if found.refuses(inputs.call, torch.device("cpu")):
-        assert name in ("sdpa_efficient", "sdpa_cudnn") or name.startswith("triton")
+        gap = not found.exact and case.id == "window"
+        assert gap or name in ("sdpa_efficient", "sdpa_cudnn") or name.startswith("triton")
         return
     held = peak_bytes(lambda: found.run(*inputs.tensors, inputs.call, **inputs.extras))
     measured = held - io_bytes(inputs.call)[1]

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from attnscope.kernels.backends.performer import Performer
 from attnscope.kernels.triton import configurations, shipped
+from attnscope.kernels.triton.linear_plan import fits
+from attnscope.kernels.triton.shipped.linear import RANDOM_FEATURES
 
 
 def test_names_are_unique_and_every_family_is_listed() -> None:
@@ -21,6 +24,7 @@ def test_names_are_unique_and_every_family_is_listed() -> None:
         "map_cells",
         "row_sums",
         "top_keys",
+        "linear",
         "exponentials",
     }
 
@@ -43,3 +47,14 @@ def test_only_sixteen_bit_numbers_in_tall_tiles_want_wgmma() -> None:
     for entry in shipped.every_shipped():
         tall = not entry.name.startswith(("decode", "paged", "exponentials"))
         assert entry.wants_wgmma == (tall and "float32" not in entry.name)
+
+
+def test_linear_attention_is_compiled_as_its_backends_launch_it() -> None:
+    assert Performer().features == RANDOM_FEATURES
+    entries = [each for each in shipped.every_shipped() if each.name.startswith("linear")]
+    listed = {tuple(each.name.split(", ")[1:4]) for each in entries}
+    for width in (64, 128, 256):
+        assert ("bfloat16", str(width), "causal") in listed
+        assert (("float32", str(width), "causal") in listed) == fits(width, torch.float32)
+    given = [each for each in entries if f"{RANDOM_FEATURES} features given" in each.name]
+    assert len(given) == 2
