@@ -76,8 +76,9 @@ class Dilated(CellPattern):
 
     def phases(self, queries: range, key_starts: np.ndarray, width: int) -> np.ndarray:
         """See `Pattern.phases`."""
-        # Blocks farther than that hold nothing, so that the numbers stay 0 or more.
-        return queries.start - key_starts + self.reach + width
+        del width
+        # No block beyond the last query's reach is asked about, so the numbers stay 0 or more.
+        return queries.stop - key_starts + self.reach
 
     def keys_seen(self, query_Q: np.ndarray, first_Q: np.ndarray, last_Q: np.ndarray) -> np.ndarray:
         """See `Pattern.keys_seen`."""

@@ -28,8 +28,8 @@ _A_BLOCK, _A_DRAW = 0x61C88647, 0xC2B2AE35
 class RandomBlocks(Pattern):
     """What `bigbird` sees far away; no family of its own.
 
-    Query block I sees `draws` different blocks out of those from `first` to before I − behind + 1,
-    or all of these if they are fewer.
+    Query block I sees `draws` different blocks out of those from `first` to I − behind, or all of these
+    if they are fewer.
 
     Attributes:
         draws: Blocks drawn for each block of queries.
@@ -67,7 +67,7 @@ class RandomBlocks(Pattern):
         query_block = query_block.long()
         drawn: list[Tensor] = []
         for draw in range(self.draws):
-            # Places in the list of candidates, of which the last is taken if another is twice found.
+            # A place in the list of candidates; the last one where the place was drawn before.
             last = query_block - self.behind - self.first - (self.draws - 1 - draw)
             bits = _scrambled(query_block * _A_BLOCK + (draw * _A_DRAW + self.seed))
             place = bits % (last.clamp(min=0) + 1)

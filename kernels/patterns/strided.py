@@ -18,7 +18,7 @@ from attnscope.kernels.patterns.pattern import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strided(CellPattern):
-    """J a multiple of the stride: the far head of the fixed pattern (arXiv 1904.10509 §4.3).
+    """Keys j that are multiples of the stride: the fixed pattern's far head (arXiv 1904.10509 §4.3).
 
     The paper's positions are the last c of each block of `stride` tokens, j mod stride ≥ stride − c;
     here one, and the first of each block, so that the first token of all is among them.

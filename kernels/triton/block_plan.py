@@ -139,10 +139,8 @@ def block_plan(
     assert block_keys <= WORD_KEYS
     assert block_queries % block_keys == 0
     kinds = _kinds(pattern, query_length, key_length, query_offset, block_queries, block_keys)
-    partial_masks, masks = (
-        [np.zeros(0, np.int32)],
-        _Masks(pattern, key_length, block_queries, block_keys),
-    )
+    masks = _Masks(pattern, key_length, block_queries, block_keys)
+    partial_masks = [np.zeros(0, np.int32)]
     for row, columns in enumerate(np.flatnonzero(line == PARTIAL) for line in kinds):
         start = query_offset + row * block_queries
         queries = range(start, min(start + block_queries, query_offset + query_length))

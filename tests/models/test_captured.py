@@ -1,11 +1,17 @@
 """What a capture answers, once it is made."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from attnscope.kernels.errors import CaptureMissing, InvalidCall
+from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.models.capture import capture
+from attnscope.models.captured import Capture
 from attnscope.models.loading import LoadedModel
 
 Family = Callable[[str], LoadedModel]
@@ -47,3 +53,17 @@ def test_rows_columns_and_pools_agree_with_the_tile(tiny_family: Family) -> None
     assert pooled[:, 0] == pytest.approx(tile.reshape(3, 3, -1).sum((1, 2)), rel=1e-5)
     part = captured.tile(0, 1, slice(2, 5), slice(0, 3), sequence=0)
     assert part == pytest.approx(tile[2:5, :3])
+
+
+def test_a_matrix_is_saved_with_a_capture_and_read_again(
+    tiny_family: Family, tmp_path: Path
+) -> None:
+    made = capture(tiny_family("llama"), PROMPT)
+    length = len(made.tokens[0])
+    drawn = np.random.default_rng(0).random((length, length)) < 0.5
+    layer = replace(made.layers[0], patterns=(pattern("matrix", matrix=drawn),))
+    read = Capture.load(replace(made, layers=(layer,)).save(tmp_path))
+    every = torch.arange(length)
+    again = read.layers[0].pattern.visible(every[:, None], every[None])
+    assert np.array_equal(again.numpy(), drawn)
+    assert read.layers[0].pattern.title == f"matrix ({length} by {length})"
