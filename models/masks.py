@@ -191,7 +191,9 @@ def recognise(
 
     Up to 65 536 pairs every pair is compared. Above, whole rows and columns at both ends and
     between, and whole diagonals at every boundary a family has: that is where two rules of one kind
-    differ. A rule that no family matches on every probe is kept as it is, in a `Predicate`.
+    differ. A single query that sees a run of keys up to its own sees a window of as many, whatever
+    rule it follows (the part of a chunk that is decoded, say). A rule that no family matches on
+    every probe is kept as it is, in a `Predicate`.
 
     Args:
         rule: transformers' mask function.
@@ -213,7 +215,8 @@ def recognise(
     patterns = []
     for sequence, said_P in enumerate(said_BP):
         found = next((family for family, seen_P in families if torch.equal(seen_P, said_P)), None)
-        patterns.append(found or _kept(rule, sequence, region, architecture))
+        run = found or _run_of_keys(query_P - shift, key_P - shift, said_P, region)
+        patterns.append(run or _kept(rule, sequence, region, architecture))
     return tuple(patterns[:1] if all(one == patterns[0] for one in patterns) else patterns)
 
 
@@ -292,6 +295,19 @@ def _families(region: _Region, local_size: int | None) -> list[Pattern]:
     bites = local_size is not None and local_size <= max(last_query, region.key_length - 1)
     plain: list[Pattern] = [Causal(), Full()]
     return [*windows, *plain] if bites else [*plain, *windows]
+
+
+def _run_of_keys(
+    query_P: Tensor, key_P: Tensor, said_P: Tensor, region: _Region
+) -> SlidingWindow | None:
+    """The window that a single query sees, or None; its probes hold its whole row."""
+    if region.query_length > 1 or not bool(said_P.any()):
+        return None
+    window = int(query_P[0] - key_P[said_P].min()) + 1
+    if window < 1:
+        return None
+    pattern = SlidingWindow(window=window)
+    return pattern if torch.equal(pattern.visible(query_P, key_P), said_P) else None
 
 
 def _probes(region: _Region, local_size: int | None) -> tuple[Tensor, Tensor]:
