@@ -8,7 +8,7 @@ import math
 import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,14 @@ from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.contenders import OURS, UNTIMED, Contender, contender, judged, takers
 from benchmarks.gpu.problem import Verdict, problem, truth
-from benchmarks.gpu.stopwatch import Stopwatch, alternate
-from benchmarks.results import spread
+from benchmarks.gpu.stopwatch import Call, Stopwatch, alternate
+from benchmarks.results import failure, spread
+from tests.inputs import Inputs
 
 Record = dict[str, Any]
+
+SHORT_MS = 0.05
+"""Calls shorter than this are timed as graphs: what the host adds would be a part of them."""
 
 _CLOCKS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
 
@@ -56,6 +60,8 @@ class Bench:
 
 Section = Callable[[Bench], Iterator[Record]]
 Judge = Callable[[Contender], Verdict | str]
+Further = Callable[[Inputs], Iterable[Contender]]
+"""Who answers a problem besides the backends."""
 
 
 def described(call: AttentionCall) -> Record:
@@ -79,11 +85,24 @@ def clocks() -> Record:
     return dict(zip(_CLOCKS, (value.strip() for value in told.split(",")), strict=True))
 
 
-def compared(bench: Bench, calls: Iterable[AttentionCall], *, timed: bool) -> Iterator[Record]:
-    """One record a call: every backend's verdict, and if `timed` the times of those that are right."""
+def compared(
+    bench: Bench,
+    calls: Iterable[AttentionCall],
+    *,
+    timed: bool,
+    further: Further = lambda _: (),
+) -> Iterator[Record]:
+    """One record a call: every backend's verdict, and if `timed` the times of those that are right.
+
+    Args:
+        bench: Where and by which clock.
+        calls: The plan.
+        timed: Whether what is right is timed.
+        further: Who takes part besides the backends.
+    """
 
     def one(call: AttentionCall, deadline: float) -> Record:
-        return _compared(bench, call, deadline=deadline if timed else None)
+        return _compared(bench, call, further, deadline=deadline if timed else None)
 
     return planned(bench, calls, one)
 
@@ -151,7 +170,7 @@ def contest(
         By `backends`, what each did; and how ours compare with their best peer.
     """
     found: dict[str, Record] = {}
-    right: dict[str, Callable[[], object]] = {}
+    right: dict[str, Call] = {}
     for candidate in contenders:
         said = judge(candidate)
         wrong = {"right": False, "reason": said}
@@ -160,6 +179,7 @@ def contest(
             right[candidate.name] = candidate.run
     if deadline is None:
         return {"backends": found}
+    _as_graphs(bench.watch, right, found)
     samples = alternate(right, bench.watch, seconds=max(deadline - bench.watch.seconds(), 1.0))
     for name, taken in samples.items():
         found[name] |= _rates(bench, call, taken, passes)
@@ -171,11 +191,31 @@ def contest(
     }
 
 
-def _compared(bench: Bench, call: AttentionCall, *, deadline: float | None) -> Record:
+def _as_graphs(watch: Stopwatch, right: dict[str, Call], found: dict[str, Record]) -> None:
+    """Puts a graph in the place of each call, where one of them is short and there are graphs.
+
+    What cannot be a graph stays as it is, and its record says why.
+    """
+    if watch.graph is None or not right:
+        return
+    glance = alternate(right, replace(watch, least_rounds=2, least_seconds=0), seconds=0)
+    if min(map(min, glance.values())) >= SHORT_MS:
+        return
+    for name, call in right.items():
+        try:
+            right[name] = watch.graph(call)
+            found[name]["graph"] = "yes"
+        except Exception as error:  # noqa: BLE001 - whatever kept it from being one is told
+            found[name]["graph"] = failure(error)
+
+
+def _compared(
+    bench: Bench, call: AttentionCall, further: Further, *, deadline: float | None
+) -> Record:
     asked = problem(call, bench.device)
     among = [each for each in bench.backends if deadline is None or each.name not in UNTIMED]
     taken, refused = takers(call, bench.device, among)
-    contenders = [contender(backend, asked) for backend in taken]
+    contenders = [*(contender(backend, asked) for backend in taken), *further(asked)]
     judge = partial(judged, asked=asked, true=truth(asked))
     return {"refused": refused, **contest(bench, call, contenders, judge, deadline=deadline)}
 

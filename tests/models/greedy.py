@@ -109,8 +109,8 @@ class Greedy:
             options |= {"cache_implementation": "static", "disable_compile": True}
         with swap:
             # Whisper's own `generate` calls this one for each stretch of sound.
-            made: Any = GenerationMixin.generate(
-                self.model,  # pyright: ignore[reportArgumentType]
+            made: Any = GenerationMixin.generate(  # pyright: ignore[reportAttributeAccessIssue]
+                self.model,
                 **self.inputs,
                 max_new_tokens=tokens,
                 do_sample=False,

@@ -131,8 +131,8 @@ def test_an_encoder_that_runs_by_itself_is_counted_from_its_first_layer(model: M
 
 def test_a_position_bias_is_refused_by_name() -> None:
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    config = hf.T5Config(**sizes, vocab_size=96, decoder_start_token_id=0)
-    model: Any = hf.T5ForConditionalGeneration(config).eval()
+    model: Any = hf.T5ForConditionalGeneration(hf.T5Config(**sizes, vocab_size=96)).eval()
+    model.generation_config.decoder_start_token_id = 0
     with (
         pytest.raises(UnsupportedCall, match=r"t5 adds a learned position bias.*position_bias"),
         swapped(model, "tiled"),
