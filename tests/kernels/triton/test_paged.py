@@ -205,7 +205,8 @@ def test_queries_before_the_first_key_see_nothing(rule: Pattern) -> None:
     assert found.lse_BHQ is not None
     assert (found.lse_BHQ[0, :, :2] == -torch.inf).all()
     assert torch.equal(found.out_BHQD[0, :, :2], torch.zeros(4, 2, 16))
-    tensors = made["q"][:1, :, 2:], *made["sequences"][0]
+    k_BGKD, v_BGKD = made["sequences"][0]
+    tensors = made["q"][:1, :, 2:], k_BGKD, v_BGKD
     exact = reference(*tensors, AttentionCall.of(*tensors, pattern=rule))
     torch.testing.assert_close(found.out_BHQD[:1, :, 2:], exact.out_BHQD.float())
 
