@@ -20,8 +20,9 @@ from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
 from attnscope.models.memory import available_bytes, in_words
+from attnscope.models.phases import Backends
 from attnscope.models.prompting import Batch, batch_of
-from attnscope.models.swapping import Backends, LayerCall, swapped
+from attnscope.models.swapping import LayerCall, swapped
 
 __all__ = [
     "Capture",

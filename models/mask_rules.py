@@ -48,7 +48,9 @@ def recognise(
     Up to 65 536 pairs every pair is compared. Above, whole rows and columns at both ends and
     between, and whole diagonals at every boundary a family has: that is where two rules of one kind
     differ. A rule that hides neighbours from each other packs documents, whose corners are compared
-    as well. A rule that no family matches on every probe is kept as it is, in a `Predicate`.
+    as well. A single query that sees a run of keys up to its own sees a window of as many, whatever
+    rule it follows (the part of a chunk that is decoded, say). A rule that no family matches on every
+    probe is kept as it is, in a `Predicate`.
 
     Args:
         rule: transformers' mask function.
@@ -71,6 +73,7 @@ def recognise(
             label=f"{architecture}'s own rule",
         )
         found = next((one for one in families if torch.equal(one.visible(*probes), said_P)), None)
+        found = found or _run_of_keys(probes, said_P, region)
         patterns.append(found or _packed(own, said_P, probes, families, region) or own)
     return tuple(patterns[:1] if all(one == patterns[0] for one in patterns) else patterns)
 
@@ -86,6 +89,20 @@ def _families(region: Region, local_size: int | None) -> list[Pattern]:
     bites = local_size is not None and local_size <= max(last_query, region.key_length - 1)
     plain: list[Pattern] = [Causal(), Full()]
     return [*windows, *plain] if bites else [*plain, *windows]
+
+
+def _run_of_keys(
+    probes: tuple[Tensor, Tensor], said_P: Tensor, region: Region
+) -> SlidingWindow | None:
+    """The window that a single query sees, or None; its probes hold its whole row."""
+    if region.query_length > 1 or not bool(said_P.any()):
+        return None
+    query_P, key_P = probes
+    window = int(query_P[0] - key_P[said_P].min()) + 1
+    if window < 1:
+        return None
+    pattern = SlidingWindow(window=window)
+    return pattern if torch.equal(pattern.visible(*probes), said_P) else None
 
 
 def _probes(region: Region, local_size: int | None) -> tuple[Tensor, Tensor]:

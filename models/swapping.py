@@ -3,7 +3,7 @@
 One function and one mask function are registered in transformers under one neutral name. While
 `swapped` is open, the model's configurations carry that name; every attention call then arrives
 here, is put in our terms (an AttentionCall with a pattern instead of a mask), and is run by the
-backend chosen for its layer.
+backend chosen for its layer, and for its phase of generation.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
@@ -29,11 +29,10 @@ from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.models import attention_arguments
 from attnscope.models.attention_arguments import Asked
 from attnscope.models.masks import CHOOSE_ANOTHER, Mask, mask_function
+from attnscope.models.phases import Backends, backend_of, is_decode, named
 
 NAME = "attnscope"
 """The name in transformers; one with `flash` or a slash in it would be read as something else."""
-
-Backends = str | Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ class Swap:
 
     Attributes:
         architecture: transformers' name of the model type.
-        backends: One name for all layers, or a name by layer ("eager" for the others).
+        backends: One choice for all layers, or a choice by layer ("eager" for the others).
         recorder: Called after every attention call.
         names: Every module of the model, with its name.
         expected: Attention calls of one forward pass, from the configuration.
@@ -93,12 +92,6 @@ class Swap:
     names: dict[nn.Module, str]
     expected: int
     calls: int = field(default=0)
-
-    def backend_of(self, layer: int) -> str:
-        """The name of the backend that runs one layer."""
-        return (
-            self.backends if isinstance(self.backends, str) else self.backends.get(layer, "eager")
-        )
 
     def begin(self) -> None:
         """A forward pass starts."""
@@ -146,7 +139,8 @@ class Swap:
         q_BHQD, k_BGKD, v_BGKD = tensors
         layer = self.calls
         self.calls += 1
-        name = self.backend_of(layer)
+        decodes = is_decode(q_BHQD.shape[2], k_BGKD.shape[2], asked.mask)
+        name = backend_of(self.backends, layer, decodes=decodes)
         out_BHQD, lse_BHQ = _run(name, tensors, asked)
         if self.recorder is not None:
             self.recorder(
@@ -178,7 +172,8 @@ def swapped(
 
     Args:
         model: Any transformers model.
-        backend: A name of `kernels.registry`, or names by layer; layers not named run "eager".
+        backend: A name of `kernels.registry`, or `Phases` with a name for each phase of generation;
+            or either by layer, where layers not named run "eager".
         recorder: Called after every attention call.
 
     Yields:
@@ -191,8 +186,7 @@ def swapped(
         UnsupportedCall: A backend refuses a call, or the model asks for something no backend
             computes.
     """
-    names = {backend} if isinstance(backend, str) else set(backend.values())
-    for name in names:
+    for name in named(backend):
         registry.backend(name)
     configs = _configs(model)
     before = [config._attn_implementation for config in configs]
@@ -213,6 +207,9 @@ def swapped(
             swap.end()
 
     hooks = [model.register_forward_pre_hook(begin), model.register_forward_hook(end)]
+    if model.config.is_encoder_decoder:
+        # `generate` runs the encoder by itself, before the passes of the whole model.
+        hooks.append(model.get_encoder().register_forward_pre_hook(begin))
     token = _OPEN.set((swap, *_OPEN.get()))
     try:
         for config in configs:

@@ -8,7 +8,7 @@ import math
 import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -21,10 +21,14 @@ from benchmarks.gpu.ceilings import Ceilings
 from benchmarks.gpu.contenders import OURS, UNTIMED, Contender, contender, judged, takers
 from benchmarks.gpu.peers import peers_of
 from benchmarks.gpu.problem import Verdict, problem, truth
-from benchmarks.gpu.stopwatch import Stopwatch, alternate
-from benchmarks.results import spread
+from benchmarks.gpu.stopwatch import Call, Stopwatch, alternate
+from benchmarks.results import failure, spread
+from tests.inputs import Inputs
 
 Record = dict[str, Any]
+
+SHORT_MS = 0.05
+"""Calls shorter than this are timed as graphs: what the host adds would be a part of them."""
 
 _CLOCKS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
 
@@ -57,6 +61,8 @@ class Bench:
 
 Section = Callable[[Bench], Iterator[Record]]
 Judge = Callable[[Contender], Verdict | str]
+Further = Callable[[Inputs], Iterable[Contender]]
+"""Who answers a problem besides the backends."""
 
 
 def described(call: AttentionCall) -> Record:
@@ -80,11 +86,24 @@ def clocks() -> Record:
     return dict(zip(_CLOCKS, (value.strip() for value in told.split(",")), strict=True))
 
 
-def compared(bench: Bench, calls: Iterable[AttentionCall], *, timed: bool) -> Iterator[Record]:
-    """One record a call: every backend's verdict, and if `timed` the times of those that are right."""
+def compared(
+    bench: Bench,
+    calls: Iterable[AttentionCall],
+    *,
+    timed: bool,
+    further: Further = lambda _: (),
+) -> Iterator[Record]:
+    """One record a call: every backend's verdict, and if `timed` the times of those that are right.
+
+    Args:
+        bench: Where and by which clock.
+        calls: The plan.
+        timed: Whether what is right is timed.
+        further: Who takes part besides the backends.
+    """
 
     def one(call: AttentionCall, deadline: float) -> Record:
-        return _compared(bench, call, deadline=deadline if timed else None)
+        return _compared(bench, call, further, deadline=deadline if timed else None)
 
     return planned(bench, calls, one)
 
@@ -156,7 +175,7 @@ def contest(
         compare with their best peer.
     """
     found: dict[str, Record] = {}
-    right: dict[str, Callable[[], object]] = {}
+    right: dict[str, Call] = {}
     untried: list[str] = []
     for candidate in contenders:
         if bench.seconds_left <= 0:
@@ -170,6 +189,7 @@ def contest(
     verdicts: Record = {"backends": found, **({"not_tried": untried} if untried else {})}
     if deadline is None:
         return verdicts
+    _as_graphs(bench.watch, right, found)
     samples = alternate(right, bench.watch, seconds=max(deadline - bench.watch.seconds(), 1.0))
     for name, taken in samples.items():
         found[name] |= _rates(bench, call, taken, passes)
@@ -182,14 +202,34 @@ def contest(
     }
 
 
-def _compared(bench: Bench, call: AttentionCall, *, deadline: float | None) -> Record:
+def _as_graphs(watch: Stopwatch, right: dict[str, Call], found: dict[str, Record]) -> None:
+    """Puts a graph in the place of each call, where one of them is short and there are graphs.
+
+    What cannot be a graph stays as it is, and its record says why.
+    """
+    if watch.graph is None or not right:
+        return
+    glance = alternate(right, replace(watch, least_rounds=2, least_seconds=0), seconds=0)
+    if min(map(min, glance.values())) >= SHORT_MS:
+        return
+    for name, call in right.items():
+        try:
+            right[name] = watch.graph(call)
+            found[name]["graph"] = "yes"
+        except Exception as error:  # noqa: BLE001 - whatever kept it from being one is told
+            found[name]["graph"] = failure(error)
+
+
+def _compared(
+    bench: Bench, call: AttentionCall, further: Further, *, deadline: float | None
+) -> Record:
     asked = problem(call, bench.device)
     # The truth is exact attention's; an approximation has one of its own.
     exact = [each for each in bench.backends if each.exact]
     among = [each for each in exact if deadline is None or each.name not in UNTIMED]
     taken, refused = takers(call, bench.device, among)
     peers, absent = peers_of(asked)
-    contenders = [*(contender(backend, asked) for backend in taken), *peers]
+    contenders = [*(contender(backend, asked) for backend in taken), *peers, *further(asked)]
     judge = partial(judged, asked=asked, true=truth(asked))
     return {
         "refused": refused | absent,

@@ -26,6 +26,7 @@ from benchmarks.gpu.bench import Bench, Record, Section, clocks, geometric_mean
 from benchmarks.gpu.decode import decode
 from benchmarks.gpu.errors import errors
 from benchmarks.gpu.forward import forward
+from benchmarks.gpu.generate import generate
 from benchmarks.gpu.linear import linear
 from benchmarks.gpu.maps import maps
 from benchmarks.gpu.sparse import sparse
@@ -51,6 +52,7 @@ class Part:
 
 PARTS = {
     "errors": Part(section=errors, weight=2),
+    "generate": Part(section=generate, weight=1),
     "forward": Part(section=forward, weight=4),
     "backward": Part(section=backward, weight=3),
     "decode": Part(section=decode, weight=2),

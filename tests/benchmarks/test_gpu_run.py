@@ -19,10 +19,10 @@ from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionOutput
 from attnscope.kernels.triton.tuned import read, shipped_entries
-from benchmarks.gpu import backward, decode, errors, forward, linear, maps, sparse, tune
+from benchmarks.gpu import backward, decode, errors, forward, generate, linear, maps, sparse, tune
 from benchmarks.gpu.bench import Bench, compared, contest, described, geometric_mean, named
 from benchmarks.gpu.ceilings import Ceilings
-from benchmarks.gpu.contenders import Contender
+from benchmarks.gpu.contenders import Contender, contender
 from benchmarks.gpu.problem import Verdict
 from benchmarks.gpu.run import PARTS, shown, summary
 from benchmarks.gpu.stopwatch import Stopwatch
@@ -39,6 +39,8 @@ PLANS = {
     "tune": tune,
     "backward": backward,
 }
+RECORDS = {name: len(plan.calls(toy=True)) for name, plan in PLANS.items()}
+RECORDS["generate"] = len(generate.CACHES)
 CALL = errors.calls(toy=True)[0]
 AHEAD = ("portable", 64, torch.bfloat16, (9, 0))
 
@@ -109,6 +111,55 @@ def test_what_is_wrong_or_fails_is_told_and_never_timed() -> None:
     text = shown("forward", record)
     assert text.count("WRONG") == 2
     assert text.count(" ms ") == 1
+
+
+def test_who_is_no_backend_takes_part_like_one() -> None:
+    def pages(asked):
+        yield Contender(name="triton_pages", run=contender(Tiled(), asked).run)
+
+    (record,) = compared(bench(SdpaFlash()), [CALL], timed=True, further=pages)
+    assert record["backends"]["triton_pages"]["right"]
+    assert (record["ours"], record["best_peer"]) == ("triton_pages", "sdpa_flash")
+
+
+@pytest.mark.parametrize(("milliseconds", "expected"), [(0.01, True), (1, False)])
+def test_short_calls_are_timed_as_graphs(milliseconds: float, expected: bool) -> None:
+    captured = []
+
+    def graph(call):
+        captured.append(call)
+        if len(captured) == 2:
+            raise RuntimeError("not while capturing")
+        return call
+
+    timed = bench(Ours(), SdpaFlash())
+    watch = replace(timed.watch, graph=graph, between=lambda *_: milliseconds)
+    (record,) = compared(replace(timed, watch=watch), [CALL], timed=True)
+    said = [found.get("graph") for found in record["backends"].values()]
+    reason = "RuntimeError: not while capturing"
+    assert said == (["yes", reason] if expected else [None, None])
+    assert all(found["ms"]["median"] == milliseconds for found in record["backends"].values())
+
+
+def test_the_decode_plan_is_the_grid_of_its_goal() -> None:
+    plan = decode.calls(toy=False)
+    assert len(plan) == 27
+    assert {(call.query_heads, call.kv_heads) for call in plan} == {(32, 8), (64, 8), (32, 4)}
+    assert {call.key_length for call in plan} == {4096, 32_768, 131_072}
+    assert {call.batch for call in plan} == {1, 8, 32}
+    assert {call.head_dim for call in plan} == {128}
+    assert all(call.key_length % decode.PAGE == 0 for call in plan)
+
+
+def test_generation_is_wrong_from_the_first_token_that_differs() -> None:
+    tokens_BT, logits_BTV = torch.tensor([[1, 2, 3]]), torch.zeros(1, 3, 5)
+    other_BT = torch.tensor([[1, 4, 0]])
+    found = generate._verdict(other_BT, logits_BTV, tokens_BT, logits_BTV)
+    assert not found["right"]
+    assert found["reason"] == "token 1 is not that of eager"
+    found = generate._verdict(tokens_BT, logits_BTV + 0.5, tokens_BT, logits_BTV)
+    assert found["right"]
+    assert found["error"] == 0.5
 
 
 def test_who_refuses_is_recorded_with_the_reason_and_those_not_timed_take_no_part() -> None:
@@ -302,7 +353,7 @@ def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
     for name in PARTS:
         (path,) = tmp_path.glob(f"*_toy_gpu_{name}.jsonl")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        assert len(lines) == len(PLANS[name].calls(toy=True)) + 1
+        assert len(lines) == RECORDS[name] + 1
         assert all(line["toy"] and line["device"].endswith("no GPU") for line in lines)
         timed = [line for line in lines if "timed_by" in line]
         assert all("nothing of a GPU" in line["timed_by"] for line in timed)

@@ -152,6 +152,25 @@ def test_a_sliding_cache_shifts_the_keys() -> None:
     assert torch.equal(_evaluated(ours, 2, 2, 5), theirs)
 
 
+@pytest.mark.parametrize(("place", "window"), [(8, 1), (9, 2), (11, 4)])
+def test_one_query_in_a_chunk_sees_a_window(place: int, window: int) -> None:
+    rule, others, _ = RULES["chunked"]
+    ours = _rule(rule, 1, 12, q_offset=place, **others).mask
+    assert ours.patterns == (SlidingWindow(window=window),)
+    theirs = _theirs(rule, 1, 12, q_offset=place, **others)
+    assert torch.equal(_evaluated(ours, 2, 1, 12), theirs)
+
+
+def test_one_query_with_holes_in_its_view_keeps_its_rule() -> None:
+    def every_other(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        del batch, head
+        return (key <= query) & (key % 2 == 0)
+
+    ours = _rule(every_other, 1, 9, q_offset=8).mask
+    assert isinstance(ours.patterns[0], Predicate)
+    assert _evaluated(ours, 2, 1, 9).sum() == 2 * 5
+
+
 def test_a_static_cache_counts_from_the_first_key() -> None:
     ours = _rule(masking_utils.causal_mask_function, 4, 9, q_offset=torch.tensor(0)).mask
     assert ours.query_offset == 0

@@ -1,6 +1,6 @@
 """Paged decode against the reference of each sequence; every unwritten slot holds NaN."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.reference import reference
+from attnscope.kernels.triton.decode import decode
 from attnscope.kernels.triton.paged import paged_decode
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
@@ -129,6 +130,89 @@ def assert_right(case: Paged, dtype: Dtype, parts: int | None) -> None:
 @pytest.mark.parametrize(("dtype", "parts"), [("float32", 3), ("float16", 1), ("bfloat16", None)])
 def test_equals_the_reference_of_each_sequence(case: Paged, dtype: Dtype, parts) -> None:
     assert_right(case, dtype, parts)
+
+
+MODIFIED = [each for each in CASES if each.id in ("window", "softcap", "sinks", "everything")]
+
+each_modifier = pytest.mark.parametrize("case", MODIFIED, ids=lambda case: case.id)
+
+
+def modifiers(case: Paged, made: dict[str, Any]) -> dict[str, Any]:
+    return {"pattern": case.pattern, "softcap": case.softcap, "sinks_H": made["sinks_H"]}
+
+
+@each_modifier
+def test_equals_decode_over_the_same_keys_in_one_tensor_padded_on_the_left(case: Paged) -> None:
+    made = case.tensors("float32")
+    longest = max(case.lengths)
+    k_BGKD, v_BGKD = (
+        torch.cat([torch.nn.functional.pad(t, (0, 0, longest - t.shape[2], 0)) for t in keys])
+        for keys in zip(*made["sequences"], strict=True)
+    )
+    first_B1 = longest - torch.tensor(case.lengths)[:, None]
+    call = AttentionCall.of(
+        *(made["q"], k_BGKD, v_BGKD),
+        pattern=case.pattern,
+        softcap=case.softcap,
+        has_sinks=case.sinks,
+        has_padding=True,
+    )
+    together = decode(
+        *(made["q"], k_BGKD, v_BGKD),
+        call,
+        sinks_H=made["sinks_H"],
+        visible_keys_BK=torch.arange(longest) >= first_B1,
+    )
+    found = run(case, **modifiers(case, made))
+    torch.testing.assert_close(found.out_BHQD, together.out_BHQD)
+    torch.testing.assert_close(found.lse_BHQ, together.lse_BHQ)
+
+
+@each_modifier
+def test_two_sequences_may_share_pages(case: Paged) -> None:
+    """A prompt that both begin with is stored once; each goes on in pages of its own."""
+    case = replace(case, lengths=(3 * case.page_size + 5, 3 * case.page_size + 9))
+    made = case.tensors("float32")
+    shared = 2 * case.page_size
+    table = made["table_BN"].clone()
+    table[1, :2] = table[0, :2]
+    for first, second in zip(*made["sequences"], strict=True):
+        second[:, :, :shared] = first[:, :, :shared]
+    found = run(case, table_BN=table, **modifiers(case, made))
+    for row, (k_BGKD, v_BGKD) in enumerate(made["sequences"]):
+        tensors = made["q"][row : row + 1], k_BGKD, v_BGKD
+        call = AttentionCall.of(
+            *tensors, pattern=case.pattern, softcap=case.softcap, has_sinks=case.sinks
+        )
+        exact = reference(*tensors, call, sinks_H=made["sinks_H"])
+        theirs, _ = pytorch_attention(*tensors, call, sinks_H=made["sinks_H"])
+        assert_as_good_as(found.out_BHQD[row : row + 1], exact.out_BHQD, theirs)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_an_empty_sequence_with_sinks_sees_them_alone(parts: int) -> None:
+    case = Paged(id="empty, sinks", sinks=True, queries=2)
+    sinks_H = case.tensors("float32")["sinks_H"]
+    lengths = torch.tensor([70, 0, 150])
+    found = run(case, lengths_B=lengths, sinks_H=sinks_H, parts=parts)
+    assert found.lse_BHQ is not None
+    assert torch.equal(found.out_BHQD[1], torch.zeros_like(found.out_BHQD[1]))
+    torch.testing.assert_close(found.lse_BHQ[1], sinks_H[:, None].expand(-1, 2))
+
+
+@pytest.mark.parametrize("rule", [pattern("causal"), pattern("sliding_window", window=3)])
+def test_queries_before_the_first_key_see_nothing(rule: Pattern) -> None:
+    """The last query stands at the last key, so of four queries over two keys two come before."""
+    case = Paged(id="short", lengths=(2, 40), queries=4, pattern=rule)
+    made = case.tensors("float32")
+    found = run(case, pattern=rule)
+    assert found.lse_BHQ is not None
+    assert (found.lse_BHQ[0, :, :2] == -torch.inf).all()
+    assert torch.equal(found.out_BHQD[0, :, :2], torch.zeros(4, 2, 16))
+    k_BGKD, v_BGKD = made["sequences"][0]
+    tensors = made["q"][:1, :, 2:], k_BGKD, v_BGKD
+    exact = reference(*tensors, AttentionCall.of(*tensors, pattern=rule))
+    torch.testing.assert_close(found.out_BHQD[:1, :, 2:], exact.out_BHQD.float())
 
 
 def run(case: Paged, dtype: Dtype = "float32", **changed: Any):
