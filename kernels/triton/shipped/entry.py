@@ -75,6 +75,7 @@ def entry_of(
     call: AttentionCall,
     *,
     tall: bool = True,
+    capabilities: tuple[int, ...] = CAPABILITIES,
     wants: tuple[str, ...] = (),
 ) -> Shipped:
     """An attention kernel for one call; `launch` takes the call and a compute capability.
@@ -85,11 +86,12 @@ def entry_of(
         title: What sets this entry apart besides dtype and width.
         call: What it is compiled for.
         tall: Whether its tiles have 64 rows or more.
+        capabilities: Of the devices it ships for.
         wants: See `Shipped`.
     """
     return Shipped(
         name=f"{family}, {call.dtype}, {call.head_dim}, {title}",
-        capabilities=HEAD_DIMS[call.head_dim],
+        capabilities=tuple(each for each in HEAD_DIMS[call.head_dim] if each in capabilities),
         launch=partial(launch, call),
         wants_wgmma=tall and call.dtype != "float32",
         wants=wants,
