@@ -29,8 +29,10 @@ Kind = Literal["weights", "kv_cache", "activations", "scores", "workspace"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Held = Mapping[Kind, Iterable[Tensor]]
 
+ATTENTION_SCOPE = "attnscope::attention"
+"""What `attention_scope` is called in a profiler's events."""
+
 _MARK = "attnscope::operator "
-_SCOPE = "attnscope::attention"
 _PRODUCTS = ("aten::bmm", "aten::baddbmm", "aten::matmul")
 
 
@@ -61,7 +63,7 @@ class MemoryTimeline:
 
 def attention_scope() -> record_function:
     """To be held open around one attention call, so that its workspace can be told."""
-    return record_function(_SCOPE)
+    return record_function(ATTENTION_SCOPE)
 
 
 def memory_timeline(
@@ -101,7 +103,7 @@ def memory_timeline(
     profiler = observe(observed, device, memory=True, setup=prepared)
     # The result is still there: what it keeps is told by its addresses.
     after = _blocks({} if kept is None else kept(results[0]))
-    attention = scope_times(profiler, _SCOPE)
+    attention = scope_times(profiler, ATTENTION_SCOPE)
     began = begins_ns(profiler)
 
     def kind(life: _Life) -> Kind:
