@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.attention_path import Executed, executed
