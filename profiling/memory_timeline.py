@@ -15,6 +15,7 @@ The run is slowed by being watched: its seconds order the moments, and are no la
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -59,6 +60,20 @@ class MemoryTimeline:
     def peak(self) -> int:
         """The moment of the most memory, as an index."""
         return max(range(len(self.totals)), key=self.totals.__getitem__)
+
+    def thinned(self, rows: int) -> "MemoryTimeline":
+        """At most so many moments: of each stretch the one of most memory, and the last of all."""
+        totals, count = self.totals, len(self.totals)
+        if count <= rows:
+            return self
+        edges = [at * count // (rows - 1) for at in range(rows)]
+        kept = [max(range(a, b), key=totals.__getitem__) for a, b in pairwise(edges)]
+        kept = sorted({*kept, count - 1})
+        return MemoryTimeline(
+            kinds=self.kinds,
+            seconds=tuple(self.seconds[at] for at in kept),
+            nbytes=tuple(self.nbytes[at] for at in kept),
+        )
 
 
 def attention_scope() -> record_function:

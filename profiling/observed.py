@@ -75,7 +75,11 @@ def observe(
 
 
 def allocations(profiler: Any, device: torch.device) -> list[Allocation]:
-    """Every allocation on a device of a run that was observed with its memory, in order."""
+    """Every allocation on a device of a run that was observed with its memory, in order.
+
+    Memory that is given back without having been seen to be taken is left out: what an earlier
+    observed run took, and nothing else that is older, the profiler would tell of.
+    """
     found = []
     for event, scopes in _events(profiler):
         if event.tag != _EventType.Allocation:
@@ -90,7 +94,18 @@ def allocations(profiler: Any, device: torch.device) -> list[Allocation]:
                     scopes=scopes,
                 )
             )
-    return sorted(found, key=lambda each: each.at_ns)
+    return list(_taken_here(sorted(found, key=lambda each: each.at_ns)))
+
+
+def _taken_here(steps: list[Allocation]) -> Iterator[Allocation]:
+    held: set[int] = set()
+    for step in steps:
+        if step.nbytes > 0:
+            held.add(step.address)
+            yield step
+        elif step.address in held:
+            held.remove(step.address)
+            yield step
 
 
 def begins_ns(profiler: Any) -> int:

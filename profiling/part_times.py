@@ -2,13 +2,12 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
+from attnscope.models.parts import Part
 from attnscope.profiling.latency import Clock, Effort, Ratio, Timing, ratio, time_calls
 
 Marks = dict[str, list[tuple[Any, Any]]]
@@ -21,6 +20,8 @@ class PartTime:
 
     Attributes:
         name: The module's.
+        kind: What it does, see `models.parts.Part`.
+        layer: In which layer, from 0; None outside the layers.
         median_s: Over the runs; the sum where a run calls it more than once.
         p10_s: 10th percentile.
         p90_s: 90th percentile.
@@ -28,6 +29,8 @@ class PartTime:
     """
 
     name: str
+    kind: str
+    layer: int | None
     median_s: float
     p10_s: float
     p90_s: float
@@ -48,27 +51,33 @@ class PartTimes:
     overhead: Ratio
     watched: Timing
 
-    def slowest(self, names: set[str] | None = None) -> PartTime:
-        """The part of most time, among those named or among all."""
+    def slowest(self, kind: str) -> PartTime:
+        """The part of most time among those of a kind."""
         return max(
-            (part for part in self.parts if names is None or part.name in names),
-            key=lambda part: part.median_s,
+            (each for each in self.parts if each.kind == kind), key=lambda each: each.median_s
         )
+
+    def by_kind(self) -> dict[str, float]:
+        """Median seconds of each kind, all layers together; a layer holds its parts."""
+        total: dict[str, float] = defaultdict(float)
+        for each in self.parts:
+            total[each.kind] += each.median_s
+        return dict(total)
 
 
 def time_parts(
     call: Callable[[], object],
-    modules: Mapping[str, nn.Module],
+    parts: Sequence[Part],
     clock: Clock,
     effort: Effort | None = None,
     *,
     before: Callable[[], object] | None = None,
 ) -> PartTimes:
-    """Times modules while a call runs through them.
+    """Times the parts of a model while a call runs through them.
 
     Args:
-        call: Runs the modules.
-        modules: Which, by name; they may lie in each other.
+        call: Runs the model.
+        parts: Which; they may lie in each other.
         clock: How.
         effort: How much; see `latency.time_calls`.
         before: Run untimed before every run, to put back what it changed.
@@ -77,7 +86,7 @@ def time_parts(
 
     def watched() -> None:
         marks: Marks = defaultdict(list)
-        with _marked(modules, clock, marks):
+        with _marked(parts, clock, marks):
             call()
         runs.append(marks)
 
@@ -86,16 +95,16 @@ def time_parts(
     whole = timings["watched"]
     timed = runs[-whole.count :]
     clock.wait()
-    parts = [
-        _part(name, [_seconds(marks[name], clock) for marks in timed], whole.median_s)
-        for name in modules
-        if timed[0][name]
+    found = [
+        _part_time(part, [_seconds(marks[part.name], clock) for marks in timed], whole.median_s)
+        for part in parts
+        if timed[0][part.name]
     ]
-    return PartTimes(parts=tuple(parts), overhead=ratio(whole, timings["bare"]), watched=whole)
+    return PartTimes(parts=tuple(found), overhead=ratio(whole, timings["bare"]), watched=whole)
 
 
 @contextmanager
-def _marked(modules: Mapping[str, nn.Module], clock: Clock, marks: Marks) -> Iterator[None]:
+def _marked(parts: Iterable[Part], clock: Clock, marks: Marks) -> Iterator[None]:
     began: dict[str, Any] = {}
 
     def begin(name: str) -> Callable[..., None]:
@@ -111,9 +120,9 @@ def _marked(modules: Mapping[str, nn.Module], clock: Clock, marks: Marks) -> Ite
         return hook
 
     handles = []
-    for name, module in modules.items():
-        handles.append(module.register_forward_pre_hook(begin(name)))
-        handles.append(module.register_forward_hook(end(name)))
+    for part in parts:
+        handles.append(part.module.register_forward_pre_hook(begin(part.name)))
+        handles.append(part.module.register_forward_hook(end(part.name)))
     try:
         yield
     finally:
@@ -125,11 +134,13 @@ def _seconds(marks: list[tuple[Any, Any]], clock: Clock) -> float:
     return sum(clock.between(start, end) for start, end in marks)
 
 
-def _part(name: str, samples: list[float], whole_s: float) -> PartTime:
+def _part_time(part: Part, samples: list[float], whole_s: float) -> PartTime:
     cuts = statistics.quantiles(samples, n=10, method="inclusive") if len(samples) > 1 else samples
     median = statistics.median(samples)
     return PartTime(
-        name=name,
+        name=part.name,
+        kind=part.kind,
+        layer=part.layer,
         median_s=median,
         p10_s=cuts[0],
         p90_s=cuts[-1],

@@ -40,6 +40,7 @@ TIMING = Timing(
     warmup_runs=3,
     shortened=False,
 )
+PART = PartTime(name="a", kind="layer", layer=0, median_s=0.1, p10_s=0.05, p90_s=0.2, share=0.5)
 RECORD = RunRecord(
     created="2026-11-27T10:00:00.000001+00:00",
     model=MODEL,
@@ -65,7 +66,7 @@ RECORD = RunRecord(
     ),
     energy=Energy(joules=Measured.missing("no meter"), seconds=2.0),
     parts=PartTimes(
-        parts=(PartTime(name="a", median_s=0.1, p10_s=0.05, p90_s=0.2, share=0.5),),
+        parts=(PART,),
         overhead=Ratio(value=1.01, unsettled=""),
         watched=TIMING,
     ),

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnscope.profiling.memory_timeline import KINDS, attention_scope, memory_timeline
+from attnscope.profiling.memory_timeline import (
+    KINDS,
+    MemoryTimeline,
+    attention_scope,
+    memory_timeline,
+)
 
 CPU = torch.device("cpu")
 HEADS, LENGTH, DIM = 2, 64, 64
@@ -130,3 +135,17 @@ def test_its_totals_are_those_of_every_allocation() -> None:
     assert list(timeline.seconds) == sorted(timeline.seconds)
     assert len(timeline.seconds) == len(timeline.nbytes)
     assert min(min(row) for row in timeline.nbytes) == 0
+
+
+def test_a_thinned_timeline_keeps_its_peak_and_its_end() -> None:
+    rows = tuple((0, 0, at * 37 % 1000, 0, 0) for at in range(1000))
+    whole = MemoryTimeline(kinds=KINDS, seconds=tuple(map(float, range(1000))), nbytes=rows)
+    thin = whole.thinned(50)
+    assert len(thin.seconds) <= 50
+    assert thin.totals[thin.peak] == 999
+    assert thin.seconds[-1] == 999
+    assert thin.nbytes[-1] == rows[-1]
+    assert set(zip(thin.seconds, thin.nbytes, strict=True)) <= set(
+        zip(whole.seconds, whole.nbytes, strict=True)
+    )
+    assert whole.thinned(1000) is whole

@@ -31,6 +31,18 @@ def test_every_byte_taken_and_given_back_in_order() -> None:
     assert "aten::ones" in steps[3].scopes
 
 
+def test_what_an_earlier_run_took_is_not_given_back_in_this_one() -> None:
+    held: list[torch.Tensor] = []
+    observe(lambda: held.append(torch.empty(1000)), CPU, memory=True)
+
+    def call() -> None:
+        held.clear()
+        torch.empty(10)
+
+    steps = allocations(observe(call, CPU, memory=True), CPU)
+    assert [step.nbytes for step in steps] == [40, -40]
+
+
 def test_scopes_are_found_by_their_name() -> None:
     def call() -> None:
         for _ in range(2):

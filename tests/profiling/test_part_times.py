@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from attnscope.models.parts import Kind, Part
 from attnscope.profiling.latency import Effort, clock_of
 from attnscope.profiling.part_times import time_parts
 from tests.profiling.clocks import Hands
@@ -24,23 +25,37 @@ class Taking(nn.Module):
             each()
 
 
+def part_of(name: str, module: nn.Module, kind: Kind = "layer", layer: int | None = 0) -> Part:
+    return Part(name=name, kind=kind, layer=layer, module=module)
+
+
 def test_every_part_takes_what_it_takes_and_a_layer_what_is_in_it() -> None:
     hands = Hands()
     attention, mlp = Taking(hands, 3), Taking(hands, 4)
     layer = Taking(hands, 1, attention, mlp)
     model = Taking(hands, 2, layer, layer)
     unused = Taking(hands, 100)
-    modules = {"layer": layer, "attention": attention, "mlp": mlp, "unused": unused}
-    found = time_parts(model, modules, hands.clock, QUICK)
-    assert [(part.name, part.median_s) for part in found.parts] == [
-        ("layer", 16),
-        ("attention", 6),
-        ("mlp", 8),
+    parts = [
+        part_of("whole", layer),
+        part_of("attn", attention, "attention"),
+        part_of("ffn", mlp, "mlp"),
+        part_of("ffn 2", mlp, "mlp", 1),
+        part_of("unused", unused),
     ]
+    found = time_parts(model, parts[:3] + parts[4:], hands.clock, QUICK)
+    assert [(part.name, part.median_s) for part in found.parts] == [
+        ("whole", 16),
+        ("attn", 6),
+        ("ffn", 8),
+    ]
+    assert found.by_kind() == {"layer": 16, "attention": 6, "mlp": 8}
+    assert [(part.kind, part.layer) for part in found.parts][1:] == [("attention", 0), ("mlp", 0)]
+    twice = time_parts(model, parts[2:4], hands.clock, QUICK)
+    assert twice.by_kind() == {"mlp": 16}
     assert [part.share for part in found.parts] == [16 / 18, 6 / 18, 8 / 18]
     assert found.watched.median_s == 18
     assert found.overhead.value == 1
-    assert found.slowest({"attention", "mlp"}).name == "mlp"
+    assert found.slowest("mlp").name == "ffn"
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -53,7 +68,7 @@ def test_the_first_and_the_warm_up_are_in_no_figure() -> None:
         part.seconds = next(seconds, 1.0)
         part()
 
-    assert time_parts(call, {"part": part}, hands.clock, QUICK).parts[0].p90_s == 1
+    assert time_parts(call, [part_of("part", part)], hands.clock, QUICK).parts[0].p90_s == 1
 
 
 @pytest.mark.parametrize("planted", [0, 2, 5])
@@ -67,11 +82,12 @@ def test_a_planted_slow_layer_is_the_slowest_on_the_real_clock(planted: int) -> 
             return super().forward(input)
 
     layers = nn.Sequential(*((Slowed if at == planted else nn.Linear)(64, 64) for at in range(6)))
-    modules = {str(at): layer for at, layer in enumerate(layers)}
+    parts = [part_of(str(at), layer, layer=at) for at, layer in enumerate(layers)]
     with torch.no_grad():
         found = time_parts(
-            lambda: layers(torch.ones(8, 64)), modules, clock_of(torch.device("cpu")), QUICK
+            lambda: layers(torch.ones(8, 64)), parts, clock_of(torch.device("cpu")), QUICK
         )
-    assert found.slowest().name == str(planted)
-    assert found.slowest().share > 0.5
+    slowest = found.slowest("layer")
+    assert (slowest.name, slowest.layer) == (str(planted), planted)
+    assert slowest.share > 0.5
     assert len(found.parts) == 6
