@@ -139,7 +139,7 @@ def test_a_planted_slow_layer_is_the_slowest(demo: LoadedModel, planted: int) ->
         part.module for part in parts(demo.model) if (part.kind, part.layer) == ("mlp", planted)
     )
 
-    def burn(*_: object) -> None:
+    def burn(*given: object) -> None:
         for _ in range(4):
             torch.mm(heavy, heavy)
 
@@ -180,7 +180,7 @@ def test_out_of_memory_is_a_result(
     assert "\n" not in record.failure.reason
     assert record.timing is record.peak is record.timeline is None
     assert RunRecord.from_json(record.to_json()) == record
-    assert measure(demo, cell, instruments=BARE).failure is None
+    assert measure(demo, PREFILL, instruments=BARE).failure is None
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_lack_of_memory(
