@@ -128,8 +128,8 @@ class Timing:
             return f"only {self.count} runs, and a comparison needs {FEWEST_RUNS}"
         if self.spread > WIDEST_SPREAD:
             return (
-                f"half of the runs lie {self.spread:.0%} of the median apart, "
-                f"and a comparison needs {WIDEST_SPREAD:.0%}"
+                f"the middle half of the runs spans {self.spread:.0%} of the median, "
+                f"and a comparison allows {WIDEST_SPREAD:.0%}"
             )
         return ""
 

@@ -156,7 +156,7 @@ def test_percentiles_are_those_of_the_samples() -> None:
     ("samples", "words"),
     [
         ([1.0] * 9, "only 9 runs, and a comparison needs 10"),
-        ([1.0, 1.2] * 10, "of the median apart"),
+        ([1.0, 1.2] * 10, "spans 18% of the median, and a comparison allows 5%"),
         ([1.0, 1.01] * 10, ""),
     ],
 )
