@@ -168,12 +168,7 @@ def clock_of(device: torch.device) -> Clock:
             wait=partial(torch.cuda.synchronize, device),
             queues=True,
         )
-    wait = torch.mps.synchronize if device.type == "mps" else _nothing
-
-    def mark() -> float:
-        wait()
-        return time.perf_counter()
-
+    mark = _mps_mark if device.type == "mps" else time.perf_counter
     return Clock(
         kind="host clock", mark=mark, between=lambda start, end: end - start, wait=_nothing
     )
@@ -307,11 +302,16 @@ class _Session:
         self._prepare(name)
         if self.sweep is not None:
             self.sweep()
-        start = self.clock.mark()
-        began = self.clock.host()
-        self.calls[name]()
-        handed = self.clock.host() - began
-        end = self.clock.mark()
+        call, mark, host = self.calls[name], self.clock.mark, self.clock.host
+        if not self.clock.queues:
+            # Nothing but the call between the marks.
+            start = mark()
+            call()
+            return self.clock.between(start, mark()), 0.0
+        start, began = mark(), host()
+        call()
+        handed = host() - began
+        end = mark()
         self.clock.wait()
         return self.clock.between(start, end), handed
 
@@ -332,6 +332,11 @@ def _event(device: torch.device) -> torch.cuda.Event:
     event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event
+
+
+def _mps_mark() -> float:
+    torch.mps.synchronize()
+    return time.perf_counter()
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from attnscope.app.figures.theme import Theme, backend_colour, framed, plain
 
-_HEIGHT, _ROW_HEIGHT = 460, 26
+_HEIGHT, _ROW_HEIGHT = 460, 46
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,8 @@ def sweep(
         here = [point for point in points if point.phase == phase]
         for trace in _traces(here, with_names=column == 1, look=look):
             figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title="tokens", type="log", dtick="D1", row=1, col=column)
+        lengths = sorted({point.length for point in points})
+        figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
         figure.update_yaxes(title="ms", type="log", row=1, col=column)
     figure.add_trace(_table(header, rows, look), row=2, col=1)
     figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
@@ -89,7 +90,8 @@ def _traces(points: list[SweepPoint], *, with_names: bool, look: Theme) -> list[
         measured = [point for point in mine if point.milliseconds is not None]
         traces.append(_line(measured, colour) | shared | {"showlegend": with_names})
         failed = [point for point in mine if point.milliseconds is None]
-        traces.append(_failures(failed, highest, colour, look) | shared | {"showlegend": False})
+        alone = with_names and not measured
+        traces.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
     return [go.Scatter(**trace) for trace in traces]
 
 
