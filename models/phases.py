@@ -32,11 +32,8 @@ class Phases:
     def __init__(self, model: LoadedModel, *, batch: int, length: int, seed: int = 0) -> None:
         if batch < 1 or length < 1:
             raise PromptRefused(f"A run needs at least 1 token, not {batch} by {length}.")
-        if model.max_length is not None and length > model.max_length:
-            raise PromptRefused(
-                f"{model.title} reads {model.max_length:,} tokens, and {length:,} were asked for."
-            )
-        self._model = model
+        self._model, self._length = model, length
+        self._check(length)
         self._accepted = inspect.signature(model.model.forward).parameters
         vocabulary = int(model.model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
         generator = torch.Generator().manual_seed(seed)
@@ -55,7 +52,9 @@ class Phases:
 
         Raises:
             ModelUnsupported: The model keeps no cache.
+            PromptRefused: The model has no position for one more token.
         """
+        self._check(self._length + 1)
         if self._cache is None:
             self.read()
         if self._cache is None:
@@ -89,6 +88,14 @@ class Phases:
             for each in vars(layer).values()
             if isinstance(each, Tensor)
         ]
+
+    def _check(self, tokens: int) -> None:
+        limit = self._model.max_length
+        if limit is not None and tokens > limit:
+            raise PromptRefused(
+                f"{self._model.title} reads {limit:,} tokens, and {tokens:,} were asked for.",
+                "Ask for fewer.",
+            )
 
     def _layers(self) -> Iterator[Any]:
         return iter(getattr(self._cache, "layers", ()))

@@ -23,7 +23,9 @@ _OPERATORS = {
 }
 """PyTorch's attention operators (aten/src/ATen/native/native_functions.yaml)."""
 
-_TRITON = ("flash_forward_kernel", "block_sparse_kernel", "decode_kernel", "paged_decode_kernel")
+_TRITON = {"flash_forward_kernel", "block_sparse_kernel", "decode_kernel"}
+"""Of kernels/triton: a Triton kernel is called in a trace as its function is."""
+
 _COMPILED = ("Torch-Compiled Region", "## Call CompiledFxGraph")
 
 _EXPECTED = {
@@ -88,7 +90,7 @@ def path_of(operators: Iterable[str], kernels: Iterable[str]) -> str:
     named = [path for operator, path in _OPERATORS.items() if operator in names]
     if named:
         return named[0]
-    if any(ours in kernel for kernel in kernels for ours in _TRITON):
+    if _TRITON & set(kernels):
         return "Triton"
     if any(name.startswith(_COMPILED) for name in names):
         return "compiled"

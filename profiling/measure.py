@@ -25,7 +25,6 @@ from attnscope.kernels.errors import (
     InvalidCall,
     ModelError,
     PromptRefused,
-    UnknownBackend,
     UnsupportedCall,
 )
 from attnscope.models.loading import LoadedModel
@@ -253,7 +252,7 @@ class _Bench:
         device, backend = self.model.device, self.cell.backend
         self.report("kernels")
         self._start()
-        with swapped(self.model.model, backend, around=_marked):
+        with swapped(self.model.model, backend, around=lambda *_: attention_scope()):
             traced = trace(self._call, device, asked=backend, out=self.chosen.trace_to)
         found: dict[str, Any] = {"kernels": traced.kernels, "attention": traced.attention}
         if not self.chosen.timeline:
@@ -261,7 +260,7 @@ class _Bench:
         if backend in _UNOBSERVED:
             return {**found, "notes": (_UNOBSERVED[backend],)}
         self.report("memory by kind")
-        with swapped(self.model.model, backend, around=_marked):
+        with swapped(self.model.model, backend, around=lambda *_: attention_scope()):
             timeline = memory_timeline(
                 self._call,
                 device,
@@ -310,8 +309,6 @@ def _attempt(figures: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The figures, or why there are none."""
     try:
         return figures()
-    except UnknownBackend:
-        raise
     except _REFUSALS as error:
         failure = Failure(outcome="refused", reason=error.message, remedy=error.remedy)
     except (RuntimeError, MemoryError) as error:
@@ -378,11 +375,6 @@ def _blank(
         telemetry=Telemetry(samples=(), missing=(), load_before=os.getloadavg()[0]),
         failure=None,
     )
-
-
-def _marked(layer: int, name: str) -> Any:
-    del layer, name
-    return attention_scope()
 
 
 def _now() -> str:

@@ -167,7 +167,7 @@ class RunRecord:
         predicted_bytes: Peak memory predicted before the run, None where nobody predicted.
         timing: None where it failed.
         peak: Likewise, as is all that follows.
-        energy: Of the timed runs.
+        energy: Of the device while latency was timed, warm-up included.
         parts: Time by module.
         timeline: Memory by kind over one run.
         kernels: That ran, those of most time first.

@@ -107,7 +107,7 @@ def _kernels(events: list[Any], device: torch.device) -> tuple[Kernel, ...]:
     seconds: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for event in events:
-        if (event.device_type == DeviceType.CUDA) != on_gpu or event.name.startswith(_OURS):
+        if (event.device_type == DeviceType.CUDA) != on_gpu or _is_mark(event, on_gpu):
             continue
         taken = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         seconds[event.name] += taken / 1e6
@@ -118,6 +118,11 @@ def _kernels(events: list[Any], device: torch.device) -> tuple[Kernel, ...]:
         for name, taken in seconds.items()
     ]
     return tuple(sorted(found, key=lambda each: each.seconds, reverse=True))
+
+
+def _is_mark(event: Any, on_gpu: bool) -> bool:
+    """Whether it is a scope that somebody marked; on a GPU it would count its kernels twice."""
+    return event.name.startswith(_OURS) or (on_gpu and event.is_user_annotation)
 
 
 def _attention(

@@ -70,3 +70,11 @@ def test_prompts_out_of_bounds_are_refused(
 ) -> None:
     with pytest.raises(PromptRefused, match=words):
         Phases(tiny_family("llama"), batch=batch, length=length)
+
+
+def test_a_full_context_has_no_room_for_a_step(tiny_family: Family) -> None:
+    with torch.no_grad():
+        phases = Phases(tiny_family("gpt2"), batch=1, length=64)
+        assert phases.read().shape[1] == 1
+        with pytest.raises(PromptRefused, match="reads 64 tokens, and 65 were asked for"):
+            phases.step()

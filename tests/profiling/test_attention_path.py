@@ -1,11 +1,15 @@
 """The path is told from names that the field's own traces show."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from attnscope.kernels.registry import BACKENDS
 from attnscope.profiling import attention_path
 from attnscope.profiling.attention_path import UNKNOWN, Executed, executed, path_of
 
+ROOT = Path(__file__).parents[2]
 SDPA = "aten::scaled_dot_product_attention"
 DENSE = ["aten::matmul", "aten::bmm", "aten::softmax", "aten::_softmax"]
 
@@ -42,6 +46,12 @@ DENSE = ["aten::matmul", "aten::bmm", "aten::softmax", "aten::_softmax"]
 )
 def test_the_path_of_a_call(operators: list[str], kernels: list[str], path: str) -> None:
     assert path_of(operators, kernels) == path
+
+
+def test_our_kernels_are_called_what_their_functions_are_called() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "kernels" / "triton").glob("*.py"))
+    for kernel in attention_path._TRITON:
+        assert re.search(rf"^def {kernel}\(", source, re.MULTILINE)
 
 
 def test_the_backends_that_are_judged_exist() -> None:

@@ -1,5 +1,7 @@
 """Cells of the demo model, of which shapes give every byte, and faults that were planted in it."""
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -291,3 +293,16 @@ def test_the_record_holds_what_repeats_it(demo: LoadedModel) -> None:
     assert record.machine == machine_of(demo.device)
     assert record.machine.memory_bytes > 2**28
     assert record.machine.driver
+
+
+def test_a_machine_with_a_gpu_needs_neither_rich_nor_psutil_nor_nvml() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('rich', 'psutil', 'pynvml')));"
+        "import attnscope.app.cli, attnscope.models.loading;"
+        "import attnscope.profiling.measure, attnscope.profiling.sweep, attnscope.profiling.floor;"
+        "print('torch' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert told.stdout == "True\n", told.stderr
