@@ -20,7 +20,7 @@ from attnscope.profiling.units import count, latency, nbytes, seconds
 if TYPE_CHECKING:
     from attnscope.models.loading import LoadedModel
     from attnscope.profiling.measure import Instruments
-    from attnscope.profiling.record import RunRecord
+    from attnscope.profiling.record import Cell, RunRecord
     from attnscope.profiling.sweep import Planned, Progress
 
 HEADER = (
@@ -78,6 +78,8 @@ def run_profile(given: argparse.Namespace) -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if given.trace is not None:
+        given.trace.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         out = given.out or Path(folder) / "run.jsonl"
         records = _records(given, out)
@@ -111,7 +113,7 @@ def _records(given: argparse.Namespace, out: Path) -> list["RunRecord"]:
 def _sweep(given: argparse.Namespace, model: "LoadedModel", out: Path) -> list["RunRecord"]:
     from attnscope.models.memory import available_bytes
     from attnscope.profiling.floor import floor_bytes
-    from attnscope.profiling.measure import measure, model_used, unmeasured
+    from attnscope.profiling.measure import key_of, measure, unmeasured
     from attnscope.profiling.sweep import plan, sweep
 
     # What the weights take is taken already.
@@ -127,24 +129,25 @@ def _sweep(given: argparse.Namespace, model: "LoadedModel", out: Path) -> list["
         seed=given.seed,
     )
 
+    def key(cell: "Cell") -> str:
+        return key_of(model, cell, _instruments(given, model, cell), given.seed)
+
     def one(each: "Planned") -> "RunRecord":
+        asked = {"instruments": _instruments(given, model, each.cell), "seed": given.seed}
         if each.skip is not None:
-            return unmeasured(model, each.cell, each.skip)
-        chosen = _instruments(given, model, each)
-        return measure(model, each.cell, instruments=chosen, seed=given.seed)
+            return unmeasured(model, each.cell, each.skip, **asked)
+        return measure(model, each.cell, **asked)
 
     with _progress(model.title) as report:
-        return list(sweep(planned, model_used(model), one, out, report=report))
+        return list(sweep(planned, key, one, out, report=report))
 
 
-def _instruments(given: argparse.Namespace, model: "LoadedModel", each: "Planned") -> "Instruments":
+def _instruments(given: argparse.Namespace, model: "LoadedModel", cell: "Cell") -> "Instruments":
     from attnscope.profiling.latency import Effort
     from attnscope.profiling.measure import Instruments
 
-    cell = each.cell
     trace_to = None
     if given.trace is not None:
-        given.trace.mkdir(parents=True, exist_ok=True)
         title = re.sub(r"[^A-Za-z0-9.-]+", "-", model.title)
         named = (title, cell.backend, cell.phase, f"{cell.batch}x{cell.length}", cell.dtype)
         trace_to = given.trace / f"{'_'.join(named)}.json.gz"

@@ -38,7 +38,15 @@ from attnscope.profiling.machine import machine_of
 from attnscope.profiling.memory import peak_memory, source_of
 from attnscope.profiling.memory_timeline import Held, attention_scope, memory_timeline
 from attnscope.profiling.part_times import time_parts
-from attnscope.profiling.record import Cell, Failure, ModelUsed, RunRecord, Telemetry
+from attnscope.profiling.record import (
+    Cell,
+    Failure,
+    ModelUsed,
+    Pairs,
+    RunRecord,
+    Telemetry,
+    cell_key,
+)
 from attnscope.profiling.sampler import Sampler
 from attnscope.profiling.sources import FIGURES, Sample
 from attnscope.profiling.trace import trace
@@ -139,10 +147,22 @@ def measure(
 
 
 def unmeasured(
-    model: LoadedModel, cell: Cell, failure: Failure, *, predicted_bytes: int | None = None
+    model: LoadedModel,
+    cell: Cell,
+    failure: Failure,
+    *,
+    instruments: Instruments,
+    predicted_bytes: int | None = None,
+    seed: int = 0,
 ) -> RunRecord:
-    """The record of a cell that was not run."""
-    return replace(_blank(model, cell, Instruments(), predicted_bytes, 0), failure=failure)
+    """The record of a cell that was not run; the rest as for `measure`."""
+    return replace(_blank(model, cell, instruments, predicted_bytes, seed), failure=failure)
+
+
+def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) -> str:
+    """The `RunRecord.key` that measuring this would give."""
+    machine = machine_of(model.device)
+    return cell_key(model_used(model), machine, cell, _parameters(cell, instruments), seed)
 
 
 def model_used(model: LoadedModel) -> ModelUsed:
@@ -349,18 +369,11 @@ def _blank(
     seed: int,
 ) -> RunRecord:
     """The record before there is a figure in it."""
-    effort = chosen.effort
-    set_to: dict[str, object] = {
-        f"effort.{name}": getattr(effort, name) for name in effort.__slots__
-    }
-    set_to |= {"cache": "cold" if chosen.cold else "hot", "sampler_hz": chosen.sampler_hz}
-    if cell.phase == "decode":
-        set_to["cache_filled_by"] = FILLED_BY
     return RunRecord(
         created=_now(),
         model=model_used(model),
         cell=cell,
-        parameters=tuple((name, str(value)) for name, value in set_to.items()),
+        parameters=_parameters(cell, chosen),
         seed=seed,
         machine=machine_of(model.device),
         predicted_bytes=predicted_bytes,
@@ -375,6 +388,24 @@ def _blank(
         telemetry=Telemetry(samples=(), missing=(), load_before=os.getloadavg()[0]),
         failure=None,
     )
+
+
+def _parameters(cell: Cell, chosen: Instruments) -> Pairs:
+    """How a cell is measured; where its trace goes is none of it."""
+    effort = chosen.effort
+    set_to: dict[str, object] = {
+        f"effort.{name}": getattr(effort, name) for name in effort.__slots__
+    }
+    set_to |= {
+        "cache": "cold" if chosen.cold else "hot",
+        "instruments": " ".join(
+            name for name in ("judge", "parts", "timeline") if getattr(chosen, name)
+        ),
+        "sampler_hz": chosen.sampler_hz,
+    }
+    if cell.phase == "decode":
+        set_to["cache_filled_by"] = FILLED_BY
+    return tuple((name, str(value)) for name, value in set_to.items())
 
 
 def _now() -> str:

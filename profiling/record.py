@@ -206,8 +206,8 @@ class RunRecord:
 
     @property
     def key(self) -> str:
-        """Of what was asked, whenever: the model and the cell; see `cell_key`."""
-        return cell_key(self.model, self.cell)
+        """Of what was asked, whenever it was: see `cell_key`."""
+        return cell_key(self.model, self.machine, self.cell, self.parameters, self.seed)
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -263,10 +263,20 @@ class RunRecord:
         return record
 
 
-def cell_key(model: ModelUsed, cell: Cell) -> str:
-    """Of a model and a cell: 16 hexadecimal digits by which a sweep knows what it has measured."""
+def cell_key(model: ModelUsed, machine: Machine, cell: Cell, parameters: Pairs, seed: int) -> str:
+    """What is asked, in 16 hexadecimal digits: by them a sweep knows what it has measured.
+
+    Args:
+        model: Which; its title and its size do not count.
+        machine: Its device and the device's name count; driver and versions do not.
+        cell: Which point.
+        parameters: How it is measured.
+        seed: Of the tokens.
+    """
     which = {"source": model.source, "revision": model.revision, "config": model.config_hash}
-    return _digest({"model": which, "cell": to_data(cell)})[:16]
+    where = {"device": machine.device, "name": machine.name}
+    asked = {"model": which, "machine": where, "cell": to_data(cell)}
+    return _digest({**asked, "parameters": parameters, "seed": seed})[:16]
 
 
 def _digest(data: object) -> str:

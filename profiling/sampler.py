@@ -25,7 +25,7 @@ from attnscope.kernels.errors import AttnscopeError, InvalidCall
 from attnscope.profiling.sources import FIGURES, Sample, Source, open_source
 
 SLOWEST_HZ, FASTEST_HZ = 0.1, 200.0
-_PATIENCE_S = 5.0
+_PATIENCE_S = 10.0
 
 
 class Sampler:
@@ -119,6 +119,7 @@ class Sampler:
         for line in self._process.stdout:
             told = json.loads(line)
             if "missing" in told:
+                self.missing.clear()
                 self.missing.update(told["missing"])
                 continue
             sample = sample_of(told)
@@ -148,10 +149,10 @@ def watch(source: Source, hz: float, out: TextIO, wait: Callable[[float], bool])
     Args:
         source: Is read at a steady rate: a late sample does not move those after it.
         hz: Samples a second.
-        out: Takes a line of JSON a sample, and one of what is missing whenever that changes.
+        out: Takes a line of JSON a sample, and before it one of what is missing where that changed.
         wait: Waits so many seconds at most, and answers whether the parent has ended.
     """
-    told: dict[str, str] = {}
+    told: dict[str, str] | None = None
     due = time.monotonic()
     while True:
         sample = source.read()

@@ -1,7 +1,7 @@
 """Many cells measured one after the other: planned first, written down one by one, resumed at will.
 
 A plan holds no tensor. Each cell's record is a line of a JSON Lines file as soon as it is there, so that
-a sweep that was interrupted goes on where it stopped: cells are known by what they ask (`cell_key`).
+a sweep that was interrupted goes on where it stopped: cells are known by what they ask (`record.cell_key`).
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from attnscope.kernels import registry
 from attnscope.kernels.errors import InvalidCall, RecordUnreadable
-from attnscope.profiling.record import Cell, Failure, ModelUsed, Phase, RunRecord, cell_key
+from attnscope.profiling.record import Cell, Failure, Phase, RunRecord
 from attnscope.profiling.units import nbytes
 
 Predict = Callable[[Cell], int | None]
@@ -119,7 +119,7 @@ def plan(
 
 def sweep(
     planned: Iterable[Planned],
-    model: ModelUsed,
+    key: Callable[[Cell], str],
     measure: Callable[[Planned], RunRecord],
     out: Path,
     *,
@@ -130,9 +130,11 @@ def sweep(
 
     Args:
         planned: The plan.
-        model: What it is measured on: a file may hold records of several.
+        key: The `RunRecord.key` that measuring a cell will give: a file may hold records of other
+            models, or of cells that were measured otherwise.
         measure: Makes the record of a cell; also of one that is to be skipped, see
-            `measure.unmeasured`. It is not called for one that is known.
+            `measure.unmeasured`. It is not called for one that is known, unless that was skipped
+            and no longer is.
         out: JSON Lines, made where it is missing; a line cut short by a crash is removed.
         report: Told how far it is before every cell and at the end; what it raises ends the sweep.
         clock: Seconds, for the rate.
@@ -144,8 +146,8 @@ def sweep(
     known = {record.key: record for record in read_records(out)}
     pace = _Pace(total=len(cells), report=report or _silent, clock=clock, began=clock())
     for each in cells:
-        record = known.get(cell_key(model, each.cell))
-        if record is None:
+        record = known.get(key(each.cell))
+        if record is None or (_was_skipped(record) and each.skip is None):
             pace.tell(each.cell)
             record = measure(each)
             _append(record, out)
@@ -216,6 +218,10 @@ def _planned(cell: Cell, predict: Predict | None, memory_bytes: int | None) -> P
     )
     skip = Failure(outcome="skipped", reason=reason, remedy="Ask for it to be run all the same.")
     return Planned(cell=cell, predicted_bytes=predicted, skip=skip)
+
+
+def _was_skipped(record: RunRecord) -> bool:
+    return record.failure is not None and record.failure.outcome == "skipped"
 
 
 def _append(record: RunRecord, out: Path) -> None:

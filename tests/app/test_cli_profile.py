@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.app import cli_profile
 from attnscope.app.cli import main
 from attnscope.app.cli_profile import rows_of
+from attnscope.profiling import measure as measuring
 from attnscope.profiling.sweep import read_records
 
 QUICK = ["profile", "--lengths", "16", "--phase", "prefill", "--budget", "0"]
@@ -117,20 +117,20 @@ def test_an_interruption_keeps_what_is_there_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "run.jsonl"
-    kept = cli_profile._instruments
+    kept = measuring.measure
     asked = []
 
-    def interrupted(*given):
+    def interrupted(*given, **others):
         asked.append(given)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return kept(*given)
+        return kept(*given, **others)
 
-    monkeypatch.setattr(cli_profile, "_instruments", interrupted)
+    monkeypatch.setattr(measuring, "measure", interrupted)
     assert main([*QUICK, "--backends", "eager,tiled", "--out", str(out)]) == 2
     assert f"is in {out}: the same command goes on" in capsys.readouterr().err
     assert len(read_records(out)) == 1
-    monkeypatch.setattr(cli_profile, "_instruments", kept)
+    monkeypatch.setattr(measuring, "measure", kept)
     assert main([*QUICK, "--backends", "eager,tiled", "--out", str(out)]) == 0
     assert len(read_records(out)) == 2
 

@@ -20,7 +20,14 @@ from attnscope.models.swapping import swapped
 from attnscope.profiling.exactness import FLOAT32_ERROR
 from attnscope.profiling.latency import Effort
 from attnscope.profiling.machine import machine_of
-from attnscope.profiling.measure import FILLED_BY, Instruments, measure, model_used, unmeasured
+from attnscope.profiling.measure import (
+    FILLED_BY,
+    Instruments,
+    key_of,
+    measure,
+    model_used,
+    unmeasured,
+)
 from attnscope.profiling.record import Cell, Failure, Phase, RunRecord
 
 LAYERS, HEADS, KV_HEADS, DIM, LENGTH, BATCH = 4, 8, 2, 64, 48, 2
@@ -279,7 +286,9 @@ def test_it_can_be_cancelled_between_instruments(demo: LoadedModel) -> None:
 
 def test_the_record_holds_what_repeats_it(demo: LoadedModel) -> None:
     failure = Failure(outcome="skipped", reason="why")
-    record = unmeasured(demo, PREFILL, failure, predicted_bytes=9)
+    record = unmeasured(demo, PREFILL, failure, instruments=Instruments(), predicted_bytes=9)
+    assert record.key == key_of(demo, PREFILL, Instruments(), 0)
+    assert record.key != key_of(demo, PREFILL, ALL, 0)
     assert (record.failure, record.predicted_bytes, record.cell) == (failure, 9, PREFILL)
     used = model_used(demo)
     assert record.model == used

@@ -27,7 +27,9 @@ def test_the_id_is_of_the_content_and_the_time_and_the_key_of_what_was_asked() -
     later = replace(RECORD, created="2026-11-27T10:00:00.000002+00:00")
     slower = replace(RECORD, timing=replace(TIMING, first_s=3.0))
     assert len({RECORD.id, later.id, slower.id, FAILED.id}) == 4
-    assert {RECORD.key, later.key, slower.key, FAILED.key} == {cell_key(MODEL, CELL)}
+    assert {RECORD.key, later.key, slower.key, FAILED.key} == {
+        cell_key(MODEL, RECORD.machine, CELL, RECORD.parameters, RECORD.seed)
+    }
     others = [
         replace(CELL, backend="eager"),
         replace(CELL, phase="decode"),
@@ -35,9 +37,15 @@ def test_the_id_is_of_the_content_and_the_time_and_the_key_of_what_was_asked() -
         replace(CELL, length=129),
         replace(CELL, dtype="bfloat16"),
     ]
-    keys = {cell_key(MODEL, cell) for cell in others}
-    keys |= {cell_key(replace(MODEL, revision="abc"), CELL), RECORD.key}
-    assert len(keys) == 7
+    asked = [
+        RECORD,
+        *(replace(RECORD, cell=cell) for cell in others),
+        replace(RECORD, model=replace(MODEL, revision="abc")),
+        replace(RECORD, parameters=(("block", "64"),)),
+        replace(RECORD, seed=1),
+        replace(RECORD, machine=replace(RECORD.machine, device="cuda:0")),
+    ]
+    assert len({record.key for record in asked}) == len(asked)
 
 
 def test_a_record_cannot_be_changed() -> None:

@@ -19,6 +19,10 @@ def planned(lengths: tuple[int, ...] = (8, 16)) -> tuple[Planned, ...]:
     return plan(backends=("eager", "tiled"), lengths=lengths)
 
 
+def key(cell: Cell) -> str:
+    return replace(RECORD, cell=cell).key
+
+
 def made(each: Planned) -> RunRecord:
     return replace(RECORD, cell=each.cell, failure=each.skip)
 
@@ -105,7 +109,7 @@ def test_every_record_is_in_the_file_before_the_next_cell_begins(tmp_path: Path)
         seen.append(len(read_records(out)))
         return made(each)
 
-    records = list(sweep(planned(), MODEL, measure, out))
+    records = list(sweep(planned(), key, measure, out))
     assert seen == [0, 1, 2, 3]
     assert [record.cell for record in records] == [each.cell for each in planned()]
     assert list(read_records(out)) == records
@@ -115,7 +119,7 @@ def test_every_record_is_in_the_file_before_the_next_cell_begins(tmp_path: Path)
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path, cut: int) -> None:
     out = tmp_path / "run.jsonl"
     cells = planned((8, 16, 32))
-    whole = sweep(cells, MODEL, made, out)
+    whole = sweep(cells, key, made, out)
     first = list(islice(whole, 3))
     del whole
     if cut:
@@ -128,12 +132,12 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path, cut: int)
         ran.append(each.cell)
         return made(each)
 
-    records = list(sweep(cells, MODEL, measure, out))
+    records = list(sweep(cells, key, measure, out))
     assert ran == [each.cell for each in cells[3:]]
     assert records[:3] == first
     assert list(read_records(out)) == records
     ran.clear()
-    assert list(sweep(cells, MODEL, measure, out)) == records
+    assert list(sweep(cells, key, measure, out)) == records
     assert ran == []
 
 
@@ -144,15 +148,34 @@ def test_failures_are_results_and_are_not_run_again(tmp_path: Path) -> None:
     def fail(each: Planned) -> RunRecord:
         return replace(FAILED, cell=each.cell)
 
-    first = list(sweep(cells, MODEL, fail, out))
-    assert list(sweep(cells, MODEL, made, out)) == first
+    first = list(sweep(cells, key, fail, out))
+    assert list(sweep(cells, key, made, out)) == first
+
+
+def test_what_was_skipped_is_run_once_it_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "run.jsonl"
+    skip = plan(backends=("eager",), lengths=(8,), predict=lambda _: 2, memory_bytes=1)
+    for _ in range(2):
+        assert [record.failure for record in sweep(skip, key, made, out)] == [skip[0].skip]
+    assert len(read_records(out)) == 1
+    asked = plan(backends=("eager",), lengths=(8,), predict=lambda _: 2)
+    for _ in range(2):
+        assert [record.failure for record in sweep(asked, key, made, out)] == [None]
+    assert len(read_records(out)) == 2
 
 
 def test_another_model_in_the_same_file_is_measured_for_itself(tmp_path: Path) -> None:
     out = tmp_path / "run.jsonl"
     other = replace(MODEL, config_hash="other")
-    list(sweep(planned(), MODEL, made, out))
-    again = list(sweep(planned(), other, lambda each: replace(made(each), model=other), out))
+    list(sweep(planned(), key, made, out))
+    again = list(
+        sweep(
+            planned(),
+            lambda cell: replace(RECORD, cell=cell, model=other).key,
+            lambda each: replace(made(each), model=other),
+            out,
+        )
+    )
     assert {record.model for record in again} == {other}
     assert len(read_records(out)) == 2 * len(planned())
 
@@ -166,7 +189,7 @@ def test_progress_tells_its_rate_and_may_end_the_sweep(tmp_path: Path) -> None:
         now[0] += 5
         return made(each)
 
-    list(sweep(planned(), MODEL, measure, out, report=told.append, clock=lambda: now[0]))
+    list(sweep(planned(), key, measure, out, report=told.append, clock=lambda: now[0]))
     assert [(each.done, each.total) for each in told] == [(at, 4) for at in range(5)]
     assert [each.remaining_s for each in told] == [None, 15, 10, 5, 0]
     assert [each.cells_per_s for each in told][1:] == [0.2] * 4
@@ -179,7 +202,7 @@ def test_progress_tells_its_rate_and_may_end_the_sweep(tmp_path: Path) -> None:
 
     longer = planned((8, 16, 32, 64))
     with pytest.raises(JobCancelled):
-        list(sweep(longer, MODEL, made, out, report=cancel))
+        list(sweep(longer, key, made, out, report=cancel))
     assert len(read_records(out)) == 5
 
 
@@ -187,5 +210,5 @@ def test_a_line_that_is_no_record_is_told_by_its_number(tmp_path: Path) -> None:
     out = tmp_path / "run.jsonl"
     out.write_text(RECORD.to_json() + "\nnonsense\n")
     with pytest.raises(RecordUnreadable, match=r"Line 2 of .*run\.jsonl: This is no record"):
-        list(sweep(planned(), MODEL, made, out))
+        list(sweep(planned(), key, made, out))
     assert read_records(tmp_path / "none.jsonl") == ()
