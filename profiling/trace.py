@@ -135,15 +135,14 @@ def _attention(
     ]
     hosted = [event for event in events if event.device_type == DeviceType.CPU]
     inside = [_within(scope) for scope in scopes] or [hosted]
-    launched = [{kernel.name for event in each for kernel in event.kernels} for each in inside]
-    if device.type != "cuda":
-        ran = {event.name for each in inside for event in each}
-    elif any(launched):
+    if device.type == "cuda":
+        # A Triton kernel is launched by no operator, so nothing ties it to a scope.
+        loose = {kernel.name for kernel in kernels} - _launched(hosted)
+        launched = [_launched(each) | loose for each in inside]
         ran = set().union(*launched)
     else:
-        # What no operator launched (a Triton kernel) is in the list of the device alone.
-        ran = {kernel.name for kernel in kernels}
-        launched = [ran for _ in inside]
+        launched = [set[str]() for _ in inside]
+        ran = {event.name for each in inside for event in each}
     return executed(
         asked,
         [
@@ -152,6 +151,11 @@ def _attention(
         ],
         [kernel.name for kernel in kernels if kernel.name in ran],
     )
+
+
+def _launched(events: list[Any]) -> set[str]:
+    """Names of the kernels that operators launched."""
+    return {kernel.name for event in events for kernel in event.kernels}
 
 
 def _within(scope: Any) -> list[Any]:

@@ -7,14 +7,18 @@ import gzip
 import json
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch._C._autograd import DeviceType
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attnscope.kernels.errors import InvalidCall
-from attnscope.profiling.memory_timeline import attention_scope
+from attnscope.profiling import trace as tracing
+from attnscope.profiling.memory_timeline import ATTENTION_SCOPE, attention_scope
 from attnscope.profiling.trace import trace, write_memory_snapshot
 
 CPU = torch.device("cpu")
@@ -87,6 +91,70 @@ def test_only_what_lies_in_an_attention_call_decides() -> None:
     assert found.ran == (("flash (CPU)", 1),)
     assert found.kernels[0] == "aten::_scaled_dot_product_flash_attention_for_cpu"
     assert "aten::_softmax" not in found.kernels
+
+
+def on_a_gpu(*inside: tuple[str, tuple[str, ...]], loose: tuple[str, ...] = ()) -> list[Any]:
+    """Events of one attention call: operators with the kernels they launched, and others."""
+    operators = [
+        SimpleNamespace(
+            name=name,
+            device_type=DeviceType.CPU,
+            cpu_children=[],
+            kernels=[SimpleNamespace(name=kernel) for kernel in kernels],
+        )
+        for name, kernels in inside
+    ]
+    scope = SimpleNamespace(
+        name=ATTENTION_SCOPE, device_type=DeviceType.CPU, cpu_children=operators, kernels=[]
+    )
+    names = [*loose, *(kernel for _, kernels in inside for kernel in kernels)]
+    device = [
+        SimpleNamespace(
+            name=name,
+            device_type=DeviceType.CUDA,
+            cpu_children=[],
+            kernels=[],
+            is_user_annotation=name == ATTENTION_SCOPE,
+            self_device_time_total=10.0,
+        )
+        for name in (ATTENTION_SCOPE, *names)
+    ]
+    return [scope, *operators, *device]
+
+
+@pytest.mark.parametrize(
+    ("asked", "events", "path", "flagged"),
+    [
+        (
+            "triton",
+            on_a_gpu(("aten::copy_", ("elementwise",)), loose=("flash_forward_kernel",)),
+            "Triton",
+            False,
+        ),
+        (
+            "sdpa_flash",
+            on_a_gpu(("aten::_scaled_dot_product_flash_attention", ("flash_fwd_kernel<128>",))),
+            "flash",
+            False,
+        ),
+        (
+            "sdpa_flash",
+            on_a_gpu(("aten::_scaled_dot_product_attention_math", ()), ("aten::bmm", ("gemm",))),
+            "math",
+            True,
+        ),
+    ],
+)
+def test_a_gpus_events_are_read_as_the_profiler_writes_them(
+    asked: str, events: list[Any], path: str, flagged: bool
+) -> None:
+    gpu = torch.device("cuda")
+    kernels = tracing._kernels(events, gpu)
+    assert ATTENTION_SCOPE not in {kernel.name for kernel in kernels}
+    found = tracing._attention(asked, events, kernels, gpu)
+    assert found.paths == path
+    assert bool(found.fallback) == flagged
+    assert set(found.kernels) == {kernel.name for kernel in kernels}
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.json.gz"])
