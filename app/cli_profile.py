@@ -19,7 +19,7 @@ from attnscope.profiling.units import count, latency, nbytes, seconds
 
 if TYPE_CHECKING:
     from attnscope.models.loading import LoadedModel
-    from attnscope.profiling.measure import Instruments
+    from attnscope.profiling.asked import Instruments
     from attnscope.profiling.record import Cell, RunRecord
     from attnscope.profiling.sweep import Planned, Progress
 
@@ -112,8 +112,9 @@ def _records(given: argparse.Namespace, out: Path) -> list["RunRecord"]:
 
 def _sweep(given: argparse.Namespace, model: "LoadedModel", out: Path) -> list["RunRecord"]:
     from attnscope.models.memory import available_bytes
+    from attnscope.profiling.asked import key_of, unmeasured
     from attnscope.profiling.floor import floor_bytes
-    from attnscope.profiling.measure import key_of, measure, unmeasured
+    from attnscope.profiling.measure import measure
     from attnscope.profiling.sweep import plan, sweep
 
     # What the weights take is taken already.
@@ -143,8 +144,8 @@ def _sweep(given: argparse.Namespace, model: "LoadedModel", out: Path) -> list["
 
 
 def _instruments(given: argparse.Namespace, model: "LoadedModel", cell: "Cell") -> "Instruments":
+    from attnscope.profiling.asked import Instruments
     from attnscope.profiling.latency import Effort
-    from attnscope.profiling.measure import Instruments
 
     trace_to = None
     if given.trace is not None:

@@ -7,16 +7,11 @@ to fit may leave fragments behind.
 """
 
 import gc
-import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,22 +26,14 @@ from attnscope.models.loading import LoadedModel
 from attnscope.models.parts import parts
 from attnscope.models.phases import Phases
 from attnscope.models.swapping import swapped
+from attnscope.profiling.asked import FILLED_BY, Instruments, blank, now
 from attnscope.profiling.energy import energy
 from attnscope.profiling.exactness import Verdict, judged
-from attnscope.profiling.latency import Clock, Effort, cache_sweeper, clock_of, time_calls
-from attnscope.profiling.machine import machine_of
+from attnscope.profiling.latency import Clock, cache_sweeper, clock_of, time_calls
 from attnscope.profiling.memory import peak_memory, source_of
 from attnscope.profiling.memory_timeline import Held, attention_scope, memory_timeline
 from attnscope.profiling.part_times import time_parts
-from attnscope.profiling.record import (
-    Cell,
-    Failure,
-    ModelUsed,
-    Pairs,
-    RunRecord,
-    Telemetry,
-    cell_key,
-)
+from attnscope.profiling.record import Cell, Failure, RunRecord
 from attnscope.profiling.sampler import Sampler
 from attnscope.profiling.sources import FIGURES, Sample
 from attnscope.profiling.trace import trace
@@ -54,43 +41,9 @@ from attnscope.profiling.trace import trace
 Report = Callable[[str], None]
 """Called with what is measured next; what it raises ends the measurement."""
 
-FILLED_BY = "tiled"
-"""The backend that reads the prompt before decode is measured: it takes every call on every device,
-where the one that is measured may take single queries only."""
-
 _REFUSALS = (UnsupportedCall, ModelError, PromptRefused, InvalidCall)
 _MOST_MOMENTS = 1000
-_VOLATILE = (
-    "_name_or_path",
-    "transformers_version",
-    "_attn_implementation",
-    "torch_dtype",
-    "dtype",
-)
 _UNOBSERVED = {"flex": "memory by kind: a compiled kernel cannot be watched operator by operator"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instruments:
-    """What is measured, and how hard.
-
-    Attributes:
-        effort: Of the latency.
-        cold: Whether the device's cache is overwritten before every timed run.
-        judge: Whether the attention is held against float64; a wrong one gets no figures.
-        parts: Whether modules are timed.
-        timeline: Whether memory is told apart by kind.
-        sampler_hz: Samples a second of the device; None for no sampler.
-        trace_to: Where the Chrome trace is written, see `trace.trace`; None for no file.
-    """
-
-    effort: Effort = field(default_factory=Effort)
-    cold: bool = False
-    judge: bool = True
-    parts: bool = True
-    timeline: bool = True
-    sampler_hz: float | None = 20.0
-    trace_to: Path | None = None
 
 
 def measure(
@@ -125,7 +78,7 @@ def measure(
             "Load it in that dtype.",
         )
     chosen = instruments or Instruments()
-    blank = _blank(model, cell, chosen, predicted_bytes, seed)
+    empty = blank(model, cell, chosen, predicted_bytes, seed)
     watched = _watched(model.device, chosen.sampler_hz)
     with model.lock, torch.no_grad(), watched as seen:
         bench = partial(
@@ -141,44 +94,9 @@ def measure(
         if model.device.type == "cuda" and "failure" in found:
             torch.cuda.empty_cache()
     telemetry = replace(
-        blank.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
+        empty.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
     )
-    return replace(blank, **found, telemetry=telemetry, created=_now())
-
-
-def unmeasured(
-    model: LoadedModel,
-    cell: Cell,
-    failure: Failure,
-    *,
-    instruments: Instruments,
-    predicted_bytes: int | None = None,
-    seed: int = 0,
-) -> RunRecord:
-    """The record of a cell that was not run; the rest as for `measure`."""
-    return replace(_blank(model, cell, instruments, predicted_bytes, seed), failure=failure)
-
-
-def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) -> str:
-    """The `RunRecord.key` that measuring this would give."""
-    machine = machine_of(model.device)
-    return cell_key(model_used(model), machine, cell, _parameters(cell, instruments), seed)
-
-
-def model_used(model: LoadedModel) -> ModelUsed:
-    """Which model this is, for a record."""
-    config = model.model.config
-    told = {name: value for name, value in config.to_dict().items() if name not in _VOLATILE}
-    text = json.dumps(told, sort_keys=True, default=str)
-    return ModelUsed(
-        source=model.source,
-        revision=model.revision,
-        title=model.title,
-        architecture=str(config.model_type),
-        config_hash=hashlib.sha256(text.encode()).hexdigest(),
-        parameters=model.parameters,
-        weight_bytes=model.nbytes,
-    )
+    return replace(empty, **found, telemetry=telemetry, created=now())
 
 
 @dataclass(slots=True)
@@ -359,57 +277,6 @@ def _watched(device: torch.device, hz: float | None) -> Iterator[_Seen]:
     source, target = source_of(device)
     with Sampler(source, target, hz=hz) as sampler:
         yield _Seen(sampler.samples, sampler.missing)
-
-
-def _blank(
-    model: LoadedModel,
-    cell: Cell,
-    chosen: Instruments,
-    predicted_bytes: int | None,
-    seed: int,
-) -> RunRecord:
-    """The record before there is a figure in it."""
-    return RunRecord(
-        created=_now(),
-        model=model_used(model),
-        cell=cell,
-        parameters=_parameters(cell, chosen),
-        seed=seed,
-        machine=machine_of(model.device),
-        predicted_bytes=predicted_bytes,
-        timing=None,
-        peak=None,
-        energy=None,
-        parts=None,
-        timeline=None,
-        kernels=(),
-        attention=None,
-        exactness=None,
-        telemetry=Telemetry(samples=(), missing=(), load_before=os.getloadavg()[0]),
-        failure=None,
-    )
-
-
-def _parameters(cell: Cell, chosen: Instruments) -> Pairs:
-    """How a cell is measured; where its trace goes is none of it."""
-    effort = chosen.effort
-    set_to: dict[str, object] = {
-        f"effort.{name}": getattr(effort, name) for name in effort.__slots__
-    }
-    set_to |= {
-        "cache": "cold" if chosen.cold else "hot",
-        "instruments": " ".join(
-            name for name in ("judge", "parts", "timeline") if getattr(chosen, name)
-        ),
-        "sampler_hz": chosen.sampler_hz,
-    }
-    if cell.phase == "decode":
-        set_to["cache_filled_by"] = FILLED_BY
-    return tuple((name, str(value)) for name, value in set_to.items())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _silent(step: str) -> None:

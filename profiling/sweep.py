@@ -133,7 +133,7 @@ def sweep(
         key: The `RunRecord.key` that measuring a cell will give: a file may hold records of other
             models, or of cells that were measured otherwise.
         measure: Makes the record of a cell; also of one that is to be skipped, see
-            `measure.unmeasured`. It is not called for one that is known, unless that was skipped
+            `asked.unmeasured`. It is not called for one that is known, unless that was skipped
             and no longer is.
         out: JSON Lines, made where it is missing; a line cut short by a crash is removed.
         report: Told how far it is before every cell and at the end; what it raises ends the sweep.

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from attnscope.models.loading import LoadedModel
+from attnscope.profiling.asked import Instruments
 from attnscope.profiling.floor import floor_bytes
 from attnscope.profiling.latency import Effort
-from attnscope.profiling.measure import Instruments, measure
+from attnscope.profiling.measure import measure
 from attnscope.profiling.record import Cell, Phase
 
 LONG = Cell(backend="eager", phase="prefill", batch=1, length=65_536, dtype="float32")

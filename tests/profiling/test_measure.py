@@ -17,17 +17,11 @@ from attnscope.kernels.errors import InvalidCall, JobCancelled, UnknownBackend
 from attnscope.models.loading import LoadedModel, load
 from attnscope.models.parts import parts
 from attnscope.models.swapping import swapped
+from attnscope.profiling.asked import FILLED_BY, Instruments, key_of, model_used, unmeasured
 from attnscope.profiling.exactness import FLOAT32_ERROR
 from attnscope.profiling.latency import Effort
 from attnscope.profiling.machine import machine_of
-from attnscope.profiling.measure import (
-    FILLED_BY,
-    Instruments,
-    key_of,
-    measure,
-    model_used,
-    unmeasured,
-)
+from attnscope.profiling.measure import measure
 from attnscope.profiling.record import Cell, Failure, Phase, RunRecord
 
 LAYERS, HEADS, KV_HEADS, DIM, LENGTH, BATCH = 4, 8, 2, 64, 48, 2
