@@ -23,6 +23,7 @@
     ├── JobMissing                  no job of that id, or it has no result yet
     ├── QueueFull                   one visitor has too many jobs waiting
     ├── EngineUnavailable           the worker is being replaced, is too busy, or never started
+    ├── RecordUnreadable            a stored record that is damaged or of another schema (a ValueError)
     ├── ImagesUnavailable           PNG, SVG or PDF without a browser to draw them
     └── InvalidSetting              an ATTNSCOPE_* variable cannot be read (a ValueError)
 
@@ -129,6 +130,10 @@ class QueueFull(AttnscopeError):
 
 class EngineUnavailable(AttnscopeError):
     """The worker is being replaced, did not answer in time, or was never started."""
+
+
+class RecordUnreadable(AttnscopeError, ValueError):
+    """A stored record is damaged, or of a schema that this version does not read."""
 
 
 class ImagesUnavailable(AttnscopeError):

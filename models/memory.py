@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import psutil
 import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -21,6 +20,9 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + idle
+    # Here and not above: on a machine with a GPU it need not be installed.
+    import psutil
+
     machine = int(psutil.virtual_memory().available)
     container = _container_bytes(_CGROUP)
     return machine if container is None else min(machine, container)

@@ -9,7 +9,7 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -73,6 +73,10 @@ Recorder = Callable[[LayerCall], None]
 """Called after each attention call, in the model's thread; what it raises ends the forward pass."""
 
 
+Around = Callable[[int, str], AbstractContextManager[object]]
+"""Given a layer and its backend's name, what is held open while that backend runs."""
+
+
 @dataclass(slots=True, eq=False)
 class Swap:
     """A model whose attention runs on backends of ours; made by `swapped`.
@@ -81,6 +85,7 @@ class Swap:
         architecture: transformers' name of the model type.
         backends: One choice for all layers, or a choice by layer ("eager" for the others).
         recorder: Called after every attention call.
+        around: Held open while a backend runs.
         names: Every module of the model, with its name.
         expected: Attention calls of one forward pass, from the configuration.
         calls: Attention calls of the latest forward pass.
@@ -89,6 +94,7 @@ class Swap:
     architecture: str
     backends: Backends
     recorder: Recorder | None
+    around: Around | None
     names: dict[nn.Module, str]
     expected: int
     calls: int = field(default=0)
@@ -141,7 +147,8 @@ class Swap:
         self.calls += 1
         decodes = is_decode(q_BHQD.shape[2], k_BGKD.shape[2], asked.mask)
         name = backend_of(self.backends, layer, decodes=decodes)
-        out_BHQD, lse_BHQ = _run(name, tensors, asked)
+        with nullcontext() if self.around is None else self.around(layer, name):
+            out_BHQD, lse_BHQ = _run(name, tensors, asked)
         if self.recorder is not None:
             self.recorder(
                 LayerCall(
@@ -164,7 +171,10 @@ class Swap:
 
 @contextmanager
 def swapped(
-    model: PreTrainedModel, backend: Backends = "eager", recorder: Recorder | None = None
+    model: PreTrainedModel,
+    backend: Backends = "eager",
+    recorder: Recorder | None = None,
+    around: Around | None = None,
 ) -> Iterator[Swap]:
     """The model's attention runs on our backends inside the block, and exactly as before after it.
 
@@ -175,6 +185,7 @@ def swapped(
         backend: A name of `kernels.registry`, or `Phases` with a name for each phase of generation;
             or either by layer, where layers not named run "eager".
         recorder: Called after every attention call.
+        around: Held open while a backend runs: a mark for a profiler.
 
     Yields:
         The live swap; its `calls` count what came here.
@@ -194,6 +205,7 @@ def swapped(
         architecture=str(model.config.model_type),
         backends=backend,
         recorder=recorder,
+        around=around,
         names={module: name for name, module in model.named_modules()},
         expected=attention_layers(model.config),
     )

@@ -38,6 +38,16 @@ def seconds(duration: float) -> str:
     return f"{minutes // 60}{_GROUP}h {minutes % 60:02d}{_GROUP}min"
 
 
+def latency(duration: float) -> str:
+    """Write the time of a call with three significant digits: 850 µs, 12.3 ms, 1.20 s."""
+    size, unit = duration, "s"
+    for factor, smaller in ((1e3, "ms"), (1e6, "µs")):
+        if size < 0.9995:
+            size, unit = duration * factor, smaller
+    decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{size:.{decimals}f}{_GROUP}{unit}"
+
+
 def share(number: float) -> str:
     """Write a share between 0 and 1 as a percentage with three significant digits: 97.3 %."""
     return f"{100 * number:.3g}{_GROUP}%"

@@ -32,7 +32,8 @@ def test_refusals_are_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["profile"], ["calculate"], ["inspect", "--format", "exe"]]
+    "arguments",
+    [[], ["calculate"], ["profile", "--budget", "soon"], ["inspect", "--format", "exe"]],
 )
 def test_unknown_commands_are_refused_by_the_parser(
     capsys: pytest.CaptureFixture[str], arguments: list[str]

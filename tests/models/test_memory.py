@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -32,7 +33,7 @@ def test_without_a_tighter_limit_the_machine_counts(
 ) -> None:
     _group(tmp_path, limit, 0)
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    total = memory.psutil.virtual_memory().total
+    total = psutil.virtual_memory().total
     assert 0 < memory.available_bytes(torch.device("cpu")) <= total
 
 

@@ -1,7 +1,8 @@
 """Swapping: live, per layer, restored whatever happens, refused by name where it cannot be done."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,6 +49,21 @@ def test_every_call_arrives_and_is_named(tiny_family: Family) -> None:
     assert seen[1].name == "model.layers.1.self_attn"
     assert {call.backend for call in seen} == {"tiled"}
     assert seen[0].k_BGKD.shape == (1, 2, 6, 8)
+
+
+def test_a_mark_is_held_open_around_each_backend_and_nothing_else(tiny_family: Family) -> None:
+    model = tiny_family("llama").model
+    log: list[object] = []
+
+    @contextmanager
+    def around(layer: int, name: str) -> Iterator[None]:
+        log.append((layer, name))
+        yield
+        log.append("closed")
+
+    with swapped(model, {1: "tiled"}, lambda call: log.append(call.layer), around):
+        _run(model)
+    assert log == [(0, "eager"), "closed", 0, (1, "tiled"), "closed", 1]
 
 
 def test_a_backend_by_layer(tiny_family: Family) -> None:

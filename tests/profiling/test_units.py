@@ -1,6 +1,6 @@
 import pytest
 
-from attnscope.profiling.units import count, nbytes, seconds, share
+from attnscope.profiling.units import count, latency, nbytes, seconds, share
 
 N = "\u202f"
 
@@ -20,6 +20,12 @@ N = "\u202f"
         (seconds(12.4), f"12{N}s"),
         (seconds(185), f"3{N}min 05{N}s"),
         (seconds(7800), f"2{N}h 10{N}min"),
+        (latency(0.00000085), f"0.85{N}µs"),
+        (latency(0.00085), f"850{N}µs"),
+        (latency(0.0123456), f"12.3{N}ms"),
+        (latency(0.9996), f"1.00{N}s"),
+        (latency(1.2), f"1.20{N}s"),
+        (latency(123.4), f"123{N}s"),
         (share(0.9731), f"97.3{N}%"),
         (share(1), f"100{N}%"),
     ],

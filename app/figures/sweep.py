@@ -1,0 +1,142 @@
+"""Time over length, a line a backend and a panel a phase; what could not be measured is a mark."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from attnscope.app.figures.theme import Theme, backend_colour, framed, plain
+
+_HEIGHT, _ROW_HEIGHT = 460, 46
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPoint:
+    """One cell of a sweep.
+
+    Attributes:
+        line: What is compared: the backend's name, and the batch and dtype where they differ.
+        backend: Gives the colour.
+        phase: Gives the panel.
+        length: Tokens.
+        milliseconds: Median, 10th and 90th percentile; None where it failed.
+        words: Shown at the point: what ran, or why nothing did.
+    """
+
+    line: str
+    backend: str
+    phase: str
+    length: int
+    milliseconds: tuple[float, float, float] | None
+    words: str
+
+
+def sweep(
+    points: Sequence[SweepPoint],
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str,
+    note: str,
+    look: Theme,
+) -> go.Figure:
+    """Draw the panels, and the table of every cell under them.
+
+    Args:
+        points: At least one.
+        header: Names of the table's columns.
+        rows: Its texts.
+        title: Plain text.
+        note: Where the numbers come from, plain text.
+        look: The colours.
+    """
+    phases = list(dict.fromkeys(point.phase for point in points))
+    table_height = _ROW_HEIGHT * (len(rows) + 2)
+    total = _HEIGHT + table_height
+    figure = make_subplots(
+        rows=2,
+        cols=len(phases),
+        subplot_titles=[plain(f"{phase}, median and 10th to 90th percentile") for phase in phases],
+        specs=[
+            [{}] * len(phases),
+            [{"type": "table", "colspan": len(phases)}] + [None] * (len(phases) - 1),
+        ],
+        row_heights=[_HEIGHT / total, table_height / total],
+        vertical_spacing=90 / total,
+    )
+    for column, phase in enumerate(phases, start=1):
+        here = [point for point in points if point.phase == phase]
+        for trace in _traces(here, with_names=column == 1, look=look):
+            figure.add_trace(trace, row=1, col=column)
+        lengths = sorted({point.length for point in points})
+        figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
+        figure.update_yaxes(title="ms", type="log", row=1, col=column)
+    figure.add_trace(_table(header, rows, look), row=2, col=1)
+    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    framed(figure, title=title, note=note, look=look)
+    figure.update_layout(plot_bgcolor=look.ground, height=total + 180)
+    return figure
+
+
+def _traces(points: list[SweepPoint], *, with_names: bool, look: Theme) -> list[go.Scatter]:
+    highest = max((p.milliseconds[2] for p in points if p.milliseconds), default=1.0)
+    traces = []
+    for line in dict.fromkeys(point.line for point in points):
+        mine = sorted((p for p in points if p.line == line), key=lambda point: point.length)
+        colour = backend_colour(mine[0].backend)
+        shared = {"name": plain(line), "legendgroup": plain(line), "hoverinfo": "text"}
+        measured = [point for point in mine if point.milliseconds is not None]
+        traces.append(_line(measured, colour) | shared | {"showlegend": with_names})
+        failed = [point for point in mine if point.milliseconds is None]
+        alone = with_names and not measured
+        traces.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
+    return [go.Scatter(**trace) for trace in traces]
+
+
+def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
+    taken = [point.milliseconds for point in points if point.milliseconds is not None]
+    return {
+        "x": [point.length for point in points],
+        "y": [median for median, _, _ in taken],
+        "error_y": {
+            "array": [high - median for median, _, high in taken],
+            "arrayminus": [median - low for median, low, _ in taken],
+            "thickness": 1,
+        },
+        "mode": "lines+markers",
+        "line": {"color": colour},
+        "text": [plain(point.words) for point in points],
+    }
+
+
+def _failures(
+    points: list[SweepPoint], height: float, colour: str, look: Theme
+) -> dict[str, object]:
+    """Above everything that was measured: a cross, for whom colour says nothing."""
+    return {
+        "x": [point.length for point in points],
+        "y": [2 * height] * len(points),
+        "mode": "markers",
+        "marker": {"symbol": "x", "size": 9, "color": colour, "line": {"color": look.text}},
+        "text": [plain(point.words) for point in points],
+    }
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], look: Theme) -> go.Table:
+    columns = [[plain(cell) for cell in column] for column in zip(*rows, strict=True)]
+    return go.Table(
+        header={
+            "values": [plain(name) for name in header],
+            "align": "left",
+            "fill_color": look.masked,
+        },
+        cells={
+            "values": columns,
+            "align": "left",
+            "fill_color": look.ground,
+            "height": _ROW_HEIGHT,
+        },
+        columnwidth=[*[2] * (len(header) - 1), 7],
+    )

@@ -1,0 +1,143 @@
+"""What is asked of a measurement, and the record of it before there is a figure in it."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attnscope.models.loading import LoadedModel
+from attnscope.profiling.latency import Effort
+from attnscope.profiling.machine import machine_of
+from attnscope.profiling.record import (
+    Cell,
+    Failure,
+    ModelUsed,
+    Pairs,
+    RunRecord,
+    Telemetry,
+    cell_key,
+)
+
+FILLED_BY = "tiled"
+"""The backend that reads the prompt before decode is measured: it takes every call on every device,
+where the one that is measured may take single queries only."""
+
+_VOLATILE = (
+    "_name_or_path",
+    "transformers_version",
+    "_attn_implementation",
+    "torch_dtype",
+    "dtype",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruments:
+    """What is measured, and how hard.
+
+    Attributes:
+        effort: Of the latency.
+        cold: Whether the device's cache is overwritten before every timed run.
+        judge: Whether the attention is held against float64; a wrong one gets no figures.
+        parts: Whether modules are timed.
+        timeline: Whether memory is told apart by kind.
+        sampler_hz: Samples a second of the device; None for no sampler.
+        trace_to: Where the Chrome trace is written, see `trace.trace`; None for no file.
+    """
+
+    effort: Effort = field(default_factory=Effort)
+    cold: bool = False
+    judge: bool = True
+    parts: bool = True
+    timeline: bool = True
+    sampler_hz: float | None = 20.0
+    trace_to: Path | None = None
+
+
+def unmeasured(
+    model: LoadedModel,
+    cell: Cell,
+    failure: Failure,
+    *,
+    instruments: Instruments,
+    predicted_bytes: int | None = None,
+    seed: int = 0,
+) -> RunRecord:
+    """The record of a cell that was not run; the rest as for `measure`."""
+    return replace(blank(model, cell, instruments, predicted_bytes, seed), failure=failure)
+
+
+def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) -> str:
+    """The `RunRecord.key` that measuring this would give."""
+    machine = machine_of(model.device)
+    return cell_key(model_used(model), machine, cell, _parameters(cell, instruments), seed)
+
+
+def model_used(model: LoadedModel) -> ModelUsed:
+    """Which model this is, for a record."""
+    config = model.model.config
+    told = {name: value for name, value in config.to_dict().items() if name not in _VOLATILE}
+    text = json.dumps(told, sort_keys=True, default=str)
+    return ModelUsed(
+        source=model.source,
+        revision=model.revision,
+        title=model.title,
+        architecture=str(config.model_type),
+        config_hash=hashlib.sha256(text.encode()).hexdigest(),
+        parameters=model.parameters,
+        weight_bytes=model.nbytes,
+    )
+
+
+def blank(
+    model: LoadedModel,
+    cell: Cell,
+    chosen: Instruments,
+    predicted_bytes: int | None,
+    seed: int,
+) -> RunRecord:
+    """The record before there is a figure in it."""
+    return RunRecord(
+        created=now(),
+        model=model_used(model),
+        cell=cell,
+        parameters=_parameters(cell, chosen),
+        seed=seed,
+        machine=machine_of(model.device),
+        predicted_bytes=predicted_bytes,
+        timing=None,
+        peak=None,
+        energy=None,
+        parts=None,
+        timeline=None,
+        kernels=(),
+        attention=None,
+        exactness=None,
+        telemetry=Telemetry(samples=(), missing=(), load_before=os.getloadavg()[0]),
+        failure=None,
+    )
+
+
+def _parameters(cell: Cell, chosen: Instruments) -> Pairs:
+    """How a cell is measured; where its trace goes is none of it."""
+    effort = chosen.effort
+    set_to: dict[str, object] = {
+        f"effort.{name}": getattr(effort, name) for name in effort.__slots__
+    }
+    set_to |= {
+        "cache": "cold" if chosen.cold else "hot",
+        "instruments": " ".join(
+            name for name in ("judge", "parts", "timeline") if getattr(chosen, name)
+        ),
+        "sampler_hz": chosen.sampler_hz,
+    }
+    if cell.phase == "decode":
+        set_to["cache_filled_by"] = FILLED_BY
+    return tuple((name, str(value)) for name, value in set_to.items())
+
+
+def now() -> str:
+    """The time of a record: UTC, with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

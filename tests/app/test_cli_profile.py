@@ -1,0 +1,148 @@
+"""`attnscope profile` as it is typed, on the demo model."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnscope.app.cli import main
+from attnscope.app.cli_profile import rows_of
+from attnscope.profiling import measure as measuring
+from attnscope.profiling.sweep import read_records
+
+QUICK = ["profile", "--lengths", "16", "--phase", "prefill", "--budget", "0"]
+
+
+def test_it_measures_prints_and_keeps_what_it_found(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out, traces = tmp_path / "run.jsonl", tmp_path / "traces"
+    given = [*QUICK, "--backends", "sdpa_flash,sdpa_cudnn", "--phase", "prefill,decode"]
+    assert main([*given, "--out", str(out), "--trace", str(traces)]) == 0
+    told = capsys.readouterr()
+    records = read_records(out)
+    assert [(record.cell.backend, record.cell.phase) for record in records] == [
+        (record.cell.backend, phase)
+        for record, phase in zip(records, ["prefill"] * 2 + ["decode"] * 2, strict=True)
+    ]
+    lines = told.out.splitlines()
+    assert lines[0].startswith("Demo model in float32 on ")
+    assert lines[1].split()[:4] == ["backend", "phase", "batch", "tokens"]
+    assert len(lines) == 6
+    for line, record in zip(lines[2:], records, strict=True):
+        assert line.startswith(record.cell.backend)
+        measured = "flash (CPU)" in line and "tokens" not in line
+        assert measured == (record.failure is None)
+        assert ("refused: SDPA cuDNN" in line) == (record.failure is not None)
+        assert "cut short by its budget" in line or record.failure is not None
+    assert sorted(path.name for path in traces.iterdir()) == [
+        "Demo-model_sdpa_flash_decode_1x16_float32.json.gz",
+        "Demo-model_sdpa_flash_prefill_1x16_float32.json.gz",
+    ]
+    trace = json.loads(gzip.decompress(next(traces.iterdir()).read_bytes()))
+    assert trace["traceEvents"]
+    # Asked again it reads what is there, and prints the same.
+    assert main([*given, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == told.out
+    assert read_records(out) == records
+
+
+def test_without_rich_it_says_the_same_in_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("rich.progress", "rich.console", "rich.table", "rich.text"):
+        monkeypatch.setitem(sys.modules, name, None)
+    out = tmp_path / "run.jsonl"
+    assert main([*QUICK, "--backends", "eager", "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        "Demo model: 0 of 1, eager prefill 1 by 16",
+        "Demo model: 1 of 1",
+    ]
+    assert re.search(r"^eager +prefill +1 +16 +\d.*dense", told.out, re.MULTILINE)
+
+
+def test_on_a_terminal_rich_draws_the_same_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "run.jsonl"
+    assert main([*QUICK, "--backends", "eager", "--out", str(out)]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main([*QUICK, "--backends", "eager", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    for cell in rows_of(list(read_records(out)))[0]:
+        assert cell in told
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--backends", "magic"], "No backend 'magic'"),
+        (["--backends", ""], "nothing to measure"),
+        (["--lengths", "many"], "--lengths takes whole numbers, not 'many'"),
+        (["--lengths", "0"], "length must be at least 1, got 0"),
+        (["--batches", "1.5"], "--batches takes whole numbers"),
+        (["--phase", "training"], "There is no phase 'training'"),
+        (["--dtypes", "int3"], "int3"),
+        (["--model", "/no/such/folder"], "There is no folder"),
+        (["--device", "cuda"], "This machine has no cuda"),
+        (["--backends", "sdpa_cudnn"], "Nothing could be measured: SDPA cuDNN"),
+        (["--lengths", "4096"], "Nothing could be measured: Demo model reads 2,048 tokens"),
+        (["--out", "/proc/no/file.jsonl"], "attnscope: "),
+    ],
+)
+def test_what_it_cannot_do_is_one_sentence_and_no_success(
+    capsys: pytest.CaptureFixture[str], given: list[str], words: str
+) -> None:
+    if "--device" in given:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    assert main([*QUICK, "--backends", "eager", *given]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert words in told[-1]
+    assert told[-1].startswith("attnscope: ")
+    assert not any("Traceback" in line for line in told)
+
+
+def test_an_interruption_keeps_what_is_there_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "run.jsonl"
+    kept = measuring.measure
+    asked = []
+
+    def interrupted(*given, **others):
+        asked.append(given)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return kept(*given, **others)
+
+    monkeypatch.setattr(measuring, "measure", interrupted)
+    assert main([*QUICK, "--backends", "eager,tiled", "--out", str(out)]) == 2
+    assert f"is in {out}: the same command goes on" in capsys.readouterr().err
+    assert len(read_records(out)) == 1
+    monkeypatch.setattr(measuring, "measure", kept)
+    assert main([*QUICK, "--backends", "eager,tiled", "--out", str(out)]) == 0
+    assert len(read_records(out)) == 2
+
+
+def test_neither_streamlit_nor_plotly_is_imported_for_it() -> None:
+    code = (
+        "import sys; from attnscope.app.cli import main; "
+        f"code = main({[*QUICK, '--backends', 'tiled']!r}); "
+        "print(code, [m for m in ('streamlit', 'plotly') if m in sys.modules])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert told.stdout.splitlines()[-1] == "0 []"
+    assert "profiler_start" not in told.stderr
