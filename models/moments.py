@@ -151,6 +151,7 @@ def _moment(
     held: Counter[tuple[Part, Size, int | None]] = Counter()
     cached: dict[int, Counter[Size]] = {layer: Counter() for layer in entries}
     saved, gradients = [], 0
+    decodes = any(rehearsal.before)
     for key, allocation in snapshot.alive.items():
         if key in of_layer:
             cached[of_layer[key]][allocation.size] += 1
@@ -160,13 +161,13 @@ def _moment(
         elif key in gradient_keys:
             gradients += allocation.size.elements
         else:
-            layer = _layer_number(allocation.module) if rehearsal.before else None
+            layer = _layer_number(allocation.module) if decodes else None
             held[places.part(allocation.module), allocation.size, layer] += 1
     whole = [layer for layer, sizes in cached.items() if sizes >= entries[layer] and sizes]
     for layer, sizes in cached.items():
         besides = sizes - entries[layer] if layer in whole else sizes
         for size, count in besides.items():
-            held["attention", size, layer if rehearsal.before else None] += count
+            held["attention", size, layer if decodes else None] += count
     part = places.part(snapshot.module)
     call = None if snapshot.attention is None else rehearsal.calls[snapshot.attention]
     return Moment(

@@ -79,6 +79,7 @@ class ModelShape:
         ffn: F, the widest layer between two projections of a feed-forward block.
         experts: Experts of a block, 0 in a dense model.
         active_experts: Of them, those that a token visits.
+        expert_parameters: Parameters of all experts of all layers.
         vocabulary: V.
         weights: Parameters by the dtype the model keeps them in when loaded in bfloat16; shared
             ones once.
@@ -97,6 +98,7 @@ class ModelShape:
     ffn: int
     experts: int
     active_experts: int
+    expert_parameters: int
     vocabulary: int
     weights: tuple[tuple[str, int], ...]
     buffer_bytes: int
@@ -186,14 +188,16 @@ def _shape_of(config_json: str) -> ModelShape:
         weights[str(weight.dtype).removeprefix("torch.")] += weight.numel()
     limits = (getattr(text, name, None) for name in _POSITIONS)
     active = (getattr(text, name, None) for name in _ACTIVE_EXPERTS)
-    experts = {weight.shape[0] for weight in whole.parameters() if weight.ndim == 3}
+    stacked = [weight for weight in whole.parameters() if weight.ndim == 3]
+    experts = max((weight.shape[0] for weight in stacked), default=0)
     return ModelShape(
         architecture=str(config.model_type),
         layers=_layers(prompt, model, text),
         hidden=hidden,
         ffn=_ffn(whole, hidden, Places.of(prompt, whole)),
-        experts=max(experts, default=0),
+        experts=experts,
         active_experts=next((int(count) for count in active if count), 0) if experts else 0,
+        expert_parameters=sum(weight.numel() for weight in stacked) if experts else 0,
         vocabulary=int(text.vocab_size),
         weights=tuple(sorted(weights.items())),
         buffer_bytes=sum(buffer.nbytes for buffer in whole.buffers()),

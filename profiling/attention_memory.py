@@ -3,15 +3,15 @@
 B batch, H query heads, G key/value heads, n_q queries, n_k keys, d head width, s bytes of the dtype.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 
 from attnscope.kernels.backends.backend import io_bytes, lse_bytes, sees_every_key
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
-from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.registry import BACKENDS, backend
 from attnscope.models.shape import LayerShape
@@ -93,11 +93,37 @@ def attention(name: str, call: AttentionCall) -> Attention:
     if name in TRANSFORMERS:
         return _transformers(name, call, output)
     found = backend(name)
-    cost = found.cost(call)
-    nbytes = cost.workspace_bytes + (0 if name in _NO_OUTPUT_YET else output)
+    nbytes = found.workspace_bytes(call) + (0 if name in _NO_OUTPUT_YET else output)
     if name == "eager" and not sees_every_key(call):
         nbytes += call.query_length * call.key_length
-    return Attention(nbytes=nbytes, formula=_held(cost.formula), source=found.source)
+    return Attention(nbytes=nbytes, formula=_held(name), source=found.source)
+
+
+def standing_masks(name: str, calls: Sequence[AttentionCall]) -> int:
+    """Bytes of the masks that transformers makes before the first layer and keeps to the last.
+
+    Args:
+        name: One of `CONTENDERS`; our own backends are given rules, not masks.
+        calls: One a layer. Layers of one pattern share a mask.
+    """
+    if name not in TRANSFORMERS:
+        return 0
+    distinct = {(call.pattern, call.query_length, call.key_length): call for call in calls}.values()
+    if name == "transformers_sdpa":
+        return sum(
+            call.batch * call.query_length * call.key_length for call in distinct if _bites(call)
+        )
+    return sum(
+        call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
+        for call in distinct
+        if not isinstance(call.pattern, Full)
+    )
+
+
+def _bites(call: AttentionCall) -> bool:
+    """Whether a window hides something: without one, SDPA's flag says it all."""
+    window = getattr(call.pattern, "window", None)
+    return isinstance(window, int) and window < call.key_length
 
 
 def saved(name: str, call: AttentionCall) -> int:
@@ -138,13 +164,12 @@ def check_dtype(dtype: str) -> int:
 def _transformers(name: str, call: AttentionCall, output: int) -> Attention:
     size = call.torch_dtype.itemsize
     pairs = call.query_length * call.key_length
-    hides = not sees_every_key(call)
     if name == "transformers_sdpa":
-        plain = isinstance(call.pattern, Causal | Full)
-        mask = 0 if plain else call.batch * pairs
+        # The kernel takes numbers: the mask of booleans becomes one of the dtype.
+        added = call.batch * pairs * size if _bites(call) else 0
         return Attention(
-            nbytes=output + lse_bytes(call) + mask,
-            formula="B·H·n_q·d·s + B·H·n_q·4, and a mask of B·n_q·n_k where a window bites",
+            nbytes=output + lse_bytes(call) + added,
+            formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
             source=_MODELING.format("sdpa"),
         )
     scores = call.batch * call.query_heads * pairs
@@ -152,18 +177,30 @@ def _transformers(name: str, call: AttentionCall, output: int) -> Attention:
     if call.group_size > 1:
         keys = call.batch * call.query_heads * call.key_length
         repeated = keys * (call.head_dim + call.value_dim) * size
-    mask = call.batch * pairs * size if hides else 0
     return Attention(
-        nbytes=scores * (2 * size if size == 4 else size + 8) + repeated + mask,
+        nbytes=scores * (2 * size if size == 4 else size + 8) + repeated,
         formula=(
-            "B·H·n_q·n_k·(s + 4 + 4) in 16 bits, ·2s otherwise, k and v once for each query head "
-            "where heads share them, and a mask of B·n_q·n_k·s"
+            "B·H·n_q·n_k·(s + 4 + 4) in 16 bits, ·2s otherwise, and k and v once for each query "
+            "head where heads share them"
         ),
         source=_MODELING.format("eager"),
     )
 
 
-def _held(formula: str) -> str:
-    """The part of a cost's formula that tells what is held."""
-    told = next((part for part in formula.split("; ") if "holds" in part), formula)
-    return told.strip().removeprefix("holds ")
+@cache
+def _held(name: str) -> str:
+    """The part of a backend's formula that tells what it holds, which is the same for every call."""
+    call = AttentionCall(
+        batch=1,
+        query_heads=1,
+        kv_heads=1,
+        query_length=1,
+        key_length=1,
+        head_dim=16,
+        value_dim=16,
+        dtype="float32",
+        scale=1.0,
+    )
+    told = backend(name).cost(call).formula.replace("\n", " ").split(";")
+    holds = next((part for part in told if "holds" in part), told[-1])
+    return holds.strip().removeprefix("holds ")

@@ -17,12 +17,14 @@ from attnscope.models.shape import LayerShape, ModelShape, rehearsed
 from attnscope.profiling import training_memory
 from attnscope.profiling.attention_memory import (
     CONTENDERS,
+    TRANSFORMERS,
     Attention,
     attention,
     call_of,
     check_dtype,
     positions,
     saved,
+    standing_masks,
 )
 from attnscope.profiling.estimate import MemoryEstimate, Symbols, Term, bytes_of
 from attnscope.profiling.units import count
@@ -191,7 +193,7 @@ def peak_bytes(plan: Plan, length: int) -> int:
 def moment_sums(plan: Plan, length: int) -> dict[Moment, int]:
     """Bytes alive at each candidate for the worst moment, weights and all."""
     moments = _pass(plan).moments
-    fixed = sum(term.nbytes for term in fixed_terms(plan))
+    fixed = sum(term.nbytes for term in fixed_terms(plan)) + _masks(plan, length)
     return {moment: fixed + _moment_bytes(plan, moment, length) for moment in moments}
 
 
@@ -286,6 +288,14 @@ def _moment_bytes(plan: Plan, moment: Moment, length: int) -> int:
     return total
 
 
+def _masks(plan: Plan, length: int) -> int:
+    if plan.backend not in TRANSFORMERS:
+        return 0
+    layers = plan.shape.layers
+    calls = [_call(plan, at, length) for at, layer in enumerate(layers) if layer.is_attention]
+    return standing_masks(plan.backend, calls)
+
+
 def _running(plan: Plan, moment: Moment, length: int) -> Attention:
     assert moment.attention is not None
     return attention(plan.backend, _call(plan, moment.attention, length))
@@ -327,6 +337,13 @@ def _paged(plan: Plan, tokens: int) -> int:
 
 def _terms(plan: Plan, moment: Moment, length: int) -> Iterator[Term]:
     yield from fixed_terms(plan)
+    yield Term(
+        name="masks",
+        nbytes=_masks(plan, length),
+        formula="Σ kinds of layer B·n_q·n_k·(s eager, 1 sdpa)",
+        numbers=f"B {plan.batch}, n {count(length)}, s {plan.itemsize}",
+        source="transformers, masking_utils.py",
+    )
     yield _cache_term(plan, moment, length)
     yield from _held_terms(plan, moment, length)
     if moment.gradients:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from attnscope.kernels.errors import ModelUnsupported
+from attnscope.kernels.errors import AttnscopeError, ModelUnsupported
 from attnscope.models.faked import faked, prompt
 from attnscope.models.shape import ModelShape, config_of
 
@@ -62,19 +62,21 @@ def traced_peak(
     """
     started = time.perf_counter()
     tracker = MemTracker()
-    with faked(config_of(shape), getattr(torch, dtype), backend) as (model, mode):
-        try:
+    try:
+        with faked(config_of(shape), getattr(torch, dtype), backend) as (model, mode):
             with mode, torch.no_grad():
                 inputs = prompt(model, batch, length)
                 tracker.track_external(model, inputs["input_ids"])
                 with tracker:
                     model(**inputs)
-        except (RuntimeError, NotImplementedError) as error:
-            raise ModelUnsupported(
-                f"{shape.architecture} cannot be traced without numbers: "
-                f"{str(error).strip().splitlines()[0][:200]}",
-                "Measure it on the Profile page instead.",
-            ) from error
+    except AttnscopeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise ModelUnsupported(
+            f"{shape.architecture} cannot be traced on {backend}: "
+            f"{str(error).strip().splitlines()[0][:200]}",
+            "Measure it on the Profile page instead.",
+        ) from error
     peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
     by_kind = {str(getattr(kind, "value", kind)): size for kind, size in peak.items()}
     total = by_kind.pop("Total")
