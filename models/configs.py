@@ -101,6 +101,3 @@ def _from_json(fields: dict[str, Any], name: str) -> PreTrainedConfig:
             f"{str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__}",
             "Correct that field.",
         ) from error
-
-
-

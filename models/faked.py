@@ -26,13 +26,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.initialization import no_init_weights
 
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.tiled import default_block
 from attnscope.models import attention_arguments
 from attnscope.models.masks import MaskRule, mask_function
-from attnscope.models.rehearsal import model_class
+from attnscope.models.pass_inputs import model_class
 
 NAME = "attnscope_traced"
 _TILED = "tiled"
@@ -61,12 +62,13 @@ def faked(
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     token = _BACKEND.set(attention)
     try:
-        with mode, torch.device("cpu"):
+        with mode, torch.device("cpu"), no_init_weights():
             model = model_class(config).from_config(
                 copy.deepcopy(config),
                 dtype=dtype,
                 attn_implementation=NAME if own == attention else own,
             )
+            model.tie_weights()
         yield model.eval(), mode
     finally:
         _BACKEND.reset(token)

@@ -40,6 +40,7 @@ class Marker:
 
 
 LONG = Marker(1009, 1_000_003)
+_PADDED = 64
 SHORT = Marker(1009, 64 * 31)
 """For recurrences: a whole number of chunks, so that nothing is rounded up."""
 
@@ -69,17 +70,21 @@ class Size:
         Args:
             elements: Of a storage.
             dtype: Of its elements.
-            marker: Of the pass. One position fewer, as in the cache before a step, counts as all.
+            marker: Of the pass. One position fewer or more counts as all.
         """
         rest, batch_power, length_power = elements, 0, 0
         if rest and rest % marker.batch == 0:
             rest, batch_power = rest // marker.batch, 1
-        whole = marker.length - 1 if rest % marker.length else marker.length
-        while rest and rest % whole == 0 and length_power < 2:
-            rest, length_power = rest // whole, length_power + 1
-        if batch_power and not length_power and rest > marker.length:
-            # A row that was padded, or has one position more: taken as a multiple.
-            rest, length_power = round(rest / marker.length), 1
+        # The cache before a step has one position less, and scores beside a sink one more.
+        near = (marker.length, marker.length - 1, marker.length + 1)
+        while rest and length_power < 2 and (at := next((n for n in near if rest % n == 0), 0)):
+            rest, length_power = rest // at, length_power + 1
+        if marker is LONG and batch_power and not length_power:
+            # Rows that were padded, or have a few positions more, count as those they stand for.
+            longer = (marker.length + more for more in range(2, _PADDED + 1))
+            padded = next((rows for rows in longer if rest % rows == 0), None)
+            if padded is not None:
+                rest, length_power = rest // padded, 1
         return cls(rest, batch_power, length_power, dtype.itemsize, dtype.is_floating_point)
 
 
@@ -98,12 +103,14 @@ class Snapshot:
     Attributes:
         module: The module that was running.
         attention: The number of the attention call under way, or None.
+        backward: Whether that is its backward pass.
         alive: Allocations by key.
         totals: Bytes by (batch power, length power).
     """
 
     module: str
     attention: int | None
+    backward: bool
     alive: dict[int, Allocation]
     totals: dict[tuple[int, int], int]
 
@@ -191,19 +198,22 @@ class Liveness(TorchDispatchMode):
         assert key is not None
         self.saved[key] = call
 
-    def note(self, attention: int | None = None, kind: object = None) -> None:
+    def note(
+        self, attention: int | None = None, kind: object = None, *, backward: bool = False
+    ) -> None:
         """Keeps this moment, unless one of its kind is as large in every power.
 
         Args:
             attention: The number of the attention call under way.
             kind: Moments are compared within a kind: calls of one shape are one.
+            backward: Whether that is the call's backward pass.
         """
-        kept = self.snapshots.setdefault(kind, [])
+        kept = self.snapshots.setdefault((kind, backward), [])
         now = self._totals
         if any(_covers(other.totals, now) for other in kept):
             return
         kept[:] = [other for other in kept if not _covers(now, other.totals)]
-        kept.append(Snapshot(self.module, attention, dict(self._alive), dict(now)))
+        kept.append(Snapshot(self.module, attention, backward, dict(self._alive), dict(now)))
 
     def _watch(self, tensor: Tensor) -> bool:
         storage = tensor.untyped_storage()

@@ -41,6 +41,7 @@ class Moment:
     Attributes:
         part: The part of the model that is running.
         attention: The layer whose attention is running, or None.
+        backward: Whether that is its backward pass.
         held: What is alive besides the cache and what attention itself holds.
         cached: The layers whose cache is there already.
         saved: In training, the layers whose attention waits for its backward pass.
@@ -49,6 +50,7 @@ class Moment:
 
     part: Part
     attention: int | None
+    backward: bool
     held: tuple[Held, ...]
     cached: tuple[int, ...]
     saved: tuple[int, ...] = ()
@@ -134,9 +136,7 @@ def pass_of(rehearsal: Rehearsal, model: PreTrainedModel, places: Places) -> Pas
         for kept in rehearsal.liveness.snapshots.values()
         for snapshot in kept
     ]
-    flops = (
-        (*powers, count) for powers, count in sorted(rehearsal.liveness.flops.items())
-    )
+    flops = ((*powers, count) for powers, count in sorted(rehearsal.liveness.flops.items()))
     return Pass(moments=tuple(dict.fromkeys(found)), flops=tuple(flops))
 
 
@@ -173,6 +173,7 @@ def _moment(
     return Moment(
         part="attention" if call else "mlp" if part == "residual" else part,
         attention=None if call is None else places.attention[call.module],
+        backward=snapshot.backward,
         held=tuple(
             Held(part=part, size=size, count=count, layer=layer if size.length_power else None)
             for (part, size, layer), count in held.items()

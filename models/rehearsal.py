@@ -7,7 +7,6 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
 
 import copy
-import inspect
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,15 +22,10 @@ from torch.utils.hooks import RemovableHandle
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.masking_utils import sdpa_mask
 
 from attnscope.kernels.errors import AttnscopeError, ModelUnsupported
 from attnscope.kernels.patterns.causal import Causal
@@ -40,8 +34,11 @@ from attnscope.models import attention_arguments
 from attnscope.models.attention_arguments import Asked
 from attnscope.models.liveness import LONG, SHORT, Liveness, Marker, Size, TooLong
 from attnscope.models.masks import Mask, MaskRule, mask_function
+from attnscope.models.pass_inputs import Phase, layers_of, model_class, pass_inputs, step_inputs
 
-Phase = Literal["prefill", "decode", "training"]
+Attending = Literal["ours", "sdpa", "own"]
+"""Whose attention: a stand-in for a backend of ours, the same with the masks that transformers makes
+for PyTorch's, or the model's own eager one, scores and masks and all."""
 
 NAME = "attnscope_rehearsal"
 _POSITIONS = ("max_position_embeddings", "n_positions")
@@ -51,6 +48,7 @@ _FLOPS = {
     **flop_registry,
     torch.ops.aten._grouped_mm: lambda a, b, *_, **__: 2 * a.numel() * b.shape[-1],
 }
+_IMPLEMENTATIONS: dict[Attending, str] = {"ours": NAME, "sdpa": f"{NAME}_masked", "own": "eager"}
 _REGION = 64
 """Positions over which a mask rule is recognised when it has no window."""
 
@@ -93,7 +91,7 @@ def build(
     config: PreTrainedConfig,
     dtype: torch.dtype,
     *,
-    own_attention: bool = False,
+    attending: Attending = "ours",
     any_length: bool = True,
 ) -> PreTrainedModel:
     """The model that transformers would load, on the meta device.
@@ -101,7 +99,7 @@ def build(
     Args:
         config: Not changed.
         dtype: Of the weights, as far as the model lets them be cast.
-        own_attention: Leave its attention to itself, where it cannot be replaced.
+        attending: Whose attention.
         any_length: Enlarge tables of positions, so that no length is too long.
 
     Raises:
@@ -115,7 +113,7 @@ def build(
     try:
         with torch.device("meta"):
             model = loader.from_config(
-                config, dtype=dtype, attn_implementation="eager" if own_attention else NAME
+                config, dtype=dtype, attn_implementation=_IMPLEMENTATIONS[attending]
             )
     except Exception as error:
         lines = str(error).strip().splitlines()
@@ -157,44 +155,19 @@ def rehearse(
 def _rehearse(
     model: PreTrainedModel, phase: Phase, marker: Marker, all_logits: bool, checkpointing: bool
 ) -> Rehearsal:
-    inputs = _inputs(model, phase, marker, all_logits)
     watched = Liveness(marker, [*model.parameters(), *model.buffers()], _FLOPS)
     rehearsal = Rehearsal(marker=marker, liveness=watched)
     names = {module: name for name, module in model.named_modules()}
     model.train(phase == "training")
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    stage = _Stage(rehearsal, names, str(model.config.model_type))
+        _recompute(model)
     hooks = [*_follow(model, watched, names)]
-    token = _STAGE.set(stage)
+    token = _STAGE.set(_Stage(rehearsal, names, str(model.config.model_type)))
     try:
-        if phase == "decode":
-            inputs = _step_inputs(model, inputs, marker)
-            rehearsal.calls.clear()
-            watched.snapshots.clear()
-        cache = inputs.get("past_key_values")
-        with torch.set_grad_enabled(phase == "training"), watched:
-            watched.module = INPUTS
-            for tensor in tree_leaves([*inputs.values()]):
-                if isinstance(tensor, Tensor):
-                    watched.adopt(tensor)
-            for tensor in chain.from_iterable(_layers(cache)):
-                watched.adopt(tensor)
-            rehearsal.before = _cached(cache, watched)
-            watched.module = ""
-            outputs = model(**inputs)
-            if phase == "training":
-                loss = outputs.loss if "labels" in inputs else outputs[0].sum()
-                watched.module = BACKWARD
-                loss.backward()
-            watched.module = ""
-            watched.note()
-        rehearsal.cached = _cached(outputs.get("past_key_values"), watched)
-        for keys in rehearsal.cached:
-            rehearsal.sizes |= {key: watched.size_of(key) for key in keys}
+        _run(model, phase, pass_inputs(model, phase, marker, all_logits), rehearsal)
     except (AttnscopeError, TooLong):
         raise
-    except Exception as error:
+    except Exception as error:  # any operation of any model
         lines = str(error).strip().splitlines()
         raise ModelUnsupported(
             f"{model.config.model_type} cannot be run without its numbers: "
@@ -206,6 +179,45 @@ def _rehearse(
         for hook in hooks:
             hook.remove()
     return rehearsal
+
+
+def _run(
+    model: PreTrainedModel, phase: Phase, inputs: dict[str, Any], rehearsal: Rehearsal
+) -> None:
+    watched = rehearsal.liveness
+    if phase == "decode":
+        inputs = step_inputs(model, inputs, rehearsal.marker)
+        # The prompt before the step is not what is rehearsed.
+        rehearsal.calls.clear()
+        watched.snapshots.clear()
+    cache = inputs.get("past_key_values")
+    with torch.set_grad_enabled(phase == "training"), watched:
+        watched.module = INPUTS
+        given = (leaf for leaf in tree_leaves([*inputs.values()]) if isinstance(leaf, Tensor))
+        for tensor in chain(given, *layers_of(cache)):
+            watched.adopt(tensor)
+        rehearsal.before = _cached(cache, watched)
+        watched.module = ""
+        if phase == "training":
+            loss = _loss(model, inputs)
+            watched.module = BACKWARD
+            loss.backward()
+        else:
+            cache = model(**inputs).get("past_key_values")
+    rehearsal.cached = _cached(cache, watched)
+    for keys in rehearsal.cached:
+        rehearsal.sizes |= {key: watched.size_of(key) for key in keys}
+
+
+def _recompute(model: PreTrainedModel) -> None:
+    """Each layer keeps its input only, and is run again in the backward pass."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _loss(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
+    """The loss alone: a training loop lets go of the logits before the backward pass."""
+    outputs = model(**inputs)
+    return outputs.loss if "labels" in inputs else outputs[0].sum()
 
 
 @dataclass(slots=True, eq=False)
@@ -226,7 +238,8 @@ class _Stage:
         """Notes the call and gives `[B, Q, H, value_dim]`, laid out as our swap does."""
         q_BHQD, k_BGKD, v_BGKD = tensors
         index = len(self.rehearsal.calls)
-        reads = not torch.is_grad_enabled() and q_BHQD.shape[2] > 1
+        prompts = not torch.is_grad_enabled() and q_BHQD.shape[2] > 1
+        reads = prompts and not isinstance(mask, Tensor)
         heard = Heard(
             module=self.names[module],
             layer=int(getattr(module, "layer_idx", None) or 0),
@@ -251,7 +264,9 @@ class _Attended(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor, *watched: Any) -> Tensor:
-        out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], v_BGKD.shape[3])
+        # Laid out as the next projection reads it; backends that do otherwise are copied once more.
+        batch, heads, queries = q_BHQD.shape[:3]
+        out_BHQD = q_BHQD.new_empty(batch, queries, heads, v_BGKD.shape[3]).transpose(1, 2)
         ctx.watched = watched
         if any(ctx.needs_input_grad):
             lse_BHQ = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=torch.float32)
@@ -262,10 +277,12 @@ class _Attended(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        liveness, (index, kind) = ctx.watched
-        inputs = tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
         del grads
-        liveness.note(attention=index, kind=("backward", kind))
+        liveness, (index, kind) = ctx.watched
+        # Held until the moment is noted, as a real backward pass holds them.
+        saved = ctx.saved_tensors
+        liveness.note(attention=index, kind=kind, backward=True)
+        inputs = tuple(torch.empty_like(tensor) for tensor in saved[:3])
         return (*inputs, None, None)
 
 
@@ -316,84 +333,10 @@ def _mask(
     return MaskRule(mask, shape, torch.device("meta"), _stage().architecture)
 
 
-def model_class(config: PreTrainedConfig) -> Any:
-    """The automatic class that loads such a model: with its head where it has one."""
-    if config.is_encoder_decoder:
-        return AutoModelForSeq2SeqLM
-    masked = type(config) in AutoModelForMaskedLM._model_mapping
-    if masked and not getattr(config, "is_decoder", False):
-        return AutoModelForMaskedLM
-    return (
-        AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
-    )
-
-
-def _inputs(
-    model: PreTrainedModel, phase: Phase, marker: Marker, all_logits: bool
-) -> dict[str, Any]:
-    accepted = inspect.signature(model.forward).parameters
-    length = marker.length - 1 if phase == "decode" else marker.length
-    ids_BQ = torch.empty(marker.batch, length, dtype=torch.long, device="meta")
-    inputs: dict[str, Any] = {"input_ids": ids_BQ}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = ids_BQ
-    if phase == "training":
-        return {**inputs, **({"labels": ids_BQ} if "labels" in accepted else {})}
-    if "logits_to_keep" in accepted and not all_logits:
-        inputs["logits_to_keep"] = 1
-    if "past_key_values" in accepted and not model.config.is_encoder_decoder and _is_causal(model):
-        inputs |= {"use_cache": True, "past_key_values": _growing_cache(model.config)}
-    return inputs
-
-
-def _is_causal(model: PreTrainedModel) -> bool:
-    return type(model.config) not in AutoModelForMaskedLM._model_mapping or bool(
-        getattr(model.config, "is_decoder", False)
-    )
-
-
-def _growing_cache(config: PreTrainedConfig) -> DynamicCache:
-    """A cache whose windows never bite: what they cut off is put back into the formulas."""
-    cache = DynamicCache(config=config)
-    cache.layers = [
-        DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer
-        for layer in cache.layers
-    ]
-    return cache
-
-
-def _step_inputs(model: PreTrainedModel, prompt: dict[str, Any], marker: Marker) -> dict[str, Any]:
-    """The inputs of one more token, after a prompt of one position less than the length."""
-    with torch.no_grad(), Liveness(marker, ()):
-        outputs = model(**prompt)
-    token_B1 = torch.empty(marker.batch, 1, dtype=torch.long, device="meta")
-    step: dict[str, Any] = {"past_key_values": outputs.get("past_key_values"), "use_cache": True}
-    if not model.config.is_encoder_decoder:
-        return {**step, "input_ids": token_B1}
-    return {
-        **step,
-        "decoder_input_ids": token_B1,
-        "encoder_outputs": (outputs.encoder_last_hidden_state,),
-    }
-
-
 def _cached(cache: Any, watched: Liveness) -> list[tuple[int, ...]]:
     """The keys among the allocations of the storages of each layer of a cache."""
-    keyed = (map(watched.key_of, tensors) for tensors in _layers(cache))
+    keyed = (map(watched.key_of, tensors) for tensors in layers_of(cache))
     return [tuple(key for key in keys if key is not None) for keys in keyed]
-
-
-def _layers(cache: Any) -> list[list[Tensor]]:
-    """The tensors of each layer of a cache; of an encoder-decoder's, its own attention first."""
-    parts = [getattr(cache, f"{name}_attention_cache", None) for name in ("self", "cross")]
-    layers = [
-        layer
-        for part in (parts if parts[0] is not None else [cache])
-        for layer in getattr(part, "layers", ())
-    ]
-    return [
-        [leaf for leaf in tree_leaves(vars(layer)) if isinstance(leaf, Tensor)] for layer in layers
-    ]
 
 
 def _follow(
@@ -416,3 +359,5 @@ def _follow(
 
 AttentionInterface.register(NAME, _attention_function)
 AttentionMaskInterface.register(NAME, _mask)
+AttentionInterface.register(_IMPLEMENTATIONS["sdpa"], _attention_function)
+AttentionMaskInterface.register(_IMPLEMENTATIONS["sdpa"], sdpa_mask)

@@ -20,8 +20,9 @@ from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.models import configs
 from attnscope.models.liveness import Size
 from attnscope.models.moments import Pass, Places, pass_of
+from attnscope.models.pass_inputs import Phase
 from attnscope.models.quantisation import Quantisation, quantisation_of
-from attnscope.models.rehearsal import Heard, Phase, Rehearsal, build, rehearse
+from attnscope.models.rehearsal import Attending, Heard, Rehearsal, build, rehearse
 
 LayerKind = Literal["full", "window", "chunked", "latent", "linear"]
 
@@ -141,6 +142,7 @@ def rehearsed(
     phase: Phase,
     dtype: str,
     *,
+    attending: Attending = "ours",
     all_logits: bool = False,
     checkpointing: bool = False,
 ) -> Pass:
@@ -150,6 +152,7 @@ def rehearsed(
         shape: As `shape_of` makes it.
         phase: prefill, decode or training.
         dtype: The compute dtype; two of one width are one.
+        attending: Whose attention; a model that cannot be swapped has only its own.
         all_logits: In a prefill, logits of every position and not only of the last.
         checkpointing: In training, recompute each layer in the backward pass.
 
@@ -157,7 +160,8 @@ def rehearsed(
         ModelUnsupported: The pass cannot be run without numbers.
     """
     wide = torch.float32 if dtype == "float32" else torch.bfloat16
-    return _rehearsed(shape.config_json, phase, wide, all_logits, checkpointing)
+    whose = attending if shape.is_swappable else "own"
+    return _rehearsed(shape.config_json, phase, wide, whose, all_logits, checkpointing)
 
 
 def config_of(shape: ModelShape) -> PreTrainedConfig:
@@ -167,11 +171,16 @@ def config_of(shape: ModelShape) -> PreTrainedConfig:
 
 @cache
 def _rehearsed(
-    config_json: str, phase: Phase, dtype: torch.dtype, all_logits: bool, checkpointing: bool
+    config_json: str,
+    phase: Phase,
+    dtype: torch.dtype,
+    attending: Attending,
+    all_logits: bool,
+    checkpointing: bool,
 ) -> Pass:
     config = _config(config_json)
     prompt, _ = _prompted(config_json)
-    model = build(config, dtype, own_attention=not prompt.calls)
+    model = build(config, dtype, attending=attending)
     rehearsal = rehearse(model, phase, all_logits=all_logits, checkpointing=checkpointing)
     return pass_of(rehearsal, model, Places.of(prompt, model))
 
@@ -180,7 +189,8 @@ def _rehearsed(
 def _shape_of(config_json: str) -> ModelShape:
     config = _config(config_json)
     prompt, model = _prompted(config_json)
-    whole = build(config, torch.bfloat16, own_attention=not prompt.calls, any_length=False)
+    attending = "ours" if prompt.calls else "own"
+    whole = build(config, torch.bfloat16, attending=attending, any_length=False)
     text = config.get_text_config(decoder=True)
     hidden = int(text.hidden_size)
     weights = Counter[str]()
@@ -223,7 +233,7 @@ def _prompted(config_json: str) -> tuple[Rehearsal, PreTrainedModel]:
         model = build(config, torch.bfloat16)
         return rehearse(model, "prefill"), model
     except AttnscopeError:
-        model = build(config, torch.bfloat16, own_attention=True)
+        model = build(config, torch.bfloat16, attending="own")
         return rehearse(model, "prefill"), model
 
 

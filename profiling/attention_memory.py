@@ -3,7 +3,6 @@
 B batch, H query heads, G key/value heads, n_q queries, n_k keys, d head width, s bytes of the dtype.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -16,16 +15,19 @@ from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.registry import BACKENDS, backend
 from attnscope.models.shape import LayerShape
 
-TRANSFORMERS = ("transformers_eager", "transformers_sdpa")
-"""The library's own attention, without us: `attn_implementation` eager and sdpa."""
+OWN = "transformers_eager"
+"""The model's own attention, without us: `attn_implementation` eager. Any model has it."""
 
-CONTENDERS = (*(one.name for one in BACKENDS), *TRANSFORMERS)
+SDPA = "transformers_sdpa"
+"""PyTorch's, as transformers calls it without us: `attn_implementation` sdpa."""
+
+CONTENDERS = (*(one.name for one in BACKENDS), OWN, SDPA)
 """Every way of computing attention that can be estimated."""
 
-_NO_OUTPUT_YET = {"eager", "transformers_eager"}
-"""Their worst moment is the softmax, before there is an output."""
+_MODELS_LAYOUT = {"sdpa_flash", SDPA}
+"""Their output needs no copy."""
 
-_MODELING = "transformers, integrations/{}_attention.py and the modeling files"
+_NO_BACKWARD = {"eager", "tiled", "triton_decode", "triton_block_sparse"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,9 @@ class Attention:
     source: str
 
 
-def call_of(layer: LayerShape, *, batch: int, length: int, dtype: str, decode: bool) -> AttentionCall:
+def call_of(
+    layer: LayerShape, *, batch: int, length: int, dtype: str, decode: bool
+) -> AttentionCall:
     """The attention call of one layer in a prompt, or in a step with a full cache.
 
     Args:
@@ -90,64 +94,69 @@ def attention(name: str, call: AttentionCall) -> Attention:
         UnknownBackend: No such name.
     """
     _, output = io_bytes(call)
-    if name in TRANSFORMERS:
-        return _transformers(name, call, output)
+    if name == SDPA:
+        return _sdpa(call, output)
     found = backend(name)
-    nbytes = found.workspace_bytes(call) + (0 if name in _NO_OUTPUT_YET else output)
-    if name == "eager" and not sees_every_key(call):
-        nbytes += call.query_length * call.key_length
-    return Attention(nbytes=nbytes, formula=_held(name), source=found.source)
+    running = found.workspace_bytes(call)
+    if name != "eager":  # whose worst moment is the softmax, before there is an output
+        running += output
+    elif not sees_every_key(call):
+        running += call.query_length * call.key_length
+    # Afterwards the output is copied into the layout that the model goes on with.
+    copied = 0 if name in _MODELS_LAYOUT else 2 * output
+    return Attention(nbytes=max(running, copied), formula=_held(name), source=found.source)
 
 
-def standing_masks(name: str, calls: Sequence[AttentionCall]) -> int:
-    """Bytes of the masks that transformers makes before the first layer and keeps to the last.
-
-    Args:
-        name: One of `CONTENDERS`; our own backends are given rules, not masks.
-        calls: One a layer. Layers of one pattern share a mask.
-    """
-    if name not in TRANSFORMERS:
-        return 0
-    distinct = {(call.pattern, call.query_length, call.key_length): call for call in calls}.values()
-    if name == "transformers_sdpa":
-        return sum(
-            call.batch * call.query_length * call.key_length for call in distinct if _bites(call)
-        )
-    return sum(
-        call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
-        for call in distinct
-        if not isinstance(call.pattern, Full)
-    )
-
-
-def _bites(call: AttentionCall) -> bool:
-    """Whether a window hides something: without one, SDPA's flag says it all."""
-    window = getattr(call.pattern, "window", None)
-    return isinstance(window, int) and window < call.key_length
+def window_bites(layer: LayerShape, length: int) -> bool:
+    """Whether transformers makes a mask for SDPA: without a window, its flag says it all."""
+    return layer.window is not None and length >= layer.window
 
 
 def saved(name: str, call: AttentionCall) -> int:
-    """Bytes that one call keeps until its backward pass, besides q, k, v and the output.
+    """Bytes that one call keeps until its backward pass, besides q, k, v and one output.
+
+    Args:
+        name: One of `CONTENDERS`.
+        call: The call.
 
     Raises:
         UnsupportedCall: The backend has no backward pass.
     """
-    size = call.torch_dtype.itemsize
-    scores = call.batch * call.query_heads * call.query_length * call.key_length
-    if name in ("transformers_eager", "sdpa_math"):
-        # The softmax's own output, in float32, and what multiplies v, in the compute dtype.
-        narrow = size if size < 4 else 0
-        repeated = 0
-        if call.group_size > 1:
-            keys = call.batch * call.query_heads * call.key_length
-            repeated = keys * (call.head_dim + call.value_dim) * size
-        return scores * (4 + narrow) + repeated
-    if name in ("eager", "tiled", "triton_decode", "triton_block_sparse"):
+    if name in _NO_BACKWARD:
         raise UnsupportedCall(
             f"{name} has no backward pass.",
-            "Train with triton, sdpa_flash, flex, transformers_eager or transformers_sdpa.",
+            "Train with triton, sdpa_flash, flex, transformers_sdpa or transformers_eager.",
         )
-    return lse_bytes(call)
+    size = call.torch_dtype.itemsize
+    if name == "sdpa_math":
+        # The softmax's own output, in float32, and what multiplies v, in the compute dtype.
+        return _scores(call) * (4 + (size if size < 4 else 0)) + _repeated(call)
+    output = io_bytes(call)[1]
+    return lse_bytes(call) + (0 if name in _MODELS_LAYOUT else output)
+
+
+def backward(name: str, call: AttentionCall) -> Attention:
+    """What a backend holds while it runs the backward pass of a call.
+
+    Args:
+        name: One of `CONTENDERS` that has one.
+        call: The call.
+    """
+    size = call.torch_dtype.itemsize
+    if name == "sdpa_math":
+        # Gradients of the probabilities and of the scores in float32; in 16 bits the narrow
+        # probabilities are gone by then.
+        a_score = 8 if size == 4 else 8 - size
+        return Attention(
+            nbytes=_scores(call) * a_score,
+            formula="B·H·n_q·n_k·(4 + 4), less the s of the probabilities in 16 bits",
+            source="autograd of softmax and of matmul, in their order",
+        )
+    return Attention(
+        nbytes=io_bytes(call)[0] + lse_bytes(call),
+        formula="gradients of q, k and v, and B·H·n_q·4, the rows' sums of gradient times output",
+        source="https://arxiv.org/abs/2307.08691",
+    )
 
 
 def check_dtype(dtype: str) -> int:
@@ -161,30 +170,34 @@ def check_dtype(dtype: str) -> int:
     return getattr(torch, dtype).itemsize
 
 
-def _transformers(name: str, call: AttentionCall, output: int) -> Attention:
-    size = call.torch_dtype.itemsize
-    pairs = call.query_length * call.key_length
-    if name == "transformers_sdpa":
-        # The kernel takes numbers: the mask of booleans becomes one of the dtype.
-        added = call.batch * pairs * size if _bites(call) else 0
-        return Attention(
-            nbytes=output + lse_bytes(call) + added,
-            formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
-            source=_MODELING.format("sdpa"),
+def _sdpa(call: AttentionCall, output: int) -> Attention:
+    if call.head_dim != call.value_dim:
+        raise UnsupportedCall(
+            "PyTorch chooses a kernel by device where values are not as wide as keys, "
+            f"{call.value_dim} and {call.head_dim} here, and the math kernel on a CPU.",
+            "Name a kernel: sdpa_math or sdpa_efficient.",
         )
-    scores = call.batch * call.query_heads * pairs
-    repeated = 0
-    if call.group_size > 1:
-        keys = call.batch * call.query_heads * call.key_length
-        repeated = keys * (call.head_dim + call.value_dim) * size
+    window = getattr(call.pattern, "window", None)
+    masked = isinstance(window, int) and window <= call.key_length
+    # The kernel takes numbers: the mask of booleans becomes one of the dtype.
+    added = call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
     return Attention(
-        nbytes=scores * (2 * size if size == 4 else size + 8) + repeated,
-        formula=(
-            "B·H·n_q·n_k·(s + 4 + 4) in 16 bits, ·2s otherwise, and k and v once for each query "
-            "head where heads share them"
-        ),
-        source=_MODELING.format("eager"),
+        nbytes=output + lse_bytes(call) + (added if masked else 0),
+        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
+        source="transformers, integrations/sdpa_attention.py",
     )
+
+
+def _scores(call: AttentionCall) -> int:
+    return call.batch * call.query_heads * call.query_length * call.key_length
+
+
+def _repeated(call: AttentionCall) -> int:
+    """Bytes of k and v, once for each query head, where heads share them."""
+    if call.group_size == 1:
+        return 0
+    keys = call.batch * call.query_heads * call.key_length
+    return keys * (call.head_dim + call.value_dim) * call.torch_dtype.itemsize
 
 
 @cache

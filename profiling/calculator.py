@@ -10,29 +10,29 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall, ModelNotSwappable, UnknownBackend
-from attnscope.models.moments import Held, Moment
-from attnscope.models.rehearsal import Phase
+from attnscope.models.moments import Held, Moment, Pass
+from attnscope.models.pass_inputs import Phase
 from attnscope.models.shape import LayerShape, ModelShape, rehearsed
 from attnscope.profiling import training_memory
 from attnscope.profiling.attention_memory import (
     CONTENDERS,
-    TRANSFORMERS,
+    OWN,
+    SDPA,
     Attention,
     attention,
+    backward,
     call_of,
     check_dtype,
     positions,
     saved,
-    standing_masks,
+    window_bites,
 )
 from attnscope.profiling.estimate import MemoryEstimate, Symbols, Term, bytes_of
 from attnscope.profiling.units import count
 
 PHASES = ("prefill", "decode", "training")
-OWN = "own"
-"""The attention of a model that computes it by itself, outside transformers' interface."""
-
 _REHEARSED = "the model's own code, run on the meta device"
 _TITLES = {
     "attention": "activations: attention",
@@ -51,7 +51,7 @@ class Plan:
 
     Attributes:
         shape: The model.
-        backend: One of `CONTENDERS`, or "own".
+        backend: One of `CONTENDERS`.
         batch: Sequences.
         dtype: Compute dtype: float32, bfloat16 or float16.
         phase: prefill, decode (the next token after n − 1) or training (one step).
@@ -80,21 +80,15 @@ class Plan:
             raise InvalidCall(f"A page must hold at least 1 token, got {self.page}.")
         check_dtype(self.dtype)
         training_memory.check_optimizer(self.optimizer)
-        if self.backend != OWN and self.backend not in CONTENDERS:
+        if self.backend not in CONTENDERS:
             raise UnknownBackend(
                 f"No backend {self.backend!r}.", f"Use one of {', '.join(CONTENDERS)}."
             )
-        if (self.backend == OWN) == self.shape.is_swappable:
+        if self.backend != OWN and not self.shape.is_swappable:
             raise ModelNotSwappable(
-                f"{self.shape.architecture} "
-                + (
-                    "runs on backends; it has no attention of its own to estimate."
-                    if self.shape.is_swappable
-                    else "computes attention outside transformers' attention interface."
-                ),
-                f"Use one of {', '.join(CONTENDERS)}."
-                if self.shape.is_swappable
-                else f"Use {OWN!r} for its backend.",
+                f"{self.shape.architecture} computes attention outside transformers' attention "
+                "interface, so no backend can be chosen for it.",
+                f"Use {OWN}, its own.",
             )
         if self.phase == "decode" and not self.shape.has_cache:
             raise InvalidCall(
@@ -125,7 +119,7 @@ def estimate(
 
     Args:
         shape: As `shape_of` makes it.
-        backend: One of `CONTENDERS`; "own" for a model that cannot be swapped.
+        backend: One of `CONTENDERS`.
         batch: Sequences.
         length: Tokens a sequence; in a decoding step, with the new one.
         dtype: See `Plan`, as for all that follow.
@@ -192,8 +186,8 @@ def peak_bytes(plan: Plan, length: int) -> int:
 
 def moment_sums(plan: Plan, length: int) -> dict[Moment, int]:
     """Bytes alive at each candidate for the worst moment, weights and all."""
-    moments = _pass(plan).moments
-    fixed = sum(term.nbytes for term in fixed_terms(plan)) + _masks(plan, length)
+    moments = pass_of_plan(plan, length).moments
+    fixed = sum(term.nbytes for term in fixed_terms(plan))
     return {moment: fixed + _moment_bytes(plan, moment, length) for moment in moments}
 
 
@@ -240,11 +234,15 @@ def cache_tensor_bytes(plan: Plan, length: int) -> int:
     )
 
 
-def _pass(plan: Plan):  # noqa: ANN202
+def pass_of_plan(plan: Plan, length: int) -> Pass:
+    """What is alive in the pass that is planned; masks are made only where a window bites."""
+    layers = plan.shape.layers
+    masked = plan.backend == SDPA and any(window_bites(layer, length) for layer in layers)
     return rehearsed(
         plan.shape,
         plan.phase,
         plan.dtype,
+        attending="own" if plan.backend == OWN else "sdpa" if masked else "ours",
         all_logits=plan.all_logits,
         checkpointing=plan.checkpointing,
     )
@@ -288,20 +286,13 @@ def _moment_bytes(plan: Plan, moment: Moment, length: int) -> int:
     return total
 
 
-def _masks(plan: Plan, length: int) -> int:
-    if plan.backend not in TRANSFORMERS:
-        return 0
-    layers = plan.shape.layers
-    calls = [_call(plan, at, length) for at, layer in enumerate(layers) if layer.is_attention]
-    return standing_masks(plan.backend, calls)
-
-
 def _running(plan: Plan, moment: Moment, length: int) -> Attention:
     assert moment.attention is not None
-    return attention(plan.backend, _call(plan, moment.attention, length))
+    runs = backward if moment.backward else attention
+    return runs(plan.backend, _call(plan, moment.attention, length))
 
 
-def _call(plan: Plan, layer: int, length: int):  # noqa: ANN202
+def _call(plan: Plan, layer: int, length: int) -> AttentionCall:
     return call_of(
         plan.shape.layers[layer],
         batch=plan.batch,
@@ -337,13 +328,6 @@ def _paged(plan: Plan, tokens: int) -> int:
 
 def _terms(plan: Plan, moment: Moment, length: int) -> Iterator[Term]:
     yield from fixed_terms(plan)
-    yield Term(
-        name="masks",
-        nbytes=_masks(plan, length),
-        formula="Σ kinds of layer B·n_q·n_k·(s eager, 1 sdpa)",
-        numbers=f"B {plan.batch}, n {count(length)}, s {plan.itemsize}",
-        source="transformers, masking_utils.py",
-    )
     yield _cache_term(plan, moment, length)
     yield from _held_terms(plan, moment, length)
     if moment.gradients:

@@ -122,9 +122,7 @@ class Symbols:
         shape = self.shape
         widths = {"D": shape.hidden, "F": shape.ffn, "2F": 2 * shape.ffn, "V": shape.vocabulary}
         if shape.active_experts:
-            chosen = {
-                f"k·{name}": shape.active_experts * width for name, width in widths.items()
-            }
+            chosen = {f"k·{name}": shape.active_experts * width for name, width in widths.items()}
             widths |= {"k": shape.active_experts, "E": shape.experts, **chosen}
         for layer in shape.layers:
             if layer.is_attention:

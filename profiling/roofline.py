@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.registry import backend
-from attnscope.models.shape import rehearsed
-from attnscope.profiling.attention_memory import TRANSFORMERS, call_of
-from attnscope.profiling.calculator import OWN, Plan, fixed_terms
+from attnscope.profiling.attention_memory import OWN, SDPA, call_of
+from attnscope.profiling.calculator import Plan, fixed_terms, pass_of_plan
 
 _BACKWARD = 2.5
 """FLOP of the attention's backward pass over those of its forward pass: five products for two."""
@@ -69,13 +68,7 @@ def work(plan: Plan, length: int) -> Work:
         length: Tokens a sequence; in a decoding step, with the new one.
     """
     decode = plan.phase == "decode"
-    done = rehearsed(
-        plan.shape,
-        plan.phase,
-        plan.dtype,
-        all_logits=plan.all_logits,
-        checkpointing=plan.checkpointing,
-    )
+    done = pass_of_plan(plan, length)
     tokens = plan.batch * (1 if decode else length)
     flops, moved = _attention(plan, length)
     return Work(
@@ -101,9 +94,7 @@ def cost_per_million_tokens(seconds: float, tokens: int, price_per_hour: float) 
 def _attention(plan: Plan, length: int) -> tuple[int, int]:
     if plan.backend == OWN:
         return 0, 0  # Its products are among the others.
-    name = plan.backend
-    if name in TRANSFORMERS:
-        name = "eager" if name.endswith("eager") else "sdpa_flash"
+    name = "sdpa_flash" if plan.backend == SDPA else plan.backend
     times = 1 + _BACKWARD if plan.phase == "training" else 1
     flops, moved = 0, 0
     for layer in plan.shape.layers:

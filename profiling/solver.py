@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Any
 
 from attnscope.kernels.errors import AttnscopeError, InvalidCall
-from attnscope.models.rehearsal import Phase
+from attnscope.models.pass_inputs import Phase
 from attnscope.models.shape import ModelShape
 from attnscope.profiling.attention_memory import CONTENDERS
 from attnscope.profiling.calculator import Plan, peak_bytes
@@ -45,6 +45,11 @@ def longest(
         InvalidCall: A memory of less than nothing, or what `estimate` refuses.
     """
     plan = Plan(shape=shape, backend=backend, batch=batch, dtype=dtype, phase=phase, **options)
+    return longest_of(plan, memory_bytes)
+
+
+def longest_of(plan: Plan, memory_bytes: int) -> int:
+    """As `longest`, for a plan."""
     return largest(lambda length: peak_bytes(plan, length), _checked(memory_bytes))
 
 
@@ -70,6 +75,11 @@ def largest_batch(
         options: See `longest`.
     """
     plan = Plan(shape=shape, backend=backend, batch=1, dtype=dtype, phase=phase, **options)
+    return largest_batch_of(plan, memory_bytes, length)
+
+
+def largest_batch_of(plan: Plan, memory_bytes: int, length: int) -> int:
+    """As `largest_batch`, for a plan whose own batch is not read."""
     return largest(
         lambda batch: peak_bytes(replace(plan, batch=batch), length), _checked(memory_bytes)
     )

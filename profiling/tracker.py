@@ -63,12 +63,15 @@ def traced_peak(
     started = time.perf_counter()
     tracker = MemTracker()
     try:
-        with faked(config_of(shape), getattr(torch, dtype), backend) as (model, mode):
-            with mode, torch.no_grad():
-                inputs = prompt(model, batch, length)
-                tracker.track_external(model, inputs["input_ids"])
-                with tracker:
-                    model(**inputs)
+        with (
+            faked(config_of(shape), getattr(torch, dtype), backend) as (model, mode),
+            mode,
+            torch.no_grad(),
+        ):
+            inputs = prompt(model, batch, length)
+            tracker.track_external(model, inputs["input_ids"])
+            with tracker:
+                model(**inputs)
     except AttnscopeError:
         raise
     except (RuntimeError, ValueError) as error:
