@@ -11,8 +11,8 @@ from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import count, nbytes, seconds
 
 if TYPE_CHECKING:
-    from attnscope.profiling.calculator import Plan
     from attnscope.profiling.estimate import MemoryEstimate
+    from attnscope.profiling.plan import Plan
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}
@@ -69,7 +69,8 @@ def calculate(given: argparse.Namespace) -> None:
     # Here and not above: these import PyTorch and transformers, seconds of it.
     from attnscope.models.shape import shape_of
     from attnscope.profiling.attention_memory import OWN
-    from attnscope.profiling.calculator import Plan, estimate_plan
+    from attnscope.profiling.calculator import estimate_plan
+    from attnscope.profiling.plan import Plan
 
     shape = shape_of(given.model, revision=given.revision)
     plan = Plan(

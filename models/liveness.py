@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MOST_OPERATIONS = 60_000
+MOST_OPERATIONS = 40_000
 """A pass of more is a loop over positions (a recurrence), and is run again at a shorter length."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from attnscope.kernels.errors import AttnscopeError
+from attnscope.kernels.errors import ModelNotSwappable, ModelUnsupported, UnsupportedCall
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
 from attnscope.kernels.patterns.pattern import Pattern
@@ -231,8 +231,11 @@ def _prompted(config_json: str) -> tuple[Rehearsal, PreTrainedModel]:
     config = _config(config_json)
     try:
         model = build(config, torch.bfloat16)
+    except ModelUnsupported:  # a class that looks its attention up in a table of its own
+        model = build(config, torch.bfloat16, attending="own")
+    try:
         return rehearse(model, "prefill"), model
-    except AttnscopeError:
+    except (ModelNotSwappable, UnsupportedCall):
         model = build(config, torch.bfloat16, attending="own")
         return rehearse(model, "prefill"), model
 

@@ -12,6 +12,8 @@ from attnscope.models.moments import Held
 from attnscope.models.shape import ModelShape
 from attnscope.profiling.units import count
 
+REHEARSED = "the model's own code, run on the meta device"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:

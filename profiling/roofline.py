@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.registry import backend
 from attnscope.profiling.attention_memory import OWN, SDPA, call_of
-from attnscope.profiling.calculator import Plan, fixed_terms, pass_of_plan
+from attnscope.profiling.peak import fixed_terms, pass_of_plan
+from attnscope.profiling.plan import Plan
 
 _BACKWARD = 2.5
 """FLOP of the attention's backward pass over those of its forward pass: five products for two."""

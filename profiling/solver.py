@@ -14,7 +14,8 @@ from attnscope.kernels.errors import AttnscopeError, InvalidCall
 from attnscope.models.pass_inputs import Phase
 from attnscope.models.shape import ModelShape
 from attnscope.profiling.attention_memory import CONTENDERS
-from attnscope.profiling.calculator import Plan, peak_bytes
+from attnscope.profiling.peak import peak_bytes
+from attnscope.profiling.plan import Plan
 
 MOST = 1 << 30
 """Answers stop here: more tokens, or sequences, than any machine has been given."""
