@@ -27,10 +27,10 @@ def cell(name: str, shape: ModelShape, backend: str, length: int) -> dict:
     """One record: the estimate, the traced peak and the error, or the reason there is none."""
     record = {"model": name, "backend": backend, "length": length, "layers": len(shape.layers)}
     try:
+        predicted = estimate(shape, backend=backend, length=length)
         traced = traced_peak(shape, backend=backend, length=length)
     except AttnscopeError as error:
         return {**record, "refused": str(error)}
-    predicted = estimate(shape, backend=backend, length=length)
     return {
         **record,
         "estimate_bytes": predicted.total_bytes,
@@ -57,7 +57,7 @@ def done() -> set[tuple[str, str, int]]:
 def main() -> None:
     """Traces what is not recorded yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", choices=[*MODELS, []], help="all when left out")
+    parser.add_argument("models", nargs="*", metavar="model", help="all when left out")
     given = parser.parse_args()
     recorded = done()
     for name in given.models or MODELS:

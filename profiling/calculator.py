@@ -105,7 +105,8 @@ def _notes(plan: Plan, length: int) -> Iterator[str]:
             f"The configuration allows {count(shape.max_length)} positions, "
             f"and {count(length)} were asked for."
         )
-    if any(layer.kind == "latent" for layer in shape.layers):
+    latent = any(layer.latent_width is not None for layer in shape.layers)
+    if latent and cache_tensor_bytes(plan, length) > cache_bytes(plan, length):
         yield "The cache of transformers holds keys and values expanded from their latents."
     if any(layer.window is not None and layer.window <= length for layer in shape.layers):
         yield (

@@ -79,11 +79,11 @@ def test_caches() -> None:
     assert cache_bytes(_plan(llama_3_8b(), page=256), 4097) == 4352 * 128 * KIB
 
 
-def test_latents_beside_what_is_stored() -> None:
-    """DeepSeek-V3's own figures: 512 + 64 numbers a token and layer, where 128 heads are stored."""
+def test_latents() -> None:
+    """DeepSeek-V3 keeps 512 + 64 numbers a token and layer, and transformers 5.23 stores just those."""
     shape = shape_of({"model_type": "deepseek_v3", "num_hidden_layers": 4})
     assert cache_bytes(_plan(shape), 1000) == 4 * 1000 * 576 * 2
-    assert cache_tensor_bytes(_plan(shape), 1000) == 4 * 1000 * 128 * (192 + 128) * 2
+    assert cache_tensor_bytes(_plan(shape), 1000) == 4 * 1000 * 576 * 2
 
 
 ACTIVATIONS = [
@@ -174,8 +174,9 @@ def test_a_real_pass_allocates_what_is_estimated(name: str) -> None:
         for term in found.terms
         if term.name in ("weights", "buffers", "inputs: token ids")
     )
-    # The kernels of matmul take some memory of their own.
-    assert found.total_bytes - there == pytest.approx(_allocated_at_most(run), rel=0.02)
+    # What a tile holds is stated for the largest there is, and matmul takes some of its own.
+    allowed = 0.03 if name == "tiled" else 0.01
+    assert found.total_bytes - there == pytest.approx(_allocated_at_most(run), rel=allowed)
 
 
 REFUSED = [
