@@ -211,7 +211,7 @@ def _run(
 
 def _recompute(model: PreTrainedModel) -> None:
     """Each layer keeps its input only, and is run again in the backward pass."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _loss(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:

@@ -124,17 +124,24 @@ def largest(total: Callable[[int], int], budget: int) -> int:
     """
     low, high, at = 0, MOST + 1, 3
     while high - low > 1:
-        root = _root(total, at, budget)
-        candidate = min(max(root, low), high - 1)
-        for x in (candidate, candidate + 1):
-            if low < x < high:
-                fits = total(x) <= budget
-                low, high = (x, high) if fits else (low, x)
-        if high - low > 1:
-            # Another piece than the one that was solved: from where the root came out, or halfway.
-            far = candidate in (low, high) and candidate != at
-            at = max(3, candidate if far else (low + min(high, 2 * low + 64)) // 2)
+        width = high - low
+        root = min(max(_root(total, at, budget), low), high - 1)
+        for x in (root, root + 1):
+            low, high = _narrowed(total, budget, x, low, high)
+        at = max(3, root)
+        if width // 2 < high - low > 1:
+            # The root was of another piece: the next is solved halfway, in orders of magnitude.
+            at = max(3, isqrt(max(low, 1) * high))
+            low, high = _narrowed(total, budget, min(max(at, low + 1), high - 1), low, high)
     return low
+
+
+def _narrowed(
+    total: Callable[[int], int], budget: int, x: int, low: int, high: int
+) -> tuple[int, int]:
+    if not low < x < high:
+        return low, high
+    return (x, high) if total(x) <= budget else (low, x)
 
 
 def _root(total: Callable[[int], int], at: int, budget: int) -> int:

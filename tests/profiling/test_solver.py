@@ -36,10 +36,10 @@ def _shapes() -> list[ModelShape]:
 
 def _random_plans(seed: int) -> list[tuple[Plan, int]]:
     chosen = random.Random(seed)
-    plans = []
+    plans, shapes = [], _shapes()
     for _ in range(CASES):
         plan = Plan(
-            shape=chosen.choice(_shapes()),
+            shape=chosen.choice(shapes),
             backend=chosen.choice(BACKENDS),
             batch=chosen.choice((1, 2, 7, 64)),
             dtype=chosen.choice(("bfloat16", "float32")),
