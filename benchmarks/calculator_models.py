@@ -49,8 +49,7 @@ MODELS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
     ),
     "mixtral_8x7b": lambda: hf.MixtralConfig(**_gqa(4096, 14336, 32, 8, 32_000)),
     "qwen3_moe_30b": lambda: hf.Qwen3MoeConfig(
-        **_gqa(2048, 6144, 32, 4, 151_936),
-        head_dim=128,
+        **{**_gqa(2048, 6144, 32, 4, 151_936), "head_dim": 128},
         moe_intermediate_size=768,
         num_experts=128,
         num_experts_per_tok=8,

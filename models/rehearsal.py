@@ -157,7 +157,7 @@ def _rehearse(
 ) -> Rehearsal:
     watched = Liveness(marker, [*model.parameters(), *model.buffers()], _FLOPS)
     rehearsal = Rehearsal(marker=marker, liveness=watched)
-    names = {module: name for name, module in model.named_modules()}
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
     model.train(phase == "training")
     if checkpointing:
         _recompute(model)

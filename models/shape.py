@@ -254,8 +254,8 @@ def _layers(prompt: Rehearsal, model: PreTrainedModel, text: Any) -> tuple[Layer
 def _layer(call: Heard | None, cache: tuple[Size, ...], text: Any) -> LayerShape:
     if call is None or call.asked is None:
         return LayerShape(kind="linear", cache=cache)
-    ranks = [getattr(text, name, None) for name in ("kv_lora_rank", "qk_rope_head_dim")]
-    latent = sum(ranks) if all(isinstance(rank, int) for rank in ranks) else None
+    ranks: list[Any] = [getattr(text, name, None) for name in ("kv_lora_rank", "qk_rope_head_dim")]
+    latent = sum(map(int, ranks)) if all(isinstance(rank, int) for rank in ranks) else None
     pattern = call.asked.mask.patterns[0]
     kind, window = _kind(pattern, text, is_latent=latent is not None)
     return LayerShape(

@@ -19,9 +19,8 @@ MORE_DECODERS = {
         **_sizes(), num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2
     ),
     "qwen3_moe": lambda: hf.Qwen3MoeConfig(
-        **_sizes(),
+        **{**_sizes(), "head_dim": 8},
         num_key_value_heads=2,
-        head_dim=8,
         moe_intermediate_size=16,
         num_experts=4,
         num_experts_per_tok=2,
@@ -45,7 +44,7 @@ def _sizes() -> dict:
 
 def _cached_bytes(cache: DynamicCache) -> tuple[int, int]:
     """Bytes of a cache's tensors, and of the memory that they keep."""
-    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    tensors = [getattr(layer, name) for layer in cache.layers for name in ("keys", "values")]
     return (
         sum(tensor.nbytes for tensor in tensors),
         sum(tensor.untyped_storage().nbytes() for tensor in tensors),

@@ -142,9 +142,11 @@ def _allocated_at_most(run) -> int:
         kept = run()
     del kept
     held = peak = 0
+    assert recorded.profiler is not None
+    assert recorded.profiler.kineto_results is not None
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            held += event.nbytes()
+            held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
             peak = max(peak, held)
     return peak
 

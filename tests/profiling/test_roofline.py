@@ -3,6 +3,7 @@
 import pytest
 
 from attnscope.kernels.errors import InvalidCall
+from attnscope.models.pass_inputs import Phase
 from attnscope.models.shape import ModelShape, shape_of
 from attnscope.profiling.plan import Plan
 from attnscope.profiling.roofline import Work, cost_per_million_tokens, work
@@ -12,7 +13,9 @@ LAYERS, HEADS, WIDTH, HIDDEN, FFN, VOCABULARY = 32, 32, 128, 4096, 11_008, 32_00
 LINEAR = LAYERS * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * FFN)
 
 
-def _plan(shape: ModelShape, phase="prefill", batch: int = 1, backend: str = "triton") -> Plan:
+def _plan(
+    shape: ModelShape, phase: Phase = "prefill", batch: int = 1, backend: str = "triton"
+) -> Plan:
     return Plan(shape=shape, backend=backend, batch=batch, dtype="bfloat16", phase=phase)
 
 
