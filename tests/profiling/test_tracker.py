@@ -31,12 +31,14 @@ def test_the_estimate_is_the_traced_peak(model: str, backend: str, length: int) 
     assert traced.parameter_bytes == predicted.term("weights").nbytes + shape.buffer_bytes
 
 
-def test_batches_and_float32() -> None:
-    for backend in ("eager", "sdpa_flash", "tiled", "transformers_sdpa"):
-        given = {"backend": backend, "batch": 3, "length": 200, "dtype": "float32"}
-        assert estimate(tiny(), **given).total_bytes == pytest.approx(
-            traced_peak(tiny(), **given).total_bytes, rel=0.01
-        )
+@pytest.mark.parametrize("backend", ["eager", "sdpa_flash", "tiled", "transformers_sdpa"])
+def test_batches_and_float32(backend: str) -> None:
+    given = {"backend": backend, "batch": 3, "length": 200, "dtype": "float32"}
+    # What a tile holds is stated for the largest there is, and here all is small beside it; eager
+    # holds a number a row or two that a model of real size does not feel.
+    allowed = 0.04 if backend == "tiled" else 5e-3
+    traced = traced_peak(tiny(), **given).total_bytes
+    assert estimate(tiny(), **given).total_bytes == pytest.approx(traced, rel=allowed)
 
 
 def test_what_cannot_be_traced_says_so() -> None:
