@@ -106,7 +106,7 @@ def download(
         ModelTooLarge: The disk or the memory cannot hold it.
     """
     progress(0.0, f"asking the hub for {repository}")
-    with _in_our_words(repository, revision):
+    with in_our_words(repository, revision):
         try:
             info = huggingface_hub.HfApi().model_info(
                 repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
@@ -168,7 +168,7 @@ def _is_server_trouble(error: HfHubHTTPError) -> bool:
 
 
 @contextmanager
-def _in_our_words(repository: str, revision: str | None) -> Iterator[None]:
+def in_our_words(repository: str, revision: str | None) -> Iterator[None]:
     """Errors of the hub's client as ours; the order matters, as they inherit from each other."""
     try:
         yield

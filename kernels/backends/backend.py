@@ -78,6 +78,10 @@ class Backend(ABC):
     def cost(self, call: AttentionCall) -> Cost:
         """What the call costs, whether or not it can run here."""
 
+    def workspace_bytes(self, call: AttentionCall) -> int:
+        """That of `cost`, for who wants nothing else."""
+        return self.cost(call).workspace_bytes
+
     @abstractmethod
     def _attend(
         self,

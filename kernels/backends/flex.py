@@ -75,20 +75,25 @@ class Flex(Backend):
         kept = np.count_nonzero(_block_kinds(call) != EMPTY)
         pairs = min(int(kept) * BLOCK * BLOCK, call.query_length * call.key_length)
         read, written = io_bytes(call)
-        rows, columns = -(-call.query_length // BLOCK), -(-call.key_length // BLOCK)
-        # Counts and indices of partial and of full blocks, by row and by column, in int32.
-        mask = (call.batch if call.has_padding else 1) * 4 * (rows + 1) * (columns + 1) * 4
+        workspace = self.workspace_bytes(call)
         return Cost(
             flops=attention_flops(call, pairs),
-            bytes_read=read + mask,
+            bytes_read=read + workspace - lse_bytes(call),
             bytes_written=written + lse_bytes(call),
-            workspace_bytes=mask + lse_bytes(call),
+            workspace_bytes=workspace,
             formula=(
                 f"FLOP 2·B·H·pairs·(D + D_v), pairs those of the {BLOCK}-by-{BLOCK} blocks that hold "
                 "a visible one; reads q, k, v once at best; holds the lists of blocks, about "
                 f"16·n_q·n_k/{BLOCK}² bytes, and on CUDA B·H·n_q·4 of log-sum-exp"
             ),
         )
+
+    def workspace_bytes(self, call: AttentionCall) -> int:
+        """See `Backend.workspace_bytes`; the blocks themselves need not be listed for it."""
+        rows, columns = -(-call.query_length // BLOCK), -(-call.key_length // BLOCK)
+        # Counts and indices of partial and of full blocks, by row and by column, in int32.
+        mask = (call.batch if call.has_padding else 1) * 4 * (rows + 1) * (columns + 1) * 4
+        return mask + lse_bytes(call)
 
     def _attend(
         self,

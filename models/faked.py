@@ -1,0 +1,172 @@
+"""A model of fake tensors on the CPU, its attention traced operation by operation.
+
+Fake tensors have a shape and a device and no memory, so a model of any size runs at any length. On
+the fake CPU a kernel of PyTorch's attention is one operation, as on a real one; on the meta device or a
+fake GPU it would be taken apart into the math kernel, and its memory be many times too high.
+
+B batch, H query heads, G kv heads, Q and K positions, D head dim.
+"""
+
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.initialization import no_init_weights
+
+from attnscope.kernels import registry
+from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.tiled import default_block
+from attnscope.models import attention_arguments
+from attnscope.models.masks import MaskRule, mask_function
+from attnscope.models.pass_inputs import model_class
+
+NAME = "attnscope_traced"
+_TILED = "tiled"
+
+
+@contextmanager
+def faked(
+    config: PreTrainedConfig, dtype: torch.dtype, attention: str
+) -> Iterator[tuple[PreTrainedModel, FakeTensorMode]]:
+    """A fake model whose attention is that of a backend, or transformers' own.
+
+    Args:
+        config: Any that transformers has a class for.
+        dtype: Of the weights.
+        attention: A backend's name, `transformers_eager` or `transformers_sdpa`.
+
+    Yields:
+        The model, and the mode in which it must be run.
+
+    Raises:
+        UnknownBackend: No backend of that name.
+    """
+    own = attention.removeprefix("transformers_")
+    if own == attention:
+        registry.backend(attention)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    token = _BACKEND.set(attention)
+    try:
+        with mode, torch.device("cpu"), no_init_weights():
+            model = model_class(config).from_config(
+                copy.deepcopy(config),
+                dtype=dtype,
+                attn_implementation=NAME if own == attention else own,
+            )
+            model.tie_weights()
+        yield model.eval(), mode
+    finally:
+        _BACKEND.reset(token)
+
+
+def prompt(model: PreTrainedModel, batch: int, length: int) -> dict[str, Any]:
+    """The inputs of a prefill that keeps its cache and gives the last logits, in the current mode."""
+    ids_BQ = torch.zeros(batch, length, dtype=torch.long)
+    accepted = inspect.signature(model.forward).parameters
+    inputs: dict[str, Any] = {"input_ids": ids_BQ}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids_BQ
+    if "logits_to_keep" in accepted:
+        # Transformers makes a cache of its own only for decoders.
+        inputs |= {"logits_to_keep": 1, "past_key_values": DynamicCache(config=model.config)}
+    return inputs
+
+
+_BACKEND: ContextVar[str] = ContextVar("attnscope_traced_backend")
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: object,
+    **options: object,
+) -> tuple[Tensor, None]:
+    """As the swap runs a call of one pattern: the same backend, the same layout of the output."""
+    tensors = (query, key, value)
+    architecture = type(module).__name__
+    asked = attention_arguments.read(module, tensors, attention_mask, options, architecture)
+    call = AttentionCall.of(
+        *tensors,
+        pattern=asked.mask.patterns[0],
+        scale=asked.scale,
+        query_offset=asked.mask.query_offset,
+        softcap=asked.softcap,
+        has_sinks=asked.sinks_H is not None,
+    )
+    name = _BACKEND.get()
+    run = _last_tile if name == _TILED else _whole
+    out_BHQD = run(name, tensors, call, asked.sinks_H)
+    return out_BHQD.transpose(1, 2).contiguous(), None
+
+
+def _whole(
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+) -> Tensor:
+    return registry.backend(name).run(*tensors, call, sinks_H=sinks_H).out_BHQD
+
+
+def _last_tile(
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+) -> Tensor:
+    """The tiled backend on its last tile of queries and heads, which visits the most keys.
+
+    Tiles follow one another and hold nothing in common but the output and the log-sum-exp. All of
+    them, operation by operation, would be a hundred thousand operations a layer at 16 384 tokens.
+    """
+    q_BHQD, k_BGKD, v_BGKD = tensors
+    block = default_block(call, q_BHQD.device)
+    queries = min(block.queries, call.query_length)
+    scores_a_head = call.group_size * queries * min(block.keys, call.key_length)
+    kv_heads = min(max(block.scores // scores_a_head, 1), call.kv_heads)
+    heads = kv_heads * call.group_size
+    out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
+    _sums = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=torch.float32)
+    last = replace(
+        call,
+        query_heads=heads,
+        kv_heads=kv_heads,
+        query_length=queries,
+        query_offset=call.query_offset + call.query_length - queries,
+    )
+    registry.backend(name).run(
+        q_BHQD[:, -heads:, -queries:],
+        k_BGKD[:, -kv_heads:],
+        v_BGKD[:, -kv_heads:],
+        last,
+        sinks_H=None if sinks_H is None else sinks_H[-heads:],
+    )
+    return out_BHQD
+
+
+def _mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    **others: object,
+) -> MaskRule:
+    """The swap's mask function, outside the modes: recognising a rule needs numbers."""
+    with _disable_current_modes():
+        return mask_function(batch_size, q_length, kv_length, q_offset, kv_offset, **others)
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, _mask)

@@ -1,0 +1,100 @@
+"""What a model is given in a rehearsed pass, and the class and the cache that belong to it.
+
+B batch, Q positions.
+"""
+
+import inspect
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from attnscope.models.liveness import Liveness, Marker
+
+Phase = Literal["prefill", "decode", "training"]
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """The automatic class that loads such a model: with its head where it has one."""
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    masked = type(config) in AutoModelForMaskedLM._model_mapping
+    if masked and not getattr(config, "is_decoder", False):
+        return AutoModelForMaskedLM
+    return (
+        AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
+    )
+
+
+def pass_inputs(
+    model: PreTrainedModel, phase: Phase, marker: Marker, all_logits: bool
+) -> dict[str, Any]:
+    """What a model is given in a pass: tokens, labels in training, a cache where it takes one."""
+    accepted = inspect.signature(model.forward).parameters
+    length = marker.length - 1 if phase == "decode" else marker.length
+    ids_BQ = torch.empty(marker.batch, length, dtype=torch.long, device="meta")
+    inputs: dict[str, Any] = {"input_ids": ids_BQ}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids_BQ
+    if phase == "training":
+        return {**inputs, **({"labels": ids_BQ} if "labels" in accepted else {})}
+    if "logits_to_keep" in accepted and not all_logits:
+        inputs["logits_to_keep"] = 1
+    if "past_key_values" in accepted and not model.config.is_encoder_decoder and _is_causal(model):
+        inputs |= {"use_cache": True, "past_key_values": _growing_cache(model.config)}
+    return inputs
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    return type(model.config) not in AutoModelForMaskedLM._model_mapping or bool(
+        getattr(model.config, "is_decoder", False)
+    )
+
+
+def _growing_cache(config: PreTrainedConfig) -> DynamicCache:
+    """A cache whose windows never bite: what they cut off is put back into the formulas."""
+    cache = DynamicCache(config=config)
+    cache.layers = [
+        DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer
+        for layer in cache.layers
+    ]
+    return cache
+
+
+def step_inputs(model: PreTrainedModel, prompt: dict[str, Any], marker: Marker) -> dict[str, Any]:
+    """The inputs of one more token, after a prompt of one position less than the length."""
+    with torch.no_grad(), Liveness(marker, ()):
+        outputs = model(**prompt)
+    token_B1 = torch.empty(marker.batch, 1, dtype=torch.long, device="meta")
+    step: dict[str, Any] = {"past_key_values": outputs.get("past_key_values"), "use_cache": True}
+    if not model.config.is_encoder_decoder:
+        return {**step, "input_ids": token_B1}
+    return {
+        **step,
+        "decoder_input_ids": token_B1,
+        "encoder_outputs": (outputs.encoder_last_hidden_state,),
+    }
+
+
+def layers_of(cache: Any) -> list[list[Tensor]]:
+    """The tensors of each layer of a cache; of an encoder-decoder's, its own attention first."""
+    parts = [getattr(cache, f"{name}_attention_cache", None) for name in ("self", "cross")]
+    layers = [
+        layer
+        for part in (parts if parts[0] is not None else [cache])
+        for layer in getattr(part, "layers", ())
+    ]
+    return [
+        [leaf for leaf in tree_leaves(vars(layer)) if isinstance(leaf, Tensor)] for layer in layers
+    ]

@@ -1,0 +1,77 @@
+"""What training keeps beside the pass: gradients, optimiser states, master weights.
+
+P parameters, s bytes of the compute dtype.
+"""
+
+from typing import Literal, get_args
+
+from attnscope.kernels.errors import InvalidCall
+from attnscope.models.shape import ModelShape
+from attnscope.profiling.estimate import Term
+from attnscope.profiling.units import count
+
+Optimizer = Literal["sgd", "adam", "adamw", "adamw_8bit", "adafactor"]
+
+_ADAM = "arXiv 1412.6980, algorithm 1"
+_BLOCK = 256
+"""Elements that share one float32 scale in an 8-bit state (arXiv 2110.02861; bitsandbytes)."""
+
+
+def check_optimizer(name: str) -> None:
+    """Refuses an optimiser whose states are not known.
+
+    Raises:
+        InvalidCall: Names those there are.
+    """
+    if name not in get_args(Optimizer):
+        raise InvalidCall(f"No optimizer {name!r}.", f"Use {', '.join(get_args(Optimizer))}.")
+
+
+def kept(shape: ModelShape, optimizer: str, itemsize: int) -> tuple[Term, ...]:
+    """Master weights and optimiser states: there from the first step to the last.
+
+    Args:
+        shape: The model.
+        optimizer: One of `Optimizer`.
+        itemsize: s; below 4, float32 master weights are kept, as mixed precision asks
+            (arXiv 1710.03740, section 3.1).
+    """
+    parameters = shape.parameters
+    terms = []
+    if itemsize < 4:
+        terms.append(
+            Term(
+                name="master weights",
+                nbytes=4 * parameters,
+                formula="P·4",
+                numbers=f"{count(parameters)}·4",
+                source="arXiv 1710.03740, section 3.1",
+            )
+        )
+    states = _states(shape, optimizer)
+    return (*terms, states) if states.nbytes else tuple(terms)
+
+
+def _states(shape: ModelShape, optimizer: str) -> Term:
+    parameters = shape.parameters
+    number = count(parameters)
+    nbytes, formula, numbers, source = {
+        "sgd": (0, "0", "0", "no momentum, no state"),
+        "adam": (8 * parameters, "2·P·4", f"2·{number}·4", _ADAM),
+        "adamw": (8 * parameters, "2·P·4", f"2·{number}·4", _ADAM),
+        "adamw_8bit": (
+            2 * (parameters + -(-parameters // _BLOCK) * 4),
+            f"2·(P + ⌈P/{_BLOCK}⌉·4)",
+            f"2·({number} + {count(-(-parameters // _BLOCK))}·4)",
+            "arXiv 2110.02861, section 2",
+        ),
+        "adafactor": (
+            4 * shape.factors,
+            "Σ(rows + columns)·4",
+            f"{count(shape.factors)}·4",
+            "arXiv 1804.04235, section 3",
+        ),
+    }[optimizer]
+    return Term(
+        name="optimiser states", nbytes=nbytes, formula=formula, numbers=numbers, source=source
+    )
