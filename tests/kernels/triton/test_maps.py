@@ -1,6 +1,7 @@
 """The maps' own functions with Triton demanded, against dense float64 and PyTorch, in the interpreter."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_an_exact_tile_of_any_rectangle(case: Case) -> None:
 @every_case(*CASES)
 def test_pooled_maps_say_what_pytorchs_say(case: Case) -> None:
     truth = list(truths(case))[-1]
-    part = {"queries": slice(1, 11), "keys": slice(3, 25)}
+    part: dict[str, Any] = {"queries": slice(1, 11), "keys": slice(3, 25)}
     for reduce, reading in [*product(REDUCTIONS, ["weight"]), ("mean", "score")]:
         ours = maps.pooled(truth.head, 3, 4, reduce=reduce, reading=reading, **part, by="triton")
         theirs = maps.pooled(truth.head, 3, 4, reduce=reduce, reading=reading, **part, by="torch")
