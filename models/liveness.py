@@ -122,6 +122,8 @@ class Liveness(TorchDispatchMode):
 
     Attributes:
         module: The module that is running; set by whoever follows the model.
+        by_layer: Whether moments are compared within a layer only: in a step, layers that look alike
+            here differ by their windows.
         flops: FLOP of matrix products by (batch power, length power).
         snapshots: The moments that were kept, by kind.
         saved: The attention call whose saved tensors live as long as an allocation, by its key.
@@ -141,6 +143,7 @@ class Liveness(TorchDispatchMode):
         super().__init__()
         self.marker = marker
         self.module = ""
+        self.by_layer = False
         self.operations = 0
         self.flops: Counter[tuple[int, int]] = Counter()
         self.saved: dict[int, int] = {}
@@ -171,7 +174,7 @@ class Liveness(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 grown |= self._watch(leaf)
         if grown:
-            self.note()
+            self.note(kind=layer_name(self.module) if self.by_layer else None)
         formula = self._formulas.get(func.overloadpacket)
         if formula is not None:
             count = formula(*args, **(kwargs or {}), out_val=result)
@@ -237,3 +240,10 @@ class Liveness(TorchDispatchMode):
 
 def _covers(larger: dict[tuple[int, int], int], smaller: dict[tuple[int, int], int]) -> bool:
     return all(larger.get(power, 0) >= count for power, count in smaller.items())
+
+
+def layer_name(module: str) -> str | None:
+    """Up to the first number: a module of a list of layers."""
+    parts = module.split(".")
+    at = next((at for at, part in enumerate(parts) if part.isdigit()), None)
+    return None if at is None else ".".join(parts[: at + 1])

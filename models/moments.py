@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from attnscope.models.liveness import Size, Snapshot
+from attnscope.models.liveness import Size, Snapshot, layer_name
 from attnscope.models.rehearsal import BACKWARD, INPUTS, Rehearsal
 
 Part = Literal["attention", "mlp", "residual", "head", "embedding", "backward", "inputs"]
@@ -105,7 +105,7 @@ class Places:
         """The part of the model a module belongs to."""
         if module in (BACKWARD, INPUTS):
             return "backward" if module == BACKWARD else "inputs"
-        layer = _layer_name(module)
+        layer = layer_name(module)
         if layer is None:
             inside = module == self.base or module.startswith(f"{self.base}.")
             return "embedding" if module and inside else "head"
@@ -184,13 +184,6 @@ def _moment(
     )
 
 
-def _layer_name(module: str) -> str | None:
-    """Up to the first number: a module of a list of layers."""
-    parts = module.split(".")
-    at = next((at for at, part in enumerate(parts) if part.isdigit()), None)
-    return None if at is None else ".".join(parts[: at + 1])
-
-
 def _layer_number(module: str) -> int | None:
-    name = _layer_name(module)
+    name = layer_name(module)
     return None if name is None else int(name.rpartition(".")[2])

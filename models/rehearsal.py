@@ -190,12 +190,11 @@ def _run(
         # The prompt before the step is not what is rehearsed.
         rehearsal.calls.clear()
         watched.snapshots.clear()
+        watched.by_layer = True
     cache = inputs.get("past_key_values")
     with torch.set_grad_enabled(phase == "training"), watched:
         watched.module = INPUTS
-        given = (leaf for leaf in tree_leaves([*inputs.values()]) if isinstance(leaf, Tensor))
-        for tensor in chain(given, *layers_of(cache)):
-            watched.adopt(tensor)
+        _adopt(watched, inputs, cache)
         rehearsal.before = _cached(cache, watched)
         watched.module = ""
         if phase == "training":
@@ -207,6 +206,13 @@ def _run(
     rehearsal.cached = _cached(cache, watched)
     for keys in rehearsal.cached:
         rehearsal.sizes |= {key: watched.size_of(key) for key in keys}
+
+
+def _adopt(watched: Liveness, inputs: dict[str, Any], cache: object) -> None:
+    """Counts what is there before the pass; a function of its own, so that it holds none of it."""
+    given = (leaf for leaf in tree_leaves([*inputs.values()]) if isinstance(leaf, Tensor))
+    for tensor in chain(given, *layers_of(cache)):
+        watched.adopt(tensor)
 
 
 def _recompute(model: PreTrainedModel) -> None:
@@ -253,7 +259,8 @@ class _Stage:
         )
         self.rehearsal.calls.append(heard)
         pattern = heard.asked.mask.patterns[0] if heard.asked else None
-        kind = (*(tensor.shape[1::2] for tensor in tensors), pattern)
+        shapes = tuple(tensor.shape[1::2] for tensor in tensors)
+        kind = (shapes, pattern, heard.layer if self.rehearsal.liveness.by_layer else None)
         self.rehearsal.liveness.note(attention=index, kind=kind)
         out_BHQD = _Attended.apply(q_BHQD, k_BGKD, v_BGKD, self.rehearsal.liveness, (index, kind))
         return out_BHQD.transpose(1, 2).contiguous()
