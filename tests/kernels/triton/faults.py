@@ -121,9 +121,9 @@ FAULTS = (
     ),
     Fault(
         id="the total is not rescaled",
-        module="key_visits",
-        right="b_total * b_shrink",
-        wrong="b_total",
+        module="online_softmax",
+        right="b_shrink, b_total * b_shrink +",
+        wrong="b_shrink, b_total +",
         caught=CAUSAL,
     ),
     Fault(

@@ -51,7 +51,7 @@ def assert_right(inputs: Inputs, config: HopperConfig) -> None:
     assert_as_good_as(lse_BHQ, exact.lse_BHQ, theirs_lse)
 
 
-TAKEN = [case for case in CASES if not case.id.startswith("sinks and window")]
+TAKEN = [case for case in CASES if not case.id.startswith(("sinks and window", "packed"))]
 
 
 @pytest.mark.parametrize("case", TAKEN, ids=lambda case: case.id)
