@@ -41,6 +41,8 @@ class Marker:
 
 LONG = Marker(1009, 1_000_003)
 _PADDED = 64
+"""The most positions that a row is padded by and still recognised."""
+
 SHORT = Marker(1009, 64 * 31)
 """For recurrences: a whole number of chunks, so that nothing is rounded up."""
 

@@ -41,9 +41,11 @@ Attending = Literal["ours", "sdpa", "own"]
 for PyTorch's, or the model's own eager one, scores and masks and all."""
 
 NAME = "attnscope_rehearsal"
-_POSITIONS = ("max_position_embeddings", "n_positions")
 BACKWARD = "backward"
 INPUTS = "inputs"
+"""What stands for a module's name while none runs: in the backward pass, and before the pass."""
+
+_POSITIONS = ("max_position_embeddings", "n_positions")
 _FLOPS = {
     **flop_registry,
     torch.ops.aten._grouped_mm: lambda a, b, *_, **__: 2 * a.numel() * b.shape[-1],
@@ -74,9 +76,9 @@ class Rehearsal:
         marker: Its batch and length.
         calls: Attention calls in order; empty when the model computes its own attention.
         liveness: Its worst moments.
-        cached: Of each layer of the cache at the end, the keys of its storages and its tensors.
+        cached: Of each layer of the cache at the end, the keys of its storages.
         before: The same at the start of the pass.
-        sizes: Of the storages of both, by key.
+        sizes: Of the storages at the end, by key.
     """
 
     marker: Marker
