@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.prepared_once import prepared_once
+
+__all__ = ["prepared_once"]
+
 collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["test_*.py"]
 
 

@@ -1,37 +1,8 @@
 """These tests run in Triton's interpreter: `tests/models/test_interpreted.py` starts them."""
 
-from collections.abc import Iterator
-from types import FunctionType
-from typing import Any
-
-import pytest
-
 from attnscope.kernels.triton.device import interpreted
+from tests.prepared_once import prepared_once
+
+__all__ = ["prepared_once"]
 
 collect_ignore_glob = [] if interpreted() else ["test_*.py"]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _prepared_once() -> Iterator[None]:
-    """The interpreter prepares Triton's language anew in every call of a helper: once is enough.
-
-    It is a third of the time of a small kernel, and generation launches thousands.
-    """
-    from triton.runtime import interpreter
-
-    module: Any = interpreter
-    prepare, prepared = module._patch_lang, set()
-
-    def prepare_once(function: FunctionType) -> Any:
-        languages = {module.tl, module.tl.core} & {
-            value for value in function.__globals__.values() if isinstance(value, type(module))
-        }
-        if not languages <= prepared:
-            prepared.update(languages)
-            prepare(function)
-        # Undone by nobody: this process does nothing else.
-        return module._LangPatchScope()
-
-    module._patch_lang = prepare_once
-    yield
-    module._patch_lang = prepare
