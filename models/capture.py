@@ -20,7 +20,7 @@ from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
 from attnscope.models.memory import available_bytes, in_words
-from attnscope.models.phases import Backends
+from attnscope.models.phases import Backends, backend_of
 from attnscope.models.prompting import Batch, batch_of
 from attnscope.models.swapping import LayerCall, swapped
 
@@ -238,8 +238,7 @@ def refuses_capture(backend: Backend) -> Refusal | None:
 def _check_shown(backend: Backends, layers: Iterable[int]) -> None:
     """Raises UnsupportedCall when a layer to keep would run on an approximation."""
     for layer in layers:
-        name = backend if isinstance(backend, str) else backend.get(layer, "eager")
-        running = registry.backend(name)
+        running = registry.backend(backend_of(backend, layer, decodes=False))
         refusal = refuses_capture(running)
         if refusal is not None:
             raise UnsupportedCall(f"{running.title}: {refusal.reason}.", refusal.remedy)
