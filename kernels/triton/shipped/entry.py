@@ -17,9 +17,10 @@ from attnscope.kernels.patterns.catalogue import pattern
 CAPABILITIES = (80, 86, 90)
 """A100, the other GPUs of its generation and of Ada's, H100 and H200."""
 
-HEAD_DIMS: dict[int, tuple[int, ...]] = dict.fromkeys(
-    (64, 80, 96, 128, 192, 256), CAPABILITIES
-) | dict.fromkeys((16, 32), (90,))
+HEAD_DIMS: dict[int, tuple[int, ...]] = {
+    **dict.fromkeys((64, 80, 96, 128, 192, 256), CAPABILITIES),
+    **dict.fromkeys((16, 32), (90,)),
+}
 """Widths that models have; for those narrower than any of the tables, one device is enough."""
 
 LENGTH = 4096
