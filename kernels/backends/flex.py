@@ -192,14 +192,14 @@ def _listed(chosen_BQK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rule(call: AttentionCall, visible_keys_BK: Tensor | None, device: torch.device) -> Rule:
-    seen = call.pattern.rule(device)
+    pattern = call.pattern.on(device)
     # A tensor and not a number, so that one compiled kernel serves every offset.
     offset = torch.tensor(call.query_offset, device=device)
     kept_BK = None if visible_keys_BK is None else _of_fixed_size(visible_keys_BK)
 
     def pattern_rule(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
         del b, h
-        return seen(q_idx + offset, kv_idx)
+        return pattern.visible(q_idx + offset, kv_idx)
 
     def padded_rule(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
         assert kept_BK is not None

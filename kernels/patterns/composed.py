@@ -13,7 +13,7 @@ from attnscope.kernels.patterns.chunked import Chunked
 from attnscope.kernels.patterns.combination import Combination, inside_runs
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.matrix import Matrix
-from attnscope.kernels.patterns.pattern import UNLIKE, Pattern, Rule, SpanPattern, Spans
+from attnscope.kernels.patterns.pattern import UNLIKE, Pattern, SpanPattern, Spans
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 
 
@@ -57,12 +57,9 @@ class Composed(Combination):
         first = self.first.visible(query_index, key_index)
         return first & self.second.visible(query_index, key_index)
 
-    def rule(self, device: torch.device) -> Rule:
-        """See `Pattern.rule`."""
-        first, second = self.first.rule(device), self.second.rule(device)
-        return lambda query_index, key_index: (
-            first(query_index, key_index) & second(query_index, key_index)
-        )
+    def on(self, device: torch.device) -> "Composed":
+        """See `Pattern.on`."""
+        return Composed(first=self.first.on(device), second=self.second.on(device))
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; may hold keys that no single query sees."""

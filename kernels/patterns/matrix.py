@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import InvalidCall, UnknownPattern
-from attnscope.kernels.patterns.pattern import Pattern, Rule
+from attnscope.kernels.patterns.pattern import Pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,11 @@ class Matrix(Pattern):
         """See `Pattern.visible`; the positions must be those of `check_lengths`."""
         return self._seen_QK.to(query_index.device)[query_index, key_index]
 
-    def rule(self, device: torch.device) -> Rule:
-        """See `Pattern.rule`."""
-        seen_QK = self._seen_QK.to(device)
-        return lambda query_index, key_index: seen_QK[query_index, key_index]
+    def on(self, device: torch.device) -> "Matrix":
+        """See `Pattern.on`."""
+        moved = copy(self)
+        object.__setattr__(moved, "_seen_QK", self._seen_QK.to(device))
+        return moved
 
     def check_lengths(self, queries: range, key_length: int) -> None:
         """Raises InvalidCall where a position lies outside the matrix."""

@@ -1,8 +1,10 @@
 """Several documents in one row of a batch, each of which sees itself only."""
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,6 @@ from torch import Tensor
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.pattern import (
     ENDLESS,
-    Rule,
     SpanPattern,
     Spans,
     require_integer,
@@ -33,6 +34,7 @@ class Packed(SpanPattern):
     """
 
     lengths: tuple[int, ...]
+    _placed_N: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.lengths, tuple | list):
@@ -45,6 +47,11 @@ class Packed(SpanPattern):
     def key(self) -> str:
         """See `Pattern.key`."""
         return "packed"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """See `Pattern.parameters`."""
+        return {"lengths": self.lengths}
 
     @property
     def title(self) -> str:
@@ -66,19 +73,23 @@ class Packed(SpanPattern):
         bounds_D2 = torch.stack([starts_D, ends_D], 1).to(torch.int32)
         return bounds_D2.repeat_interleave(ends_D - starts_D, 0).to(device or "cpu")
 
-    def rule(self, device: torch.device) -> Rule:
-        """See `Pattern.rule`."""
+    def on(self, device: torch.device) -> "Packed":
+        """See `Pattern.on`."""
         # Here, for only compilers ask: its import takes as long as PyTorch's own.
         from torch import _dynamo
 
-        starts_N = self._starts(device)
+        placed, starts_N = copy(self), self._starts(device)
         # Of a size that is a power of 2 and a constant, or FlexAttention's C++ does not compile.
         _dynamo.mark_static(starts_N)
-        return partial(_same_document, starts_N)
+        object.__setattr__(placed, "_placed_N", starts_N)
+        return placed
 
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """See `Pattern.visible`."""
-        return _same_document(self._starts(query_index.device), query_index, key_index)
+        placed_N = self._placed_N
+        starts_N = self._starts(query_index.device) if placed_N is None else placed_N
+        last = len(starts_N) - 1
+        return starts_N[query_index.clamp(0, last)] == starts_N[key_index.clamp(0, last)]
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; tight."""
@@ -111,8 +122,3 @@ class Packed(SpanPattern):
                 return start, end
             start = end
         return start, None
-
-
-def _same_document(starts_N: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
-    last = len(starts_N) - 1
-    return starts_N[query_index.clamp(0, last)] == starts_N[key_index.clamp(0, last)]

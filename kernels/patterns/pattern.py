@@ -5,7 +5,7 @@ more keys than queries (a KV cache), the caller adds the position of the first q
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,9 +30,6 @@ more tile. A block of our kernels is no longer."""
 
 UNLIKE = -1
 """A phase that equals none, not even itself."""
-
-Rule = Callable[[Tensor, Tensor], Tensor]
-"""`Pattern.visible`, or what says the same: absolute query and key positions -> bool."""
 
 Numbers = np.ndarray | int
 
@@ -80,10 +77,10 @@ class Pattern(ABC):
             bool, of the broadcast shape.
         """
 
-    def rule(self, device: torch.device) -> Rule:
-        """`visible` for a compiler: the tensors that it reads, if any, are on the device already."""
+    def on(self, device: torch.device) -> "Pattern":
+        """The same pattern for a compiler: what it looks up, if anything, is on the device already."""
         del device
-        return self.visible
+        return self
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """The keys that *some* query of `[query_start, query_end)` sees: what a kernel must visit.

@@ -112,7 +112,8 @@ def test_only_these_cases_are_refused_on_a_cpu() -> None:
     assert refused["sdpa_math"] == {"softcap"} | with_sinks
     gaps = {"window 1", "window 8", "window of a cache", "local 8", "local 1, more keys"}
     gaps |= {"local 8, causal", "sinks and window", "sinks and window, causal"}
-    unlike = gaps | with_sinks | {"softcap"}
+    packed = {case.id for case in CASES if case.pattern.key == "packed"}
+    unlike = gaps | with_sinks | packed | {"softcap"}
     assert refused["linear"] == refused["performer"] == unlike
     full = {case.id for case in CASES if case.pattern.key == "full"}
     assert refused["linformer"] == everything - (full - with_sinks)

@@ -190,9 +190,7 @@ def test_a_matrix_is_told_by_its_content_and_keeps_its_own_copy() -> None:
     assert found.kept_pairs(5, 7, query_offset=0) == 5
     both = compose(pattern("causal"), pattern("matrix", matrix=drawn))
     assert both == pattern("matrix", matrix=np.tri(5, 7, dtype=bool))
-    query_Q1, key_1K = torch.arange(5)[:, None], torch.arange(7)[None]
-    seen_QK = both.rule(torch.device("cpu"))(query_Q1, key_1K)
-    assert torch.equal(seen_QK, both.visible(query_Q1, key_1K))
+    assert both.on(torch.device("cpu")) == both
     with pytest.raises(InvalidCall, match="5 queries and 7 keys, and the call has queries 1 to 5"):
         found.kept_pairs(5, 7, query_offset=1)
 
