@@ -1,4 +1,4 @@
-"""The command line: `attnscope serve | inspect | profile | models`."""
+"""The command line: `attnscope serve | inspect | profile | runs | models`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.cli_profile import add_profile
+from attnscope.app.cli_runs import add_runs
 from attnscope.app.examples import example
 from attnscope.app.prompts import typed, uploaded
 from attnscope.kernels.errors import AttnscopeError, InvalidCall
@@ -46,13 +47,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="attnscope",
         description="The microscope and test bench for attention in transformer models.",
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | inspect | profile | models")
+    commands = parser.add_subparsers(
+        required=True, metavar="serve | inspect | profile | runs | models"
+    )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
     serve.add_argument("--port", type=int, help="TCP port (default: 8501)")
     serve.set_defaults(run=_serve)
     _add_inspect(commands.add_parser("inspect", help="print what every head does with a prompt"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))
+    add_runs(
+        commands.add_parser("runs", help="what was measured before: list, show, export, import")
+    )
     models = commands.add_parser("models", help="list the models that can be loaded here")
     models.add_argument(
         "--check",
