@@ -11,7 +11,8 @@ import pytest
 from attnscope.app.cli import main
 from attnscope.profiling.record_files import from_lines, from_parquet, to_lines
 from attnscope.profiling.store import Store
-from tests.profiling.records import FAILED, RECORD
+from attnscope.profiling.units import latency
+from tests.profiling.records import FAILED, RECORD, TIMING
 
 RECORDS = (
     replace(RECORD, model=replace(RECORD.model, title="Demo \x1b[2Jmodel")),
@@ -40,7 +41,7 @@ def test_list_tells_a_line_a_run(capsys: pytest.CaptureFixture[str]):
     assert {line.split()[0] for line in lines} == {record.id for record in RECORDS}
     assert any("Demo \ufffd[2Jmodel" in line for line in lines)
     assert any("out of memory" in line and "eager" in line for line in lines)
-    assert any("301 ms" in line or "300 ms" in line for line in lines)
+    assert any(latency(TIMING.median_s) in line for line in lines)
     assert main(["runs", "list", "--backend", "eager"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert main(["runs", "list", "--limit", "1"]) == 0
