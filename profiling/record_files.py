@@ -91,11 +91,11 @@ def from_parquet(content: bytes, name: str) -> tuple[RunRecord, ...]:
 
 
 def to_csv(rows: Iterable[RunRow]) -> bytes:
-    """CSV of the rows, UTF-8; a text that a spreadsheet would take for a formula gets a ' before it."""
+    """CSV of the rows, UTF-8, every text `harmless`."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(KINDS)
-    writer.writerows([_harmless(value) for value in asdict(row).values()] for row in rows)
+    writer.writerows([harmless(value) for value in asdict(row).values()] for row in rows)
     return file.getvalue().encode()
 
 
@@ -128,5 +128,6 @@ def _refuse_many(records: int, name: str) -> None:
         )
 
 
-def _harmless(value: object) -> object:
+def harmless(value: object) -> object:
+    """A cell of a table; a text that a spreadsheet would take for a formula gets a ' before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

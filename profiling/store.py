@@ -91,6 +91,7 @@ class Store:
         self._engine = engine
         self.url = url
         self.notices = notices
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def open(cls, where: Path | str) -> "Store":
@@ -107,12 +108,13 @@ class Store:
         return cls(engine, url, notices)
 
     @classmethod
-    @contextmanager
-    def holding(cls, records: Iterable[RunRecord]) -> Iterator["Store"]:
-        """A history of these records alone, that goes when it is left."""
-        with tempfile.TemporaryDirectory() as folder, cls.open(Path(folder) / "runs") as store:
-            store.add_all(records)
-            yield store
+    def holding(cls, records: Iterable[RunRecord]) -> "Store":
+        """A history of these records alone, that goes when it is closed."""
+        folder = tempfile.TemporaryDirectory()
+        store = cls.open(Path(folder.name) / "runs.sqlite3")
+        store._folder = folder
+        store.add_all(records)
+        return store
 
     def __enter__(self) -> "Store":
         return self
@@ -123,6 +125,8 @@ class Store:
     def close(self) -> None:
         """Lets go of the database."""
         self._engine.dispose()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def add(self, record: RunRecord) -> bool:
         """Keeps a record; on return it is on the disk.

@@ -1,0 +1,157 @@
+"""Measured runs as charts: time and memory over length, the samples of one run, its memory over time."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from attnscope.app.figures.sweep import SweepPoint, traces
+from attnscope.app.figures.theme import Theme, framed, plain
+
+KIND_COLOURS = {
+    "weights": "#8A94A0",
+    "kv_cache": "#0072B2",
+    "scores": "#D55E00",
+    "activations": "#56B4E9",
+    "workspace": "#C9A227",
+}
+"""What memory is taken for; apart in lightness too."""
+
+_ROW, _FRAME = 250, 176
+
+
+def over_length(
+    latencies: Sequence[SweepPoint],
+    memories: Sequence[SweepPoint],
+    *,
+    title: str,
+    note: str,
+    look: Theme,
+) -> go.Figure:
+    """Draw median time above peak memory, a column a phase.
+
+    Args:
+        latencies: In milliseconds, at least one.
+        memories: In MiB, of the same phases; may be none.
+        title: Plain text.
+        note: Where the numbers come from, plain text.
+        look: The colours.
+    """
+    phases = list(dict.fromkeys(point.phase for point in latencies))
+    titles = [f"{phase}, {what}" for what in ("time", "peak memory") for phase in phases]
+    figure = make_subplots(
+        rows=2,
+        cols=len(phases),
+        shared_xaxes=True,
+        subplot_titles=[plain(each) for each in titles],
+        vertical_spacing=0.13,
+        horizontal_spacing=0.07,
+    )
+    lengths = sorted({point.length for point in latencies})
+    named: set[str] = set()
+    for row, (points, unit) in enumerate(((latencies, "ms"), (memories, "MiB")), start=1):
+        for column, phase in enumerate(phases, start=1):
+            here = [point for point in points if point.phase == phase]
+            for trace in traces(here, with_names=True, look=look):
+                # A line has one entry in the legend, wherever it is seen first.
+                trace.showlegend = bool(trace.x) and trace.name not in named
+                named |= {trace.name} if trace.x else set()
+                figure.add_trace(trace, row=row, col=column)
+            axis = {"type": "log", "tickvals": lengths, "row": row, "col": column}
+            figure.update_xaxes(title="tokens" if row == 2 else None, **axis)
+            figure.update_yaxes(
+                title=unit if column == 1 else None, type="log", row=row, col=column
+            )
+    figure.update_annotations(font={"size": 13, "color": look.muted}, xanchor="center")
+    return _drawn(figure, rows=2, title=title, note=note, look=look)
+
+
+def samples(
+    seconds: Sequence[float],
+    cuts: tuple[float, float, float],
+    *,
+    title: str,
+    note: str,
+    look: Theme,
+) -> go.Figure:
+    """Draw the time of each run in the order they ran, over the band of most of them.
+
+    Args:
+        seconds: At least one.
+        cuts: 10th percentile, median and 90th percentile, seconds.
+        title: Plain text.
+        note: Where the numbers come from, plain text.
+        look: The colours.
+    """
+    low, median, high = (1e3 * cut for cut in cuts)
+    figure = go.Figure(
+        go.Scatter(
+            x=list(range(1, len(seconds) + 1)),
+            y=[1e3 * each for each in seconds],
+            mode="markers",
+            marker={"color": look.accent, "size": 7},
+            hovertemplate="run %{x}: %{y:.3g} ms<extra></extra>",
+            showlegend=False,
+        )
+    )
+    figure.add_hrect(y0=low, y1=high, fillcolor=look.accent, opacity=0.12, line_width=0)
+    figure.add_hline(y=median, line={"color": look.accent, "width": 1.5})
+    figure.update_xaxes(title="run")
+    figure.update_yaxes(title="ms", rangemode="tozero")
+    return _drawn(figure, rows=1, title=title, note=note, look=look)
+
+
+def memory_over_time(
+    kinds: Sequence[str],
+    seconds: Sequence[float],
+    nbytes: Sequence[Sequence[int]],
+    *,
+    title: str,
+    note: str,
+    look: Theme,
+) -> go.Figure:
+    """Draw memory by what it is for over one run, stacked.
+
+    Args:
+        kinds: What it is for.
+        seconds: Moments, ascending.
+        nbytes: For each moment the bytes of each kind.
+        title: Plain text.
+        note: Where the numbers come from, plain text.
+        look: The colours.
+    """
+    figure = go.Figure()
+    for kind, held in zip(kinds, zip(*nbytes, strict=True), strict=True):
+        name = plain(kind.replace("_", " "))
+        figure.add_scatter(
+            x=[1e3 * moment for moment in seconds],
+            y=[each / 2**20 for each in held],
+            name=name,
+            stackgroup="memory",
+            mode="lines",
+            # Held until it changes: memory has no slopes.
+            line={"width": 0.5, "shape": "hv", "color": KIND_COLOURS.get(kind, look.muted)},
+            hovertemplate=f"{name}: %{{y:.3g}} MiB at %{{x:.3g}} ms<extra></extra>",
+        )
+    figure.update_xaxes(title="ms")
+    figure.update_yaxes(title="MiB", rangemode="tozero")
+    return _drawn(figure, rows=1, title=title, note=note, look=look)
+
+
+def inert(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+    """Points whose spaces every font of a figure has."""
+    return [replace(point, words=point.words.replace("\u202f", " ")) for point in points]
+
+
+def _drawn(figure: go.Figure, *, rows: int, title: str, note: str, look: Theme) -> go.Figure:
+    framed(figure, title=title, note=note, look=look)
+    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    figure.update_layout(
+        plot_bgcolor=look.ground,
+        height=_ROW * rows + _FRAME,
+        margin={"l": 64, "r": 16, "t": 56, "b": 120},
+        legend={"orientation": "h", "x": 0, "y": -44 / (_ROW * rows), "yanchor": "top"},
+    )
+    return figure
