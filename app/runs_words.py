@@ -15,7 +15,7 @@ from attnscope.profiling.units import count, latency, nbytes, share
 Pairs = list[tuple[str, str]]
 
 _APART = ("model_title", "device_name", "dtype", "batch")
-_SHORT_RATIO = 0.005
+_CELL = ("backend", "phase", "batch", "length", "dtype")
 
 
 def points(rows: Sequence[RunRow]) -> tuple[list[SweepPoint], list[SweepPoint]]:
@@ -179,23 +179,33 @@ def kernels_of(record: RunRecord, most: int = 10) -> list[tuple[str, str, str, s
     ]
 
 
-def compared(found: Comparison) -> list[tuple[str, ...]]:
-    """The figures of a comparison as text, with the ratios to the first run."""
-    rows = [(figure.name, *map(_figure_text, *_of(figure))) for figure in found.figures]
-    return [row for row in rows if any(cell != "-" for cell in row[1:])]
+def labels(found: Comparison) -> list[str]:
+    """A short name for each run compared: what differs in its cell, and the first digits of its id."""
+    apart = [each.values for each in found.differences if each.name in _CELL]
+    return [
+        " ".join([*(values[at] for values in apart), run[:6]]) for at, run in enumerate(found.runs)
+    ]
 
 
-def _of(figure: Figure) -> tuple[list[str], tuple[float | None, ...], list[float | None]]:
-    # The first run is what the others are held against: its own ratio says nothing.
-    ratios = [None, *figure.ratios[1:]]
-    return [figure.unit] * len(ratios), figure.values, ratios
+def compared(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The figures of a comparison as text, a row a run, with the ratios to the first run.
+
+    Returns:
+        The header, and the rows.
+    """
+    known = [figure for figure in found.figures if any(figure.values)]
+    rows = [
+        [label, *(_figure_text(figure, at) for figure in known)]
+        for at, label in enumerate(labels(found))
+    ]
+    return ["run", *(figure.name for figure in known)], rows
 
 
-def _figure_text(unit: str, value: float | None, ratio: float | None) -> str:
+def _figure_text(figure: Figure, at: int) -> str:
+    value, ratio, unit = figure.values[at], figure.ratios[at], figure.unit
     if value is None:
         return "-"
     texts = {"s": latency, "B": nbytes, "tokens/s": lambda number: count(round(number))}
-    text = texts[unit](value) if unit in texts else f"{value:.3g}{f' {unit}' if unit else ''}"
-    if ratio is None:
-        return text
-    return f"{text} ({'same' if abs(ratio - 1) < _SHORT_RATIO else f'{ratio:.2f} times'})"
+    text = texts[unit](value) if unit in texts else f"{value:.3g} {unit}".strip()
+    # The first run is what the others are held against: its own ratio says nothing.
+    return text if ratio is None or at == 0 else f"{text} ({ratio:.2f}x)"

@@ -96,7 +96,7 @@ def _facts(record: RunRecord) -> dict[str, str]:
     model, cell, machine = record.model, record.cell, record.machine
     ran = "" if record.attention is None else record.attention.paths
     failure = record.failure
-    facts = {
+    return {
         "backend": cell.backend,
         "phase": cell.phase,
         "batch": str(cell.batch),
@@ -117,9 +117,6 @@ def _facts(record: RunRecord) -> dict[str, str]:
         **{f"set {name}": value for name, value in record.parameters},
         "seed": str(record.seed),
     }
-    if record.timing is not None:
-        facts |= {"clock": record.timing.clock, "cache": record.timing.cache}
-    return facts
 
 
 _FIGURES: tuple[tuple[str, str, Callable[[RunRecord], float | None]], ...] = (
@@ -135,11 +132,11 @@ _FIGURES: tuple[tuple[str, str, Callable[[RunRecord], float | None]], ...] = (
 
 
 def _cautions(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    found = [
-        f"Run {record.id}: {record.timing.unsettled}."
-        for record in records
-        if record.timing is not None and record.timing.unsettled
-    ]
+    unsettled: dict[str, list[str]] = {}
+    for record in records:
+        if record.timing is not None and record.timing.unsettled:
+            unsettled.setdefault(record.timing.unsettled, []).append(record.id[:6])
+    found = [f"{', '.join(runs)}: {why}." for why, runs in unsettled.items()]
     if len({(record.machine.device, record.machine.name) for record in records}) > 1:
         found.append("They ran on different devices: the ratios compare the devices as well.")
     if len({record.model.config_hash for record in records}) > 1:

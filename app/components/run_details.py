@@ -29,8 +29,8 @@ def run_details(record: RunRecord, whose: str) -> None:
     found = words.figures_of(record)
     if found:
         _facts(found)
-    for flag in record.flags:
-        notice(Notice(message=f"{flag[:1].upper()}{flag[1:]}.", kind="told"))
+    if record.flags:
+        notice(Notice(kind="told", message=f"To know: {'; '.join(record.flags)}."))
     _charts(record)
     left, right = st.columns(2, gap="medium")
     with left:
@@ -55,14 +55,16 @@ def over_lengths(rows: Sequence[RunRow], *, name: str, title: str) -> None:
 def run_comparison(found: Comparison, rows: Sequence[RunRow]) -> None:
     """Draw runs side by side: what differs, then their figures; `rows` are those of its runs, in order."""
     heading(f"{len(rows)} runs compared", "ratios are to the first")
-    for caution in found.cautions:
-        notice(Notice(message=caution, kind="told"))
-    header = ("", *(f"{row.backend} {row.id[:6]}" for row in rows))
-    plain_table("Figures", words.compared(found), header=header, numbers=True)
+    if found.cautions:
+        notice(Notice(kind="told", message="Compare with care.", remedy=" ".join(found.cautions)))
+    header, figures = words.compared(found)
+    plain_table("Figures", figures, header=header, numbers=True)
     differences = [(each.name, *each.values) for each in found.differences]
     if differences:
-        plain_table("What differs", differences, header=header)
-    over_lengths(rows, name="compared", title="Time and peak memory of the runs compared")
+        runs = ("", *(f"{row.backend} {row.id[:6]}" for row in rows))
+        plain_table("What differs", differences, header=runs)
+    if len({row.length for row in rows}) > 1:
+        over_lengths(rows, name="compared", title="Time and peak memory of the runs compared")
 
 
 def heading(title: str, beside: str) -> None:

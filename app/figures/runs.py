@@ -1,7 +1,7 @@
 """Measured runs as charts: time and memory over length, the samples of one run, its memory over time."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -18,6 +18,8 @@ KIND_COLOURS = {
 }
 """What memory is taken for; apart in lightness too."""
 
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_FEWEST_TICKS = 3
 _ROW, _FRAME = 250, 176
 
 
@@ -50,19 +52,22 @@ def over_length(
     )
     lengths = sorted({point.length for point in latencies})
     named: set[str] = set()
+    dashes = _dashes(latencies)
     for row, (points, unit) in enumerate(((latencies, "ms"), (memories, "MiB")), start=1):
         for column, phase in enumerate(phases, start=1):
             here = [point for point in points if point.phase == phase]
             for trace in traces(here, with_names=True, look=look):
+                # One colour is one backend: its other lines are told apart by their dashes.
+                trace.line.dash = dashes[str(trace.name)]
                 # A line has one entry in the legend, wherever it is seen first.
                 trace.showlegend = bool(trace.x) and trace.name not in named
                 named |= {trace.name} if trace.x else set()
                 figure.add_trace(trace, row=row, col=column)
             axis = {"type": "log", "tickvals": lengths, "row": row, "col": column}
             figure.update_xaxes(title="tokens" if row == 2 else None, **axis)
-            figure.update_yaxes(
-                title=unit if column == 1 else None, type="log", row=row, col=column
-            )
+            ticks = _ticks([value for point in here for value in point.values or ()])
+            axis = {"type": "log", "tickvals": ticks, "row": row, "col": column}
+            figure.update_yaxes(title=unit if column == 1 else None, **axis)
     figure.update_annotations(font={"size": 13, "color": look.muted}, xanchor="center")
     return _drawn(figure, rows=2, title=title, note=note, look=look)
 
@@ -97,7 +102,7 @@ def samples(
     )
     figure.add_hrect(y0=low, y1=high, fillcolor=look.accent, opacity=0.12, line_width=0)
     figure.add_hline(y=median, line={"color": look.accent, "width": 1.5})
-    figure.update_xaxes(title="run")
+    figure.update_xaxes(title="run", tick0=1, dtick=math.ceil(len(seconds) / 12))
     figure.update_yaxes(title="ms", rangemode="tozero")
     return _drawn(figure, rows=1, title=title, note=note, look=look)
 
@@ -139,19 +144,45 @@ def memory_over_time(
     return _drawn(figure, rows=1, title=title, note=note, look=look)
 
 
-def inert(points: Sequence[SweepPoint]) -> list[SweepPoint]:
-    """Points whose spaces every font of a figure has."""
-    return [replace(point, words=point.words.replace("\u202f", " ")) for point in points]
+def _dashes(points: Sequence[SweepPoint]) -> dict[str, str]:
+    """The dash of each line, by its name in the figure: solid for the first of a backend."""
+    lines: dict[str, list[str]] = {}
+    for point in points:
+        of_backend = lines.setdefault(point.backend, [])
+        if point.line not in of_backend:
+            of_backend.append(point.line)
+    return {
+        plain(line): _DASHES[at % len(_DASHES)]
+        for of_backend in lines.values()
+        for at, line in enumerate(of_backend)
+    }
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers for a logarithmic axis, as few as still tell how it runs."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return []
+    low, high = min(positive) / 1.5, max(positive) * 2.5
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        found = [tick for tick in ticks if low <= tick <= high]
+        if len(found) >= _FEWEST_TICKS:
+            break
+    return found
 
 
 def _drawn(figure: go.Figure, *, rows: int, title: str, note: str, look: Theme) -> go.Figure:
     framed(figure, title=title, note=note, look=look)
-    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
-    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    axes = {"color": look.muted, "gridcolor": look.rule, "zeroline": False}
+    figure.update_xaxes(**axes, title={"font": {"size": 13}, "standoff": 4})
+    figure.update_yaxes(**axes, title={"font": {"size": 13}, "standoff": 8})
     figure.update_layout(
         plot_bgcolor=look.ground,
         height=_ROW * rows + _FRAME,
         margin={"l": 64, "r": 16, "t": 56, "b": 120},
-        legend={"orientation": "h", "x": 0, "y": -44 / (_ROW * rows), "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": -52 / (_ROW * rows), "yanchor": "top"},
     )
     return figure

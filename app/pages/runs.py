@@ -113,12 +113,12 @@ def _shelves(session: RunsSession) -> Shelves:
     return Shelves(own=own, reference=_reference())
 
 
-@st.cache_resource(show_spinner=False)
+@st.cache_resource(show_spinner=False, on_release=Store.close)
 def _history(place: str) -> Store:
     return Store.open(place)
 
 
-@st.cache_resource(show_spinner=False)
+@st.cache_resource(show_spinner=False, on_release=Store.close)
 def _reference() -> Store:
     return Store.holding(reference_runs())
 
@@ -218,6 +218,8 @@ def _open(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> Non
             notice(Notice.of(error))
     if len(records) > 1:
         known = {row.id: row for store in _stores(shelves) for row in store.find()}
+        # A run without figures is nothing to hold others against.
+        records.sort(key=lambda record: record.failure is not None)
         run_comparison(compare(records), [known[record.id] for record in records])
     elif records:
         is_reference = records[0].id in {row.id for row in shelves.reference.find()}
