@@ -61,8 +61,10 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 def _filters(given: argparse.Namespace) -> "Filters":
     from attnscope.profiling.store import Filters
 
-    chosen = {name: tuple(getattr(given, name) or ()) for name in ("backend", "phase", "dtype")}
-    return Filters(text=given.text, **chosen)
+    backend, phase, dtype = (
+        tuple(each or ()) for each in (given.backend, given.phase, given.dtype)
+    )
+    return Filters(text=given.text, backend=backend, phase=phase, dtype=dtype)
 
 
 def _list(given: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ def encode(view: RunsView) -> dict[str, str]:
 def parse(query: Mapping[str, str]) -> tuple[RunsView, tuple[str, ...]]:
     """The view of a link, and sentences about what in it cannot be used."""
     told = []
-    chosen = {
+    chosen: dict[str, Any] = {
         each: tuple(unquote(part) for part in query[_name(each)].split(",") if part)
         for each in CHOICES
         if query.get(_name(each))
@@ -59,24 +59,22 @@ def parse(query: Mapping[str, str]) -> tuple[RunsView, tuple[str, ...]]:
         name: query[key] for name, key in (("shortest", "from"), ("longest", "to")) if key in query
     }
     try:
-        lengths = {name: int(value) for name, value in bounds.items()}
-        filters = Filters(text=query.get("text", "")[:_LONGEST_TEXT], **chosen, **lengths)
+        chosen |= {name: int(value) for name, value in bounds.items()}
+        filters = Filters(text=query.get("text", "")[:_LONGEST_TEXT], **chosen)
     except (InvalidCall, ValueError):
         filters = Filters()
         told.append("The link's filters cannot be read, so every run is listed.")
-    whose = query.get("of", "all")
-    if whose not in WHOSE:
-        told.append(f"Runs of “{whose[:40]}” are not known, so all are listed.")
+    of = query.get("of", "all")
+    whose = {str(each): each for each in WHOSE}.get(of)
+    if whose is None:
+        told.append(f"Runs of “{of[:40]}” are not known, so all are listed.")
     asked = [run for run in query.get("run", "").split(",") if run]
     runs = tuple(dict.fromkeys(run for run in asked if _RUN.fullmatch(run)))[:MOST_COMPARED]
     if len(runs) < len(set(asked)):
         told.append(
             f"The link names runs that are no ids, or more than {MOST_COMPARED}: those are left out."
         )
-    view = RunsView(
-        filters=filters, runs=runs, whose=next((each for each in WHOSE if each == whose), "all")
-    )
-    return view, tuple(told)
+    return RunsView(filters=filters, runs=runs, whose=whose or "all"), tuple(told)
 
 
 class RunsSession:

@@ -36,9 +36,11 @@ _COLUMNS = {
 }
 
 
-def runs_filters(choices: Mapping[str, Sequence[str]], *, on_change: Callable[[], None]) -> None:
+def runs_filters(
+    choices: Mapping[str, Sequence[str]], *, with_whose: bool, on_change: Callable[[], None]
+) -> None:
     """Draw the filters on one line; each fills its key of `runs_view.WIDGETS`."""
-    search, *columns, whose = st.columns([1.7, 1, 1.1, 1, 1, 1, 1, 1], gap="small")
+    search, *columns = st.columns([1.7, *[1] * (len(_FILTERS) + with_whose)], gap="small")
     search.text_input(
         "Search",
         key=WIDGETS["text"],
@@ -46,7 +48,7 @@ def runs_filters(choices: Mapping[str, Sequence[str]], *, on_change: Callable[[]
         on_change=on_change,
         max_chars=200,
     )
-    for column, (name, title) in zip(columns, _FILTERS, strict=True):
+    for column, (name, title) in zip(columns, _FILTERS, strict=False):
         column.multiselect(
             title,
             choices[name],
@@ -55,13 +57,14 @@ def runs_filters(choices: Mapping[str, Sequence[str]], *, on_change: Callable[[]
             format_func=_spaced if name == "outcome" else str,
             on_change=on_change,
         )
-    whose.selectbox(
-        "Whose",
-        WHOSE,
-        key=WIDGETS["whose"],
-        on_change=on_change,
-        help="Reference runs ship with Attnscope.",
-    )
+    if with_whose:
+        columns[-1].selectbox(
+            "Whose",
+            WHOSE,
+            key=WIDGETS["whose"],
+            on_change=on_change,
+            help="Reference runs ship with Attnscope.",
+        )
 
 
 def runs_table(

@@ -57,11 +57,12 @@ def over_length(
         for column, phase in enumerate(phases, start=1):
             here = [point for point in points if point.phase == phase]
             for trace in traces(here, with_names=True, look=look):
-                # One colour is one backend: its other lines are told apart by their dashes.
-                trace.line.dash = dashes[str(trace.name)]
-                # A line has one entry in the legend, wherever it is seen first.
-                trace.showlegend = bool(trace.x) and trace.name not in named
-                named |= {trace.name} if trace.x else set()
+                name = str(trace.name)
+                # One colour is one backend: its other lines are told apart by their dashes. And
+                # a line has one entry in the legend, wherever it is seen first.
+                is_first = bool(trace.x) and name not in named
+                trace.update(line_dash=dashes[name], showlegend=is_first)
+                named |= {name} if is_first else set()
                 figure.add_trace(trace, row=row, col=column)
             axis = {"type": "log", "tickvals": lengths, "row": row, "col": column}
             figure.update_xaxes(title="tokens" if row == 2 else None, **axis)

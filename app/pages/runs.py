@@ -87,7 +87,11 @@ def page(session: RunsSession) -> None:
         name: sorted({value for store in stores["all"] for value in store.choices()[name]})
         for name in CHOICES
     }
-    runs_filters(choices, on_change=_act(session, session.take_filters))
+    runs_filters(
+        choices,
+        with_whose=bool(shelves.reference.count()),
+        on_change=_act(session, session.take_filters),
+    )
     if not rows:
         notice(Notice(kind="told", message="No run fits these filters."))
     else:
@@ -125,9 +129,10 @@ def _reference() -> Store:
 
 def _bar(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> None:
     own = "cannot be used" if shelves.own is None else count(shelves.own.count())
+    shipped = shelves.reference.count()
     facts = [
         ("own runs", own),
-        ("reference runs", count(shelves.reference.count())),
+        *([("reference runs", count(shipped))] if shipped else []),
         ("newest", rows[0].created[:16].replace("T", " ") if rows else "none"),
         ("models", count(len({row.model_title for row in rows}))),
         ("without figures", count(sum(not row.is_measured for row in rows))),

@@ -1,6 +1,6 @@
 """The page Runs without a browser: what it lists, opens, compares, refuses."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +35,10 @@ OWN = (
     replace(FAILED, cell=replace(RECORD.cell, backend="flex", length=4096)),
 )
 REFERENCE = replace(RECORD, seed=7)
-Open = Callable[..., AppTest]
 
 
 @pytest.fixture(autouse=True)
-def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("ATTNSCOPE_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "reference")
     shipped.reference_runs.cache_clear()
