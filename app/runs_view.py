@@ -65,7 +65,8 @@ def parse(query: Mapping[str, str]) -> tuple[RunsView, tuple[str, ...]]:
         filters = Filters()
         told.append("The link's filters cannot be read, so every run is listed.")
     of = query.get("of", "all")
-    whose = {str(each): each for each in WHOSE}.get(of)
+    known: dict[str, Whose] = {each: each for each in WHOSE}
+    whose = known.get(of)
     if whose is None:
         told.append(f"Runs of “{of[:40]}” are not known, so all are listed.")
     asked = [run for run in query.get("run", "").split(",") if run]
@@ -81,8 +82,8 @@ class RunsSession:
     """One visitor's view of the page, over Streamlit's own dictionary and query parameters.
 
     Args:
-        state: `st.session_state`.
-        query: `st.query_params`.
+        state: See `state.visitors`.
+        query: Likewise.
     """
 
     def __init__(self, state: MutableMapping[Any, Any], query: MutableMapping[str, str]) -> None:

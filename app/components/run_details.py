@@ -24,7 +24,7 @@ def run_details(record: RunRecord, whose: str) -> None:
     heading(words.headline(record), whose)
     if record.failure is not None:
         failure = record.failure
-        said = f"{failure.outcome.replace('_', ' ').capitalize()}: {failure.reason}."
+        said = f"{failure.outcome.replace('_', ' ').capitalize()}: {failure.reason.rstrip('.')}."
         notice(Notice(message=said, remedy=failure.remedy))
     found = words.figures_of(record)
     if found:
@@ -33,9 +33,10 @@ def run_details(record: RunRecord, whose: str) -> None:
         notice(Notice(kind="told", message=f"To know: {'; '.join(record.flags)}."))
     _charts(record)
     left, right = st.columns(2, gap="medium")
+    has_parts = record.parts is not None or bool(record.kernels)
     with left:
         _parts(record)
-    with right:
+    with right if has_parts else left:
         plain_table("What repeats it", words.provenance(record))
     if record.notes:
         plain_table("What was not measured", [(each,) for each in record.notes])
@@ -63,7 +64,7 @@ def run_comparison(found: Comparison, rows: Sequence[RunRow]) -> None:
     if differences:
         runs = ("", *(f"{row.backend} {row.id[:6]}" for row in rows))
         plain_table("What differs", differences, header=runs)
-    if len({row.length for row in rows}) > 1:
+    if len({row.length for row in rows if row.is_measured}) > 1:
         over_lengths(rows, name="compared", title="Time and peak memory of the runs compared")
 
 

@@ -22,7 +22,7 @@ from attnscope.profiling.record import RunRecord
 from attnscope.profiling.record_files import LARGEST_FILE, from_lines, to_csv, to_lines, to_parquet
 from attnscope.profiling.reference_runs import reference_runs
 from attnscope.profiling.store import CHOICES, Store
-from attnscope.profiling.store_rows import RunRow
+from attnscope.profiling.store_rows import RunRow, row_of
 from attnscope.profiling.units import count, nbytes
 
 MOST_LISTED = 500
@@ -222,19 +222,14 @@ def _open(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> Non
         except AttnscopeError as error:
             notice(Notice.of(error))
     if len(records) > 1:
-        known = {row.id: row for store in _stores(shelves) for row in store.find()}
         # A run without figures is nothing to hold others against.
         records.sort(key=lambda record: record.failure is not None)
-        run_comparison(compare(records), [known[record.id] for record in records])
+        run_comparison(compare(records), [row_of(record) for record in records])
     elif records:
         is_reference = records[0].id in {row.id for row in shelves.reference.find()}
         run_details(records[0], "a reference run, read-only" if is_reference else "")
     elif rows:
         over_lengths(rows, name="listed", title="Time and peak memory of the runs listed")
-
-
-def _stores(shelves: Shelves) -> list[Store]:
-    return [shelves.reference, *([] if shelves.own is None else [shelves.own])]
 
 
 def _act(session: RunsSession, work: Callable[[], None]) -> Callable[[], None]:
