@@ -45,10 +45,12 @@ class Shelves:
     Attributes:
         own: The history; None while it cannot be used.
         reference: The runs that ship with Attnscope.
+        notices: What every visitor must know of the history.
     """
 
     own: Store | None
     reference: Store
+    notices: tuple[Notice, ...] = ()
 
     def get(self, run: str) -> RunRecord:
         """The record of an id, wherever it is.
@@ -67,7 +69,7 @@ class Shelves:
 def page(session: RunsSession) -> None:
     """Draw the page for one run of the script."""
     session.follow_url()
-    shelves = _shelves(session)
+    shelves = _shelves()
     own = [] if shelves.own is None else [shelves.own]
     stores = {"all": [*own, shelves.reference], "own": own, "reference": [shelves.reference]}
     wanted = stores[session.view.whose]
@@ -78,7 +80,7 @@ def page(session: RunsSession) -> None:
     total = sum(store.count(session.view.filters) for store in wanted)
     _bar(session, shelves, rows)
     with st.container(key="told", gap="small"):
-        for told in session.notices:
+        for told in (*shelves.notices, *session.notices):
             notice(told)
     if not any(store.count() for store in stores["all"]):
         st.html(_EMPTY)
@@ -99,22 +101,19 @@ def page(session: RunsSession) -> None:
     _open(session, shelves, rows)
 
 
-def _shelves(session: RunsSession) -> Shelves:
+def _shelves() -> Shelves:
     place = str(Settings.from_environment().history_place)
     try:
         own = _history(place)
         own.count()
-    except HistoryDamaged as error:
-        # Opened anew it is set aside, and the visitor is told where to.
+    except HistoryDamaged:
+        # Opened anew, it is set aside; its own notice says where to.
         _history.clear()
-        session.tell(Notice.of(error))
         own = _history(place)
     except HistoryUnavailable as error:
-        session.tell(Notice.of(error))
-        own = None
-    if own is not None and own.notices:
-        session.tell(*(Notice(kind="failed", message=each) for each in own.notices))
-    return Shelves(own=own, reference=_reference())
+        return Shelves(own=None, reference=_reference(), notices=(Notice.of(error),))
+    notices = tuple(Notice(kind="failed", message=each) for each in own.notices)
+    return Shelves(own=own, reference=_reference(), notices=notices)
 
 
 @st.cache_resource(show_spinner=False, on_release=Store.close)
