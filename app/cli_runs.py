@@ -128,7 +128,7 @@ def _export(given: argparse.Namespace) -> None:
             write = {".jsonl": record_files.to_lines, ".parquet": record_files.to_parquet}[suffix]
             content = write(records)
     _replace(given.file, content)
-    _say(f"wrote {count(len(rows))} runs to {given.file}")
+    _say(f"runs written to {given.file}: {count(len(rows))}")
 
 
 def _import(given: argparse.Namespace) -> None:
@@ -140,7 +140,7 @@ def _import(given: argparse.Namespace) -> None:
     records = read(given.file.read_bytes(), given.file.name)
     with open_history() as store:
         new = store.add_all(records, imported_from=given.file.name)
-    _say(f"{count(new)} runs are new, {count(len(records) - new)} were known already")
+    _say(f"{count(new)} new, {count(len(records) - new)} known already")
 
 
 def _suffix(file: Path, *known: str) -> str:

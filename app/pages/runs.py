@@ -185,7 +185,7 @@ def _import(session: RunsSession, shelves: Shelves) -> None:
     records = from_lines(file.getvalue(), file.name)
     new = shelves.own.add_all(records, imported_from=file.name)
     known = len(records) - new
-    said = f"{count(new)} runs of {file.name} are new; {count(known)} were known already."
+    said = f"Imported from {file.name}: {count(new)} new, {count(known)} known already."
     session.tell(Notice(kind="told", message=said))
 
 

@@ -78,8 +78,8 @@ def test_what_is_exported_is_imported_elsewhere_unchanged(
     assert main(["runs", "import", str(file)]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[-2:] == [
-        "2 runs are new, 0 were known already",
-        "0 runs are new, 2 were known already",
+        "2 new, 0 known already",
+        "0 new, 2 known already",
     ]
     with Store.open(kept) as here, Store.open(elsewhere / "history.sqlite3") as there:
         for record in RECORDS:
