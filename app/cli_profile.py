@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobCancelled
+from attnscope.app.cli_runs import open_history
+from attnscope.kernels.errors import AttnscopeError, HistoryUnavailable, InvalidCall, JobCancelled
 from attnscope.profiling.units import count, latency, nbytes, seconds
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="run also what cannot fit the memory there is"
     )
+    parser.add_argument(
+        "--no-save", action="store_true", help="leave these runs out of the history"
+    )
     parser.set_defaults(run=run_profile)
 
 
@@ -80,9 +84,9 @@ def run_profile(given: argparse.Namespace) -> None:
         os.environ.setdefault(name, value)
     if given.trace is not None:
         given.trace.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _history(given) as keep:
         out = given.out or Path(folder) / "run.jsonl"
-        records = _records(given, out)
+        records = _records(given, out, keep)
     _say_table(records)
     if given.html is not None:
         from attnscope.app.profile_report import write_report
@@ -94,23 +98,54 @@ def run_profile(given: argparse.Namespace) -> None:
         raise AttnscopeError(f"Nothing could be measured: {failed[0].reason}", failed[0].remedy)
 
 
-def _records(given: argparse.Namespace, out: Path) -> list["RunRecord"]:
+@contextmanager
+def _history(given: argparse.Namespace) -> Iterator[Callable[["RunRecord"], object]]:
+    """What keeps each record as it comes; a history that cannot be opened ends this before it measures."""
+    if given.no_save:
+        yield lambda record: None
+        return
+    try:
+        store = open_history()
+    except HistoryUnavailable as error:
+        raise HistoryUnavailable(
+            error.message, f"{error.remedy} Or use --no-save to measure without it."
+        ) from error
+    except ImportError as error:
+        # A GPU machine may hold no more than measuring needs.
+        _tell(
+            f"attnscope: {error.name} is not installed, so these runs are not kept in the history. "
+            "Use --out, and attnscope runs import where it is."
+        )
+        yield lambda record: None
+        return
+    with store:
+        yield store.add
+
+
+def _records(
+    given: argparse.Namespace, out: Path, keep: Callable[["RunRecord"], object]
+) -> list["RunRecord"]:
     from attnscope.models.loading import load
 
     records: list[RunRecord] = []
     try:
         for dtype in _words(given.dtypes):
             model = load(given.model, revision=given.revision, device=given.device, dtype=dtype)
-            records += _sweep(given, model, out)
+            records += _sweep(given, model, out, keep)
     except KeyboardInterrupt:
         where = f"What was measured is in {out}: the same command goes on from there."
         raise JobCancelled(
-            "Interrupted.", where if given.out else "Use --out to keep what is measured."
+            "Interrupted.", where if given.out else "Use --out to go on from where it stopped."
         ) from None
     return records
 
 
-def _sweep(given: argparse.Namespace, model: "LoadedModel", out: Path) -> list["RunRecord"]:
+def _sweep(
+    given: argparse.Namespace,
+    model: "LoadedModel",
+    out: Path,
+    keep: Callable[["RunRecord"], object],
+) -> list["RunRecord"]:
     from attnscope.models.memory import available_bytes
     from attnscope.profiling.asked import key_of, unmeasured
     from attnscope.profiling.floor import floor_bytes
@@ -139,8 +174,12 @@ def _sweep(given: argparse.Namespace, model: "LoadedModel", out: Path) -> list["
             return unmeasured(model, each.cell, each.skip, **asked)
         return measure(model, each.cell, **asked)
 
+    records = []
     with _progress(model.title) as report:
-        return list(sweep(planned, key, one, out, report=report))
+        for record in sweep(planned, key, one, out, report=report):
+            keep(record)
+            records.append(record)
+    return records
 
 
 def _instruments(given: argparse.Namespace, model: "LoadedModel", cell: "Cell") -> "Instruments":

@@ -5,10 +5,11 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import inspect
+from attnscope.app.pages import inspect, runs
 from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.runs_view import RunsSession
 from attnscope.app.settings import Settings
-from attnscope.app.state import Session
+from attnscope.app.state import Session, visitors
 
 STYLE = Path(__file__).resolve().with_name("page.css")
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
@@ -24,6 +25,11 @@ def inspect_page() -> None:
     guarded(page)()
 
 
+def runs_page() -> None:
+    """Run the Runs page over this visitor's session."""
+    guarded(lambda: runs.page(RunsSession(*visitors())))()
+
+
 def main() -> None:
     """Draw the navigation and run the page chosen."""
     st.set_page_config(
@@ -33,7 +39,10 @@ def main() -> None:
         initial_sidebar_state="auto",
     )
     st.html(STYLE)
-    pages = [st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)]
+    pages = [
+        st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(runs_page, title="Runs", url_path="runs"),
+    ]
     chosen = st.navigation(pages, position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')

@@ -62,6 +62,6 @@ def _point(record: RunRecord) -> SweepPoint:
         backend=cell.backend,
         phase=cell.phase,
         length=cell.length,
-        milliseconds=None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2]),
+        values=None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2]),
         words=f"{cell.backend}, {cell.length} tokens: {words}",
     )

@@ -29,6 +29,8 @@ class Settings:
 
     Attributes:
         data: Queue, captures and the cookie secret live here.
+        history: Where measured runs are kept: a SQLite file, or postgresql://user@host/database for a team; empty for a
+            file in the data folder.
         address: Where the server listens; `0.0.0.0` opens it to the network.
         port: TCP port of the dashboard.
         devices: A worker process each, comma separated: `auto` (CUDA if there is one, else CPU), `cpu`, `cuda:0`.
@@ -51,6 +53,7 @@ class Settings:
     """
 
     data: Path = field(default_factory=_default_data)
+    history: str = ""
     address: str = "localhost"
     port: int = 8501
     devices: tuple[str, ...] = ("auto",)
@@ -109,6 +112,11 @@ class Settings:
     def captures_folder(self) -> Path:
         """Where captures are saved, one folder each."""
         return self.data / "captures"
+
+    @property
+    def history_place(self) -> Path | str:
+        """Where the history of runs is, as `profiling.store.Store.open` takes it."""
+        return self.history or self.data / "history.sqlite3"
 
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""

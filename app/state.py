@@ -49,6 +49,17 @@ class Key(StrEnum):
     COMPARE = "draft_compare"
     INSPECTOR = "inspector"
     SHARE = "share"
+    RUNS_VIEW = "runs_view"
+    RUNS_NOTICES = "runs_notices"
+    RUNS_TEXT = "runs_text"
+    RUNS_WHOSE = "runs_whose"
+    RUNS_MODEL = "runs_model"
+    RUNS_BACKEND = "runs_backend"
+    RUNS_PHASE = "runs_phase"
+    RUNS_DTYPE = "runs_dtype"
+    RUNS_DEVICE = "runs_device"
+    RUNS_OUTCOME = "runs_outcome"
+    RUNS_UPLOAD = "runs_upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +200,7 @@ class Session:
         self.look(view)
         parameters = encode(view)
         if {name: self._query[name] for name in self._query} != parameters:
-            _rewrite(self._query, parameters)
+            rewrite(self._query, parameters)
         self._state[Key.URL] = parameters
 
     def look(self, view: View) -> None:
@@ -224,7 +235,13 @@ class Session:
             self._state[key] = value
 
 
-def _rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> None:
+def visitors() -> tuple[MutableMapping[Any, Any], MutableMapping[str, str]]:
+    """The state and the query parameters of the visitor whose page is being drawn."""
+    return st.session_state, st.query_params
+
+
+def rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> None:
+    """Write query parameters, all at once where that can be."""
     from_dict = getattr(query, "from_dict", None)
     if from_dict is not None:
         # One message to the browser, so one step of its history.

@@ -24,6 +24,9 @@
     ├── QueueFull                   one visitor has too many jobs waiting
     ├── EngineUnavailable           the worker is being replaced, is too busy, or never started
     ├── RecordUnreadable            a stored record that is damaged or of another schema (a ValueError)
+    ├── RunMissing                  no run of that id in the history
+    ├── HistoryUnavailable          the history cannot be opened, read or written; says why
+    │   └── HistoryDamaged          its file is damaged; opened anew, it is set aside and kept
     ├── ImagesUnavailable           PNG, SVG or PDF without a browser to draw them
     └── InvalidSetting              an ATTNSCOPE_* variable cannot be read (a ValueError)
 
@@ -134,6 +137,18 @@ class EngineUnavailable(AttnscopeError):
 
 class RecordUnreadable(AttnscopeError, ValueError):
     """A stored record is damaged, or of a schema that this version does not read."""
+
+
+class RunMissing(AttnscopeError):
+    """No run of that id is in the history."""
+
+
+class HistoryUnavailable(AttnscopeError):
+    """The history of runs cannot be opened, read or written."""
+
+
+class HistoryDamaged(HistoryUnavailable):
+    """The file of the history is damaged."""
 
 
 class ImagesUnavailable(AttnscopeError):

@@ -20,7 +20,7 @@ class SweepPoint:
         backend: Gives the colour.
         phase: Gives the panel.
         length: Tokens.
-        milliseconds: Median, 10th and 90th percentile; None where it failed.
+        values: Median, 10th and 90th percentile, in the unit of the axis; None where it failed.
         words: Shown at the point: what ran, or why nothing did.
     """
 
@@ -28,7 +28,7 @@ class SweepPoint:
     backend: str
     phase: str
     length: int
-    milliseconds: tuple[float, float, float] | None
+    values: tuple[float, float, float] | None
     words: str
 
 
@@ -67,7 +67,7 @@ def sweep(
     )
     for column, phase in enumerate(phases, start=1):
         here = [point for point in points if point.phase == phase]
-        for trace in _traces(here, with_names=column == 1, look=look):
+        for trace in traces(here, with_names=column == 1, look=look):
             figure.add_trace(trace, row=1, col=column)
         lengths = sorted({point.length for point in points})
         figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
@@ -80,23 +80,24 @@ def sweep(
     return figure
 
 
-def _traces(points: list[SweepPoint], *, with_names: bool, look: Theme) -> list[go.Scatter]:
-    highest = max((p.milliseconds[2] for p in points if p.milliseconds), default=1.0)
-    traces = []
+def traces(points: list[SweepPoint], *, with_names: bool, look: Theme) -> list[go.Scatter]:
+    """Draw one panel: a line for each of what is compared, and crosses above all for what failed."""
+    highest = max((p.values[2] for p in points if p.values), default=1.0)
+    found = []
     for line in dict.fromkeys(point.line for point in points):
         mine = sorted((p for p in points if p.line == line), key=lambda point: point.length)
         colour = backend_colour(mine[0].backend)
         shared = {"name": plain(line), "legendgroup": plain(line), "hoverinfo": "text"}
-        measured = [point for point in mine if point.milliseconds is not None]
-        traces.append(_line(measured, colour) | shared | {"showlegend": with_names})
-        failed = [point for point in mine if point.milliseconds is None]
+        measured = [point for point in mine if point.values is not None]
+        found.append(_line(measured, colour) | shared | {"showlegend": with_names})
+        failed = [point for point in mine if point.values is None]
         alone = with_names and not measured
-        traces.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
-    return [go.Scatter(**trace) for trace in traces]
+        found.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
+    return [go.Scatter(**trace) for trace in found]
 
 
 def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
-    taken = [point.milliseconds for point in points if point.milliseconds is not None]
+    taken = [point.values for point in points if point.values is not None]
     return {
         "x": [point.length for point in points],
         "y": [median for median, _, _ in taken],

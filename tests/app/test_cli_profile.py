@@ -12,9 +12,52 @@ import pytest
 from attnscope.app.cli import main
 from attnscope.app.cli_profile import rows_of
 from attnscope.profiling import measure as measuring
+from attnscope.profiling.store import Store
 from attnscope.profiling.sweep import read_records
 
 QUICK = ["profile", "--lengths", "16", "--phase", "prefill", "--budget", "0"]
+
+
+@pytest.fixture(autouse=True)
+def history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("ATTNSCOPE_DATA", str(tmp_path / "data"))
+    return tmp_path / "data" / "history.sqlite3"
+
+
+def test_every_run_is_kept_in_the_history_unless_it_shall_not(
+    history: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run.jsonl"
+    asked = [*QUICK, "--backends", "sdpa_flash,sdpa_cudnn", "--out", str(out)]
+    assert main([*asked, "--no-save"]) == 0
+    assert not history.exists()
+    # What the file had from before is taken in as well, failures too.
+    assert main(asked) == 0
+    with Store.open(history) as store:
+        assert {row.id for row in store.find()} == {record.id for record in read_records(out)}
+        assert store.count() == 2
+
+
+def test_a_history_that_cannot_be_opened_is_said_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ATTNSCOPE_DATA", str(tmp_path / "file" / "data"))
+    out = tmp_path / "run.jsonl"
+    assert main([*QUICK, "--backends", "eager", "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "Not a directory" in told
+    assert "--no-save" in told
+    assert not out.exists()
+
+
+def test_without_sqlalchemy_it_measures_and_says_what_is_not_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, history: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "attnscope.profiling.store", None)
+    assert main([*QUICK, "--backends", "sdpa_flash"]) == 0
+    assert "not kept in the history" in capsys.readouterr().err
+    assert not history.exists()
 
 
 def test_it_measures_prints_and_keeps_what_it_found(

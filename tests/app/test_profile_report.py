@@ -41,7 +41,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             backend="tiled",
             phase="prefill",
             length=length,
-            milliseconds=(length / 2, length / 4, float(length)),
+            values=(length / 2, length / 4, float(length)),
             words="tiled ran",
         )
         for length in (512, 128)
@@ -52,7 +52,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             backend="eager",
             phase="prefill",
             length=512,
-            milliseconds=None,
+            values=None,
             words="out of memory",
         )
     )
