@@ -110,6 +110,11 @@ class Settings:
         """Where captures are saved, one folder each."""
         return self.data / "captures"
 
+    @property
+    def profiles_folder(self) -> Path:
+        """Where profiles are written, one folder each."""
+        return self.data / "profiles"
+
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""
         path = self.data / "cookie_secret"

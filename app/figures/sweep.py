@@ -1,14 +1,18 @@
-"""Time over length, a line a backend and a panel a phase; what could not be measured is a mark."""
+"""Time or memory over length, a line a backend and a panel a phase; what could not be measured is a mark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.theme import Theme, backend_colour, framed, plain
+from attnscope.app.figures.theme import FONT, Theme, backend_colour, framed, plain
+
+Reading = Literal["milliseconds", "mebibytes"]
 
 _HEIGHT, _ROW_HEIGHT = 460, 46
+_UNITS: dict[Reading, str] = {"milliseconds": "ms", "mebibytes": "MiB"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,8 @@ class SweepPoint:
         length: Tokens.
         milliseconds: Median, 10th and 90th percentile; None where it failed.
         words: Shown at the point: what ran, or why nothing did.
+        mebibytes: Peak memory; None where it failed.
+        predicted_mebibytes: Likewise, before the run; None where nobody can tell.
     """
 
     line: str
@@ -30,6 +36,36 @@ class SweepPoint:
     length: int
     milliseconds: tuple[float, float, float] | None
     words: str
+    mebibytes: float | None = None
+    predicted_mebibytes: float | None = None
+
+
+def over_length(
+    points: Sequence[SweepPoint], reading: Reading, *, look: Theme, height: int = _HEIGHT
+) -> go.Figure:
+    """Draw a panel a phase, without a frame.
+
+    Args:
+        points: At least one.
+        reading: What is drawn. Beside the memory stands, dotted, what was predicted.
+        look: The colours.
+        height: Of the figure, in pixels.
+    """
+    phases = list(dict.fromkeys(point.phase for point in points))
+    titles = [plain(phase) for phase in phases] if len(phases) > 1 else None
+    figure = make_subplots(rows=1, cols=len(phases), subplot_titles=titles)
+    _draw_panels(figure, points, reading, look)
+    figure.update_layout(
+        template="none",
+        paper_bgcolor=look.ground,
+        plot_bgcolor=look.ground,
+        height=height,
+        font={"family": FONT, "size": 13, "color": look.text},
+        hoverlabel={"font": {"family": FONT}},
+        margin={"l": 60, "r": 12, "t": 28 if titles else 8, "b": 44},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    return figure
 
 
 def sweep(
@@ -65,38 +101,58 @@ def sweep(
         row_heights=[_HEIGHT / total, table_height / total],
         vertical_spacing=90 / total,
     )
-    for column, phase in enumerate(phases, start=1):
-        here = [point for point in points if point.phase == phase]
-        for trace in _traces(here, with_names=column == 1, look=look):
-            figure.add_trace(trace, row=1, col=column)
-        lengths = sorted({point.length for point in points})
-        figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
-        figure.update_yaxes(title="ms", type="log", row=1, col=column)
+    _draw_panels(figure, points, "milliseconds", look)
     figure.add_trace(_table(header, rows, look), row=2, col=1)
-    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
-    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
     framed(figure, title=title, note=note, look=look)
     figure.update_layout(plot_bgcolor=look.ground, height=total + 180)
     return figure
 
 
-def _traces(points: list[SweepPoint], *, with_names: bool, look: Theme) -> list[go.Scatter]:
-    highest = max((p.milliseconds[2] for p in points if p.milliseconds), default=1.0)
+def _draw_panels(
+    figure: go.Figure, points: Sequence[SweepPoint], reading: Reading, look: Theme
+) -> None:
+    phases = dict.fromkeys(point.phase for point in points)
+    lengths = sorted({point.length for point in points})
+    for column, phase in enumerate(phases, start=1):
+        here = [point for point in points if point.phase == phase]
+        for trace in _traces(here, reading, with_names=column == 1, look=look):
+            figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
+        figure.update_yaxes(title=_UNITS[reading], type="log", row=1, col=column)
+    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+
+
+def _values(points: list[SweepPoint], reading: Reading) -> list[tuple[float, float, float] | None]:
+    """A value with its ends; a peak has none but itself."""
+    if reading == "milliseconds":
+        return [point.milliseconds for point in points]
+    peaks = (point.mebibytes for point in points)
+    return [None if peak is None else (peak, peak, peak) for peak in peaks]
+
+
+def _traces(
+    points: list[SweepPoint], reading: Reading, *, with_names: bool, look: Theme
+) -> list[go.Scatter]:
+    highest = max((value[2] for value in _values(points, reading) if value), default=1.0)
     traces = []
     for line in dict.fromkeys(point.line for point in points):
         mine = sorted((p for p in points if p.line == line), key=lambda point: point.length)
         colour = backend_colour(mine[0].backend)
         shared = {"name": plain(line), "legendgroup": plain(line), "hoverinfo": "text"}
-        measured = [point for point in mine if point.milliseconds is not None]
-        traces.append(_line(measured, colour) | shared | {"showlegend": with_names})
-        failed = [point for point in mine if point.milliseconds is None]
+        values = _values(mine, reading)
+        measured = [point for point, value in zip(mine, values, strict=True) if value]
+        traces.append(_line(measured, reading, colour) | shared | {"showlegend": with_names})
+        if reading == "mebibytes":
+            traces.append(_predicted(mine, colour) | shared | {"showlegend": False})
+        failed = [point for point, value in zip(mine, values, strict=True) if not value]
         alone = with_names and not measured
         traces.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
     return [go.Scatter(**trace) for trace in traces]
 
 
-def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
-    taken = [point.milliseconds for point in points if point.milliseconds is not None]
+def _line(points: list[SweepPoint], reading: Reading, colour: str) -> dict[str, object]:
+    taken = [value for value in _values(points, reading) if value is not None]
     return {
         "x": [point.length for point in points],
         "y": [median for median, _, _ in taken],
@@ -108,6 +164,17 @@ def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
         "mode": "lines+markers",
         "line": {"color": colour},
         "text": [plain(point.words) for point in points],
+    }
+
+
+def _predicted(points: list[SweepPoint], colour: str) -> dict[str, object]:
+    known = [point for point in points if point.predicted_mebibytes is not None]
+    return {
+        "x": [point.length for point in known],
+        "y": [point.predicted_mebibytes for point in known],
+        "mode": "lines",
+        "line": {"color": colour, "dash": "dot", "width": 1},
+        "text": [plain(f"predicted: {point.words}") for point in known],
     }
 
 
