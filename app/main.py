@@ -5,10 +5,11 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import inspect
+from attnscope.app.pages import inspect, profile
+from attnscope.app.profile_view import ProfileSession
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.settings import Settings
-from attnscope.app.state import Session
+from attnscope.app.state import Session, visitor
 
 STYLE = Path(__file__).resolve().with_name("page.css")
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
@@ -16,12 +17,16 @@ ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
+    guarded(lambda: inspect.page(_session()))()
 
-    def page() -> None:
-        kept = KeptPrompts(Settings.from_environment().data / "prompts")
-        inspect.page(Session.of_visitor(kept))
 
-    guarded(page)()
+def profile_page() -> None:
+    """Run the Profile page over this visitor's session."""
+    guarded(lambda: profile.page(ProfileSession(*visitor()), _session().view))()
+
+
+def _session() -> Session:
+    return Session.of_visitor(KeptPrompts(Settings.from_environment().data / "prompts"))
 
 
 def main() -> None:
@@ -33,7 +38,10 @@ def main() -> None:
         initial_sidebar_state="auto",
     )
     st.html(STYLE)
-    pages = [st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)]
+    pages = [
+        st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(profile_page, title="Profile", url_path="profile"),
+    ]
     chosen = st.navigation(pages, position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')

@@ -49,6 +49,26 @@ class Key(StrEnum):
     COMPARE = "draft_compare"
     INSPECTOR = "inspector"
     SHARE = "share"
+    PROFILE_VIEW = "profile_view"
+    PROFILE_URL = "profile_url"
+    PROFILE_NOTICES = "profile_notices"
+    PROFILE_JOB = "profile_job"
+    PROFILE_FOUND = "profile_found"
+    PROFILE_PLANNED = "profile_planned"
+    PROFILE_DETAIL = "profile_detail"
+    PROFILE_OFFERED = "profile_offered"
+    PROFILE_SOURCE = "profile_source"
+    PROFILE_REVISION = "profile_revision"
+    PROFILE_DEVICE = "profile_device"
+    PROFILE_BACKENDS = "profile_backends"
+    PROFILE_LENGTHS = "profile_lengths"
+    PROFILE_BATCHES = "profile_batches"
+    PROFILE_PHASES = "profile_phases"
+    PROFILE_DTYPES = "profile_dtypes"
+    PROFILE_BUDGET = "profile_budget"
+    PROFILE_FORCE = "profile_force"
+    PROFILE_TRACES = "profile_traces"
+    PROFILE_CELL = "profile_cell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +209,7 @@ class Session:
         self.look(view)
         parameters = encode(view)
         if {name: self._query[name] for name in self._query} != parameters:
-            _rewrite(self._query, parameters)
+            rewrite(self._query, parameters)
         self._state[Key.URL] = parameters
 
     def look(self, view: View) -> None:
@@ -224,7 +244,15 @@ class Session:
             self._state[key] = value
 
 
-def _rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> None:
+def visitor() -> tuple[MutableMapping[Any, Any], MutableMapping[str, str], str]:
+    """The session's dictionary, the URL's parameters, and the name of this browser for the queue."""
+    owner = owner_of(st.context.cookies)
+    state = st.session_state
+    return state, st.query_params, owner or state.setdefault(Key.OWNER, secrets.token_hex(8))
+
+
+def rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> None:
+    """Make these the URL's parameters."""
     from_dict = getattr(query, "from_dict", None)
     if from_dict is not None:
         # One message to the browser, so one step of its history.

@@ -39,6 +39,7 @@ def found(arguments: Arguments, context: Context) -> Answer:
     return {
         "plan": asked,
         "records": [described(record) for record in records],
+        "measured": records[-1].created,
         "model": to_data(records[0].model),
         "machine": to_data(records[0].machine),
         "missing": missing(records),
