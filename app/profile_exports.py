@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from attnscope.app.cli_profile import HEADER
 from attnscope.app.exports import TABLES, offline_html
 from attnscope.app.figures import profile as figures
 from attnscope.app.figures.sweep import over_length
-from attnscope.app.figures.theme import Theme, framed, theme
+from attnscope.app.figures.theme import Theme, framed, plain, theme
 from attnscope.app.images import ImageServer
 from attnscope.app.profile_report import points_of, report
 
@@ -29,7 +30,7 @@ TITLES = {
     "timeline": "Memory over one run, by what it is",
     "kernels": "Kernels that ran",
 }
-_WIDTH, _HEIGHT = 960, 560
+_WIDTH, _HEIGHT, _NOTE_CHARACTERS = 960, 600, 150
 
 
 def figure_of(what: str, found: Found, detail: Found, *, look: Theme) -> go.Figure | None:
@@ -82,8 +83,11 @@ def export(
         return TABLES[form](frame_of(what, found, detail), {"title": title, "from": note})
     look = theme("dark" if dark else "light")
     figure = figure_of(what, found, detail, look=look) or go.Figure()
-    framed(figure, title=title, note=note, look=look)
-    figure.update_layout(plot_bgcolor=look.ground, width=_WIDTH, height=_HEIGHT)
+    framed(figure, title=title, note="", look=look)
+    figure.layout.annotations[-1].text = "<br>".join(map(plain, wrap(note, _NOTE_CHARACTERS)))
+    figure.update_layout(
+        plot_bgcolor=look.ground, width=_WIDTH, height=_HEIGHT, margin={"t": 104}, title_y=0.96
+    )
     if form == "html":
         figure.update_layout(width=None)
         return offline_html(figure, title=title, note=note)

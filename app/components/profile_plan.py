@@ -115,7 +115,9 @@ def matrix_html(cells: Sequence[Told], room_bytes: int) -> str:
         name = (cell["backend"], *(cell[each] for each in differ))
         rows.setdefault(name, {})[cell["length"]] = cell
     head = "".join(f'<th scope="col">{count(length)}</th>' for length in lengths)
-    body = "".join(_row(name, mine, lengths, room_bytes) for name, mine in sorted(rows.items()))
+    body = "".join(
+        _row(name, mine, lengths, room_bytes) for name, mine in sorted(rows.items(), key=_order)
+    )
     reasons = dict.fromkeys(
         f"{cell['backend']}: {cell['refusal']}" if cell["refusal"] else _skipped(cell)
         for cell in cells
@@ -155,6 +157,12 @@ def _cell(cell: Told, room_bytes: int) -> str:
         return f'<td class="pg-not" title="{html.escape(cell["skip"])}">{text}, skipped</td>'
     part = 0.0 if predicted is None else min(predicted / room_bytes, 1.0)
     return f'<td style="--share:{part:.4f}">{text}</td>'
+
+
+def _order(row: tuple[tuple[Any, ...], object]) -> tuple[Any, ...]:
+    """By backend, prefill before decode."""
+    backend, *others = row[0]
+    return backend, "decode" in others, *others
 
 
 def _skipped(cell: Told) -> str:

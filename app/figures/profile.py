@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from attnscope.app.figures.theme import FONT, Theme, plain
+from attnscope.app.figures.theme import Theme, dressed, plain
 
 PART_COLOURS = {
     "embedding": "#999999",
@@ -64,7 +64,7 @@ def parts(found: Sequence[Part], *, look: Theme, height: int = 300) -> go.Figure
     figure.update_layout(barmode="stack", bargap=0.25)
     figure.update_xaxes(categoryorder="array", categoryarray=list(layers))
     figure.update_yaxes(title="ms")
-    return _dressed(figure, look, height)
+    return dressed(figure, look=look, height=height)
 
 
 def timeline(
@@ -103,7 +103,7 @@ def timeline(
     figure.update_layout(hovermode="x unified")
     figure.update_xaxes(title="ms into the watched run")
     figure.update_yaxes(title="MiB", rangemode="tozero")
-    return _dressed(figure, look, height)
+    return dressed(figure, look=look, height=height)
 
 
 def kernels(
@@ -131,7 +131,7 @@ def kernels(
     )
     figure.update_xaxes(title="% of the time of all", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return _dressed(figure, look, height)
+    return dressed(figure, look=look, height=height)
 
 
 _HOVER_MS = "%{y:.3g} ms<extra>%{fullData.name}, %{x}</extra>"
@@ -139,19 +139,3 @@ _HOVER_MS = "%{y:.3g} ms<extra>%{fullData.name}, %{x}</extra>"
 
 def _cut(name: str) -> str:
     return name if len(name) <= _NAME_CHARACTERS else f"{name[: _NAME_CHARACTERS - 1]}…"
-
-
-def _dressed(figure: go.Figure, look: Theme, height: int) -> go.Figure:
-    figure.update_layout(
-        template="none",
-        paper_bgcolor=look.ground,
-        plot_bgcolor=look.ground,
-        height=height,
-        font={"family": FONT, "size": 13, "color": look.text},
-        hoverlabel={"font": {"family": FONT}},
-        margin={"l": 60, "r": 12, "t": 8, "b": 44},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    )
-    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
-    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
-    return figure

@@ -7,7 +7,7 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.theme import FONT, Theme, backend_colour, framed, plain
+from attnscope.app.figures.theme import Theme, backend_colour, dressed, framed, plain
 
 Reading = Literal["milliseconds", "mebibytes"]
 
@@ -52,20 +52,11 @@ def over_length(
         height: Of the figure, in pixels.
     """
     phases = list(dict.fromkeys(point.phase for point in points))
-    titles = [plain(phase) for phase in phases] if len(phases) > 1 else None
-    figure = make_subplots(rows=1, cols=len(phases), subplot_titles=titles)
+    figure = make_subplots(rows=1, cols=len(phases), horizontal_spacing=0.12)
     _draw_panels(figure, points, reading, look)
-    figure.update_layout(
-        template="none",
-        paper_bgcolor=look.ground,
-        plot_bgcolor=look.ground,
-        height=height,
-        font={"family": FONT, "size": 13, "color": look.text},
-        hoverlabel={"font": {"family": FONT}},
-        margin={"l": 60, "r": 12, "t": 28 if titles else 8, "b": 44},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    )
-    return figure
+    for column, phase in enumerate(phases, start=1):
+        figure.update_xaxes(title=plain(f"tokens, {phase}"), row=1, col=column)
+    return dressed(figure, look=look, height=height)
 
 
 def sweep(

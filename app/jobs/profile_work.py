@@ -109,12 +109,11 @@ class _Bench:
         if told.now is not None:
             cell = told.now
             self.name = f"{cell.backend}, {cell.phase}, {count(cell.batch)} by {count(cell.length)}"
-            self.stream.tell("cell", name=self.name, backend=cell.backend)
+            self.stream.tell("cell", backend=cell.backend)
 
     def _step(self, step: str) -> None:
         words = f"{self.name}: {step}"
         self.context.progress(self.share, words, total=self.total, unit="cells")
-        self.stream.tell("step", step=step)
 
     def _ran(self, taken: float) -> None:
         self.context.check()

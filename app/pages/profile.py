@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -76,14 +77,24 @@ def page(session: ProfileSession, inspected: View) -> None:
 
 
 def _arrive(session: ProfileSession, default: ProfileView) -> None:
-    """On a first visit show what this visitor measured last; fill the controls."""
-    if session.view == default:
-        last = engine().ask("profile_last", {"owner": session.owner})["profile"]
-        if last is not None:
-            found = engine().ask("profile", {"profile": last})
-            if found["plan"]["source"] == default.model:
-                session.show(view_of(found["plan"]))
+    """Fill the controls: of a link that names a profile alone, with its plan; at first, with the visitor's last."""
+    view = session.view
+    if view.plan == default:
+        known = view.profile or _last(session)
+        found = _stored(known) if known else None
+        if found is not None and (view.profile or found["plan"]["source"] == default.model):
+            session.show(replace(view_of(found["plan"]), record=view.record))
     session.set_draft(_drafts(session.view))
+
+
+def _last(session: ProfileSession) -> str | None:
+    return engine().ask("profile_last", {"owner": session.owner})["profile"]
+
+
+def _stored(profile: str) -> Mapping[str, Any] | None:
+    with suppress(JobMissing):
+        return engine().ask("profile", {"profile": profile})
+    return None
 
 
 def _follow(session: ProfileSession) -> None:
@@ -102,21 +113,14 @@ def _follow(session: ProfileSession) -> None:
     known = session.found
     if not view.profile or (known is not None and known["plan"]["profile"] == view.profile):
         return
-    try:
-        found = engine().ask("profile", {"profile": view.profile})
-    except JobMissing as error:
-        # A job that waits has written nothing yet.
-        session.job = _under_way(session, arguments_of(view, session.owner))
-        if session.job is None:
-            session.tell(Notice.of(error))
-            session.show(view.plan)
-        return
-    session.job = _under_way(session, found["plan"])
+    found = _stored(view.profile)
+    # A job that waits has written nothing yet.
+    plan = arguments_of(view, session.owner) if found is None else found["plan"]
+    session.job = engine().under_way("profile", dict(plan), owner=session.owner)
     session.found = found
-
-
-def _under_way(session: ProfileSession, arguments: Mapping[str, Any]) -> str | None:
-    return engine().under_way("profile", dict(arguments), owner=session.owner)
+    if found is None and session.job is None:
+        session.tell(Notice(message="This profile is not on this server.", remedy="Measure again."))
+        session.show(view.plan)
 
 
 def _planned(session: ProfileSession) -> tuple[Mapping[str, Any] | None, Notice | None]:
@@ -138,7 +142,7 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     """The plan, and the ways to start it."""
     runs = [cell for cell in planned["cells"] if not (cell["skip"] or cell["refusal"])]
     largest = max((cell["predicted_bytes"] or 0 for cell in runs), default=0)
-    left, right = st.columns([2.6, 1.0], gap="medium", vertical_alignment="bottom")
+    left, right = st.columns([2.6, 1.0], gap="medium")
     with left:
         profile_plan.matrix(planned)
     with right, st.container(key="profile_start", gap="small"):

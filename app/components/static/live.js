@@ -1,4 +1,4 @@
-/** A profile while it is measured: its figures now, memory over time, the latency of each run, and what is done. */
+/** A profile while it is measured: its figures now, memory over time, the latency of each run, the cells that are done. */
 
 import { h } from "./dom.js";
 import { loadPlotly } from "./pane.js";
@@ -25,7 +25,6 @@ const MEMORY = [
 
 class Live {
   constructor(parent) {
-    this.now = h("p.as-live-now", { role: "status" });
     this.facts = h("dl.as-live-facts");
     this.memory = h("div.as-live-chart", { role: "img" });
     this.runs = h("div.as-live-chart", { role: "img" });
@@ -38,7 +37,7 @@ class Live {
       h("figure", {}, h("h2", { text: "Latency of each run" }), this.runs),
     );
     const table = h("table.pg-table", {}, this.head, this.table);
-    this.element = h("div.as.as-live-profile", {}, this.now, this.facts, charts, h("div.as-live-table", {}, table));
+    this.element = h("div.as.as-live-profile", {}, this.facts, charts, h("div.as-live-table", {}, table));
     parent.append(this.element);
     this.stopTheme = followTheme(this.element, () => this.#draw());
   }
@@ -82,20 +81,16 @@ class Live {
     this.points = [];
     this.began = null;
     this.known = {};
-    this.cell = { name: "Waiting for the first cell", backend: "" };
-    this.step = "";
+    this.backend = "";
   }
 
   #take(event) {
     if (event.kind === "begin") this.#begin();
     this.began ??= event.at;
     const at = event.at - this.began;
-    if (event.kind === "cell") {
-      this.cell = event;
-      this.step = "";
-    } else if (event.kind === "step") this.step = event.step;
+    if (event.kind === "cell") this.backend = event.backend;
     else if (event.kind === "sample") this.samples.push({ ...event, at });
-    else if (event.kind === "run") this.points.push({ at, seconds: event.seconds, backend: this.cell.backend });
+    else if (event.kind === "run") this.points.push({ at, seconds: event.seconds, backend: this.backend });
     else if (event.kind === "record") this.#row(event.row);
     for (const list of [this.samples, this.points]) while (list.length && list[0].at < at - WINDOW) list.shift();
   }
@@ -107,7 +102,6 @@ class Live {
   }
 
   #draw(words = {}) {
-    this.now.textContent = [this.cell.name, this.step].filter(Boolean).join(": ");
     this.known = { ...this.known, ...words };
     const known = FACTS.filter(([name]) => this.known[name]);
     this.facts.replaceChildren(
