@@ -27,7 +27,7 @@ TITLES = {
     "latency": "Latency over length",
     "memory": "Peak memory over length",
     "parts": "Time by layer and part",
-    "timeline": "Memory over one run, by what it is",
+    "timeline": "Memory by what it is",
     "kernels": "Kernels that ran",
 }
 _WIDTH, _HEIGHT, _NOTE_CHARACTERS = 960, 600, 150
@@ -84,10 +84,10 @@ def export(
     look = theme("dark" if dark else "light")
     figure = figure_of(what, found, detail, look=look) or go.Figure()
     framed(figure, title=title, note="", look=look)
-    figure.layout.annotations[-1].text = "<br>".join(map(plain, wrap(note, _NOTE_CHARACTERS)))
-    figure.update_layout(
-        plot_bgcolor=look.ground, width=_WIDTH, height=_HEIGHT, margin={"t": 104}, title_y=0.96
-    )
+    lines = "<br>".join(map(plain, wrap(note, _NOTE_CHARACTERS)))
+    figure.layout.annotations[-1].update(text=lines, align="left")
+    size = {"width": _WIDTH, "height": _HEIGHT, "margin": {"t": 104, "b": 160}}
+    figure.update_layout(plot_bgcolor=look.ground, title_y=0.96, **size)
     if form == "html":
         figure.update_layout(width=None)
         return offline_html(figure, title=title, note=note)

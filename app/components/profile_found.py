@@ -46,7 +46,7 @@ def charts(found: Found, *, look: Theme) -> None:
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
     columns = st.columns(len(OF_ALL), gap="medium")
     for column, what in zip(columns, OF_ALL, strict=True):
-        with column:
+        with column, st.container(gap="xxsmall"):
             _chart(what, found, {}, look=look)
     st.html(table_html(found["records"]))
 
@@ -79,7 +79,7 @@ def cell(
             st.html(_links([("Perfetto trace", _address(found, "trace", record=record["id"]))]))
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
-        with column:
+        with column, st.container(gap="xxsmall"):
             _chart(what, found, detail, look=look, record=record["id"])
     if detail["overhead"] is not None:
         st.html(

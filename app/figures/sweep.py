@@ -110,6 +110,8 @@ def _draw_panels(
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
         figure.update_yaxes(title=_UNITS[reading], type="log", row=1, col=column)
+        if reading == "milliseconds":
+            figure.update_yaxes(dtick="D2", row=1, col=column)  # labels at 1, 2 and 5
     figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
     figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
 

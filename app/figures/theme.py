@@ -171,7 +171,13 @@ def dressed(figure: go.Figure, *, look: Theme, height: int) -> go.Figure:
         font={"family": FONT, "size": 12, "color": look.text},
         hoverlabel={"font": {"family": FONT}},
         margin={"l": 56, "r": 12, "t": 8, "b": 44},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={
+            "orientation": "h",
+            "traceorder": "normal",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "x": 0,
+        },
     )
     axis = {"color": look.muted, "gridcolor": look.rule, "zeroline": False}
     figure.update_xaxes(**axis, title_font_size=12, title_standoff=8)

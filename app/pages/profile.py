@@ -15,6 +15,7 @@ from attnscope.app.components.profile_live import profile_live
 from attnscope.app.components.progress import progress
 from attnscope.app.figures.theme import theme
 from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.profile_view import (
     ProfileSession,
     ProfileView,
@@ -99,17 +100,13 @@ def _stored(profile: str) -> Mapping[str, Any] | None:
 
 def _follow(session: ProfileSession) -> None:
     """Find the job of the profile shown, take it up when it is over, and read what it found."""
-    view = session.view
+    view, ended = session.view, None
     if session.job is not None:
-        status = engine().status(session.job)
-        if not status.is_over:
+        ended = engine().status(session.job)
+        if not ended.is_over:
             return
         session.job = session.found = None
-        if status.state == "cancelled":
-            session.tell(Notice(kind="told", message="Cancelled; what was measured is kept."))
-        elif status.state == "failed":
-            kind = "failed" if status.reference else "refused"
-            session.tell(Notice(message=status.reason, remedy=status.remedy, kind=kind))
+        session.tell(*_ending(ended))
     known = session.found
     if not view.profile or (known is not None and known["plan"]["profile"] == view.profile):
         return
@@ -119,8 +116,26 @@ def _follow(session: ProfileSession) -> None:
     session.job = engine().under_way("profile", dict(plan), owner=session.owner)
     session.found = found
     if found is None and session.job is None:
-        session.tell(Notice(message="This profile is not on this server.", remedy="Measure again."))
+        if ended is None:
+            gone = Notice(message="This profile is not on this server.", remedy="Measure again.")
+            session.tell(gone)
         session.show(view.plan)
+
+
+def _ending(status: JobStatus) -> tuple[Notice, ...]:
+    """What is said of a job that did not end well."""
+    if status.state == "cancelled":
+        return (Notice(kind="told", message="Cancelled; what was measured is kept."),)
+    if status.state == "failed":
+        return (
+            Notice(
+                kind="failed" if status.reference else "refused",
+                message=status.reason,
+                remedy=status.remedy,
+                reference=status.reference,
+            ),
+        )
+    return ()
 
 
 def _planned(session: ProfileSession) -> tuple[Mapping[str, Any] | None, Notice | None]:
@@ -156,7 +171,7 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
         left_over = _left_over(session)
         if left_over:
             st.button(
-                f"Go on: {count(left_over)} cells left",
+                f"Go on: {count(left_over)} left",
                 on_click=_act(session, _go_on),
                 width="stretch",
             )
