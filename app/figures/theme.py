@@ -27,6 +27,9 @@ BACKEND_COLOURS = {
     "triton": "#B22222",
     "triton_decode": "#E69F00",
     "triton_block_sparse": "#117733",
+    "linear": "#882255",
+    "performer": "#44AA99",
+    "linformer": "#999933",
 }
 _UNKNOWN_BACKEND = "#6B7280"
 _TITLE_CHARACTERS = 160
