@@ -6,7 +6,7 @@ import streamlit as st
 
 from attnscope.app.components.notice import guarded
 from attnscope.app.pages import inspect, profile
-from attnscope.app.profile_view import ProfileSession
+from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.settings import Settings
 from attnscope.app.state import Session, visitor
@@ -22,7 +22,13 @@ def inspect_page() -> None:
 
 def profile_page() -> None:
     """Run the Profile page over this visitor's session."""
-    guarded(lambda: profile.page(ProfileSession(*visitor()), _session().view))()
+
+    def page() -> None:
+        view = _session().view
+        first = ProfileView(model=view.model, revision=view.revision, device=view.device)
+        profile.page(ProfileSession(*visitor(), default=first))
+
+    guarded(page)()
 
 
 def _session() -> Session:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from attnscope.app.link import Parameter, line, matching, query_of, switch, values_of
-from attnscope.app.state import Key, Notice, rewrite
+from attnscope.app.page_session import PageSession
+from attnscope.app.state import Key
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import count
 
@@ -156,26 +157,41 @@ def written(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-class ProfileSession:
-    """One visitor's Profile page, over Streamlit's own dictionary and query parameters.
+class ProfileSession(PageSession[ProfileView]):
+    """One visitor's session on Profile.
 
     Args:
         state: `st.session_state`.
         query: `st.query_params`.
-        owner: The browser's name for the queue.
+        owner: The browser's name for the queue; None without its cookie.
+        default: What a link that says nothing shows.
     """
 
-    def __init__(
-        self, state: MutableMapping[Any, Any], query: MutableMapping[str, str], owner: str
-    ) -> None:
-        self._state = state
-        self._query = query
-        self.owner = owner
+    page = "profile"
 
-    @property
-    def view(self) -> ProfileView:
-        """What the page shows."""
-        return self._state.get(Key.PROFILE_VIEW, ProfileView())
+    def __init__(
+        self,
+        state: MutableMapping[Any, Any],
+        query: MutableMapping[str, str],
+        owner: str | None = None,
+        *,
+        default: ProfileView | None = None,
+    ) -> None:
+        super().__init__(state, query, owner)
+        self.default = default or ProfileView()
+
+    def parse(self, query: Mapping[str, str]) -> tuple[ProfileView, tuple[str, ...]]:
+        """See `PageSession.parse`; of a plan that cannot be, only the profile shown is taken."""
+        values, notices = values_of(_PARAMETERS, query)
+        view = replace(self.default, **values)
+        try:
+            return checked(view), notices
+        except InvalidCall as error:
+            return replace(self.default, profile=view.profile), (*notices, str(error))
+
+    def encode(self, view: ProfileView) -> dict[str, str]:
+        """See `PageSession.encode`."""
+        return query_of(_PARAMETERS, view, ProfileView())
 
     @property
     def job(self) -> str | None:
@@ -194,62 +210,6 @@ class ProfileSession:
     @found.setter
     def found(self, found: Mapping[str, Any] | None) -> None:
         self._state[Key.PROFILE_FOUND] = found
-
-    @property
-    def notices(self) -> tuple[Notice, ...]:
-        """What the visitor is told above the content."""
-        return self._state.get(Key.PROFILE_NOTICES, ())
-
-    def tell(self, *notices: Notice) -> None:
-        """Replace what the visitor is told; nothing clears it."""
-        self._state[Key.PROFILE_NOTICES] = notices
-
-    def enter(self, default: ProfileView) -> bool:
-        """Take the view of the URL when it is not the one last written; an empty URL goes on with the session's.
-
-        Args:
-            default: What a first visit shows.
-
-        Returns:
-            Whether a view was taken.
-        """
-        query = {name: self._query[name] for name in self._query}
-        known = Key.PROFILE_VIEW in self._state
-        if known and query in ({}, self._state.get(Key.PROFILE_URL)):
-            self.show(self.view)
-            return False
-        values, notices = values_of(_PARAMETERS, query)
-        view = replace(default, **values)
-        self.tell(*(Notice(message=text) for text in notices))
-        try:
-            self.show(checked(view))
-        except InvalidCall as error:
-            self.tell(*self.notices, Notice.of(error))
-            self.show(replace(default, profile=view.profile))
-        return True
-
-    def show(self, view: ProfileView) -> None:
-        """Make this the page's view, and the URL's."""
-        self._state[Key.PROFILE_VIEW] = view
-        parameters = query_of(_PARAMETERS, view, ProfileView())
-        if {name: self._query[name] for name in self._query} != parameters:
-            rewrite(self._query, parameters)
-        self._state[Key.PROFILE_URL] = parameters
-
-    def draft(self, key: Key, default: Any = None) -> Any:
-        """What a widget holds."""
-        return self._state.get(key, default)
-
-    def set_draft(self, drafts: Mapping[Key, Any], *, keep: bool = False) -> None:
-        """Fill widgets that are not yet drawn in this run.
-
-        Args:
-            drafts: By key.
-            keep: Leave those alone that hold something.
-        """
-        for key, value in drafts.items():
-            if not keep or key not in self._state:
-                self._state[key] = value
 
     def remember(self, key: Key, what: object, value: Any) -> None:
         """Keep the one answer to a question, by what was asked."""

@@ -16,6 +16,7 @@ from attnscope.app.components.progress import progress
 from attnscope.app.figures.theme import theme
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.page_session import Notice
 from attnscope.app.profile_view import (
     ProfileSession,
     ProfileView,
@@ -27,37 +28,34 @@ from attnscope.app.profile_view import (
     view_of,
     written,
 )
-from attnscope.app.state import Key, Notice
-from attnscope.app.view import View
+from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
 from attnscope.profiling.units import count, nbytes
 
 _BACKENDS_S = 1.5
 
 
-def page(session: ProfileSession, inspected: View) -> None:
+def page(session: ProfileSession) -> None:
     """Draw the page for one run of the script.
 
     Args:
         session: The visitor's.
-        inspected: What the Inspect page shows; its model is the first one here.
 
     Raises:
         EngineUnavailable: The page runs without the server that belongs to it.
     """
     engine()
-    default = ProfileView(
-        model=inspected.model, revision=inspected.revision, device=inspected.device
-    )
-    if session.enter(default):
-        _arrive(session, default)
-    session.set_draft(_drafts(session.view), keep=True)
+    if session.follow_url():
+        _arrive(session)
+    # Streamlit forgets the controls that a run of the script does not draw.
+    drafts = _drafts(session.view).items()
+    session.set_draft({key: value for key, value in drafts if session.draft(key) is None})
     _follow(session)
     planned, refused = (None, None) if session.job else _planned(session)
     profile_plan.bar(
         session.view,
         planned,
-        models=list(dict.fromkeys(["demo", inspected.model])),
+        models=list(dict.fromkeys(["demo", session.default.model])),
         devices=_devices(),
         on_apply=_act(session, _apply),
     )
@@ -77,9 +75,9 @@ def page(session: ProfileSession, inspected: View) -> None:
         _after(session)
 
 
-def _arrive(session: ProfileSession, default: ProfileView) -> None:
+def _arrive(session: ProfileSession) -> None:
     """Fill the controls: of a link that names a profile alone, with its plan; at first, with the visitor's last."""
-    view = session.view
+    view, default = session.view, session.default
     if view.plan == default:
         known = view.profile or _last(session)
         found = _stored(known) if known else None

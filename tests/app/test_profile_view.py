@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from attnscope.app.profile_view import (
@@ -38,7 +40,7 @@ def test_a_link_says_all_of_a_view():
     first = session()
     first.show(WHOLE)
     second = session(dict(first._query))
-    assert second.enter(ProfileView())
+    assert second.follow_url()
     assert second.view == WHOLE
     assert second.notices == ()
     assert first._query["lengths"] == "1,4096"
@@ -50,15 +52,17 @@ def test_a_job_and_a_view_say_the_same():
     )
 
 
-def test_an_empty_link_goes_on_with_the_session_and_another_is_taken():
-    here = session()
-    assert here.enter(ProfileView(model="some/model"))
-    assert here.view.model == "some/model"
-    here._query.clear()
-    assert not here.enter(ProfileView())
+def test_whoever_comes_back_finds_the_page_as_it_was_left_and_a_link_is_taken():
+    here = ProfileSession({}, {}, "me", default=ProfileView(model="some/model"))
+    assert here.follow_url()
     assert here._query == {"model": "some/model"}
+    here.show(replace(here.view, lengths=(64,)))
+    here._state["page"] = "inspect"
+    here._query.clear()
+    assert here.follow_url()
+    assert here._query == {"model": "some/model", "lengths": "64"}
     here._query["lengths"] = "32"
-    assert here.enter(ProfileView())
+    assert here.follow_url()
     assert (here.view.model, here.view.lengths) == ("some/model", (32,))
 
 
@@ -83,7 +87,7 @@ def test_an_empty_link_goes_on_with_the_session_and_another_is_taken():
 )
 def test_bad_input_in_a_link_is_told_and_the_default_stands(query, words):
     here = session(query)
-    here.enter(ProfileView())
+    here.follow_url()
     assert here.view == ProfileView()
     assert len(here.notices) == 1
     assert words in here.notices[0].message
