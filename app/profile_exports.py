@@ -85,7 +85,7 @@ def export(
     figure = figure_of(what, found, detail, look=look) or go.Figure()
     framed(figure, title=title, note="", look=look)
     lines = "<br>".join(map(plain, wrap(note, _NOTE_CHARACTERS)))
-    figure.layout.annotations[-1].update(text=lines, align="left")
+    figure.update_annotations(text=lines, align="left")  # the note is the only one
     size = {"width": _WIDTH, "height": _HEIGHT, "margin": {"t": 104, "b": 160}}
     figure.update_layout(plot_bgcolor=look.ground, title_y=0.96, **size)
     if form == "html":

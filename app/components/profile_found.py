@@ -70,7 +70,7 @@ def cell(
             "One cell, taken apart",
             list(names),
             key=Key.PROFILE_CELL,
-            format_func=lambda each: names.get(each, ""),
+            format_func=lambda each: names.get(each, each),
             on_change=on_choose,
             width=380,
         )
@@ -91,7 +91,7 @@ def cell(
 def absences(found: Found) -> None:
     """Say what was not measured here, and why."""
     items = [
-        f"{', '.join(_FIGURES.get(name, name) for name in names)}: {reason}"
+        f"{', '.join(_FIGURES[name] for name in names)}: {reason}"
         for reason, names in found["missing"].items()
     ]
     if items:

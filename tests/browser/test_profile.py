@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # What Streamlit itself asks for at every page but the first; the answer tells it where its root is.
 STREAMLITS = re.compile(r"/profile/_stcore/(health|host-config)")
+SAMPLES = "document.querySelector('.as-live-chart')?.data?.[0]?.x.length ?? 0"
 PLAN = "profile?backends=tiled,sdpa_cudnn&lengths=16,32,48&budget=20"
 
 
@@ -46,24 +47,15 @@ def visit(browser: Browser) -> Iterator[Page]:
         assert wrong == []
 
 
-def points(page: Page) -> int:
-    return page.evaluate(
-        "() => [...document.querySelectorAll('.as-live-chart')].reduce("
-        "(n, chart) => n + (chart.data ?? []).reduce((m, trace) => m + trace.x.length, 0), 0)"
-    )
-
-
 def test_a_profile_is_watched_found_again_cancelled_and_another_is_read(visit: Page):
     expect(visit.locator(".pg-matrix .pg-not")).to_have_count(3, timeout=90_000)
     visit.get_by_role("button", name="Measure 3 cells").click()
-    visit.wait_for_function("() => document.querySelector('.as-live-chart')?.data?.length > 0")
-    seen = points(visit)
-    visit.wait_for_function(
-        f"() => document.querySelector('.as-live-chart').data[0].x.length > {seen}"
-    )
+    visit.wait_for_function(f"() => {SAMPLES}")
+    seen = visit.evaluate(f"() => {SAMPLES}")
+    visit.wait_for_function(f"() => ({SAMPLES}) > {seen}")
 
     visit.reload()
-    visit.wait_for_function("() => document.querySelector('.as-live-chart')?.data?.length > 0")
+    visit.wait_for_function(f"() => {SAMPLES}")
     visit.get_by_role("button", name="Cancel").click()
     expect(visit.get_by_text("Cancelled; what was measured is kept.")).to_be_visible(timeout=30_000)
     expect(visit.locator(".as-live-profile")).to_have_count(0)
@@ -75,6 +67,7 @@ def test_a_profile_is_watched_found_again_cancelled_and_another_is_read(visit: P
     budget.press("Enter")
     visit.wait_for_url("**budget=0.1**")
     visit.get_by_role("button", name="Measure 3 cells").click()
+    visit.locator(".as-live-profile").wait_for()
     expect(visit.locator(".pg-verdict")).to_contain_text("attention ran as tiled", timeout=120_000)
     expect(visit.locator(".js-plotly-plot")).to_have_count(5, timeout=30_000)
     # Of the other backend each cell is there with the reason.
