@@ -161,8 +161,8 @@ class ProfileSession(PageSession[ProfileView]):
     """One visitor's session on Profile.
 
     Args:
-        state: `st.session_state`.
-        query: `st.query_params`.
+        state: Streamlit's dictionary of the session.
+        query: The parameters of the URL.
         owner: The browser's name for the queue; None without its cookie.
         default: What a link that says nothing shows.
     """

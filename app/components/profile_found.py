@@ -20,7 +20,6 @@ Found = Mapping[str, Any]
 _NUMBERS = range(2, 8)  # columns of the table that are numbers
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 _FIGURES = {
-    "allocated": "live bytes in tensors",
     "device_bytes": "memory in use",
     "process_bytes": "the process's memory",
     "utilisation": "utilisation",
@@ -70,7 +69,7 @@ def cell(
             "One cell, taken apart",
             list(names),
             key=Key.PROFILE_CELL,
-            format_func=lambda each: names.get(each, each),
+            format_func=lambda each: names[each],
             on_change=on_choose,
             width=380,
         )

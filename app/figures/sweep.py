@@ -12,6 +12,8 @@ from attnscope.app.figures.theme import Theme, backend_colour, dressed, framed, 
 Reading = Literal["milliseconds", "mebibytes"]
 
 _HEIGHT, _ROW_HEIGHT = 460, 46
+_TICKS = [step * 10.0**decade for decade in range(-4, 7) for step in (1, 2, 5)]
+_TICK_TEXTS = [f"{tick:,.7g}".replace(",", "\u202f") for tick in _TICKS]
 _UNITS: dict[Reading, str] = {"milliseconds": "ms", "mebibytes": "MiB"}
 
 
@@ -111,7 +113,7 @@ def _draw_panels(
         figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
         figure.update_yaxes(title=_UNITS[reading], type="log", row=1, col=column)
         if reading == "milliseconds":
-            figure.update_yaxes(dtick="D2", row=1, col=column)  # labels at 1, 2 and 5
+            figure.update_yaxes(tickvals=_TICKS, ticktext=_TICK_TEXTS, row=1, col=column)
     figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
     figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
 
