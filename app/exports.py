@@ -394,3 +394,4 @@ TABLES: dict[str, Callable[[pd.DataFrame, dict[str, str]], bytes]] = {
     "parquet": _parquet,
     "json": _json,
 }
+"""Each writes a table, and where it comes from, as a file."""

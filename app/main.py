@@ -5,11 +5,12 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import inspect, runs
+from attnscope.app.pages import inspect, profile, runs
+from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.settings import Settings
-from attnscope.app.state import Session, visitors
+from attnscope.app.state import Session, visitor
 
 STYLE = Path(__file__).resolve().with_name("page.css")
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
@@ -17,17 +18,27 @@ ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
+    guarded(lambda: inspect.page(_session()))()
+
+
+def profile_page() -> None:
+    """Run the Profile page over this visitor's session."""
 
     def page() -> None:
-        kept = KeptPrompts(Settings.from_environment().data / "prompts")
-        inspect.page(Session.of_visitor(kept))
+        view = _session().view
+        first = ProfileView(model=view.model, revision=view.revision, device=view.device)
+        profile.page(ProfileSession(*visitor(), default=first))
 
     guarded(page)()
 
 
 def runs_page() -> None:
     """Run the Runs page over this visitor's session."""
-    guarded(lambda: runs.page(RunsSession(*visitors())))()
+    guarded(lambda: runs.page(RunsSession(*visitor())))()
+
+
+def _session() -> Session:
+    return Session.of_visitor(KeptPrompts(Settings.from_environment().data / "prompts"))
 
 
 def main() -> None:
@@ -41,6 +52,7 @@ def main() -> None:
     st.html(STYLE)
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
     chosen = st.navigation(pages, position="hidden")

@@ -1,16 +1,23 @@
-"""The records of a sweep as one page that opens offline: time over length, and every cell in a table."""
+"""The records of a sweep as points of a chart, and as one page that opens offline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from attnscope.app.exports import offline_html
 from attnscope.app.figures.sweep import SweepPoint, sweep
 from attnscope.app.figures.theme import LIGHT
-from attnscope.profiling.record import RunRecord
+from attnscope.app.jobs.profile_records import described, provenance
+from attnscope.profiling.units import count, latency, nbytes
+
+if TYPE_CHECKING:
+    from attnscope.profiling.record import RunRecord
+
+_MEBI = 2**20
 
 
 def write_report(
-    records: Sequence[RunRecord],
+    records: "Sequence[RunRecord]",
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     path: Path,
@@ -23,45 +30,63 @@ def write_report(
         rows: Its texts, one a record.
         path: Where.
     """
+    found = [described(record) for record in records]
     title = f"{records[0].model.title}: time by backend and length"
-    note = provenance(records)
-    points = [_point(record) for record in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(report(found, header, rows, title=title, note=provenance(records)))
+
+
+def report(
+    found: Sequence[Mapping[str, Any]],
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str,
+    note: str,
+) -> bytes:
+    """The page.
+
+    Args:
+        found: Records as `profile_records.described` gives them.
+        header: Names of the table's columns.
+        rows: Its texts, one a record.
+        title: Plain text.
+        note: Where the numbers come from, plain text.
+    """
     # A figure draws no narrow space.
     cells = [[cell.replace("\u202f", " ") for cell in row] for row in rows]
-    figure = sweep(points, header, cells, title=title, note=note, look=LIGHT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(offline_html(figure, title=title, note=note))
+    figure = sweep(points_of(found), header, cells, title=title, note=note, look=LIGHT)
+    return offline_html(figure, title=title, note=note)
 
 
-def provenance(records: Sequence[RunRecord]) -> str:
-    """Where the numbers come from, in one line."""
-    first = records[0]
-    times = sorted(record.created for record in records)
-    facts = [
-        f"model {first.model.source}",
-        f"revision {first.model.revision}" if first.model.revision else "",
-        f"config {first.model.config_hash[:12]}",
-        f"device {first.machine.device} ({first.machine.name})",
-        *(f"{name} {version}" for name, version in first.machine.versions),
-        f"measured {times[0]} to {times[-1]}",
-        f"records {', '.join(record.id for record in records[:4])}" + " …" * (len(records) > 4),
-    ]
-    return " · ".join(filter(None, facts))
+def points_of(found: Sequence[Mapping[str, Any]]) -> list[SweepPoint]:
+    """Records, as `profile_records.described` gives them, as points; a line names what differs between lines."""
+    differ = [name for name in ("batch", "dtype") if len({each[name] for each in found}) > 1]
+    return [_point(each, differ) for each in found]
 
 
-def _point(record: RunRecord) -> SweepPoint:
-    cell, timing = record.cell, record.timing
-    words = "; ".join(record.flags)
-    if record.failure is not None:
-        words = f"{record.failure.outcome.replace('_', ' ')}: {record.failure.reason}"
-    elif record.attention is not None:
-        words = "; ".join([f"{record.attention.paths} ran", *record.flags])
-    taken = None if timing is None else (timing.median_s, timing.p10_s, timing.p90_s)
+def _point(each: Mapping[str, Any], differ: Sequence[str]) -> SweepPoint:
+    named = {"batch": f"batch {each['batch']}", "dtype": each["dtype"]}
+    taken, peak, predicted = each["seconds"], each["allocated_bytes"], each["predicted_bytes"]
     return SweepPoint(
-        line=f"{cell.backend}, batch {cell.batch}, {cell.dtype}",
-        backend=cell.backend,
-        phase=cell.phase,
-        length=cell.length,
-        values=None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2]),
-        words=f"{cell.backend}, {cell.length} tokens: {words}",
+        line=", ".join([each["backend"], *(named[name] for name in differ)]),
+        backend=each["backend"],
+        phase=each["phase"],
+        length=each["length"],
+        milliseconds=None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2]),
+        words=f"{each['backend']}, {count(each['length'])} tokens: {_words(each)}",
+        mebibytes=None if peak is None else peak / _MEBI,
+        predicted_mebibytes=None if predicted is None else predicted / _MEBI,
     )
+
+
+def _words(each: Mapping[str, Any]) -> str:
+    failure = each["failure"]
+    if failure is not None:
+        return f"{failure['outcome'].replace('_', ' ')}: {failure['reason']}"
+    facts = [latency(each["seconds"][0])]
+    if each["allocated_bytes"] is not None:
+        facts.append(f"{nbytes(each['allocated_bytes'])} at its peak")
+    if each["kernel"]:
+        facts.append(f"{each['kernel']} ran")
+    return "; ".join([", ".join(facts), *each["flags"]]).replace("\u202f", " ")

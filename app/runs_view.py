@@ -1,12 +1,13 @@
 """What the page Runs shows, as one value: a link reproduces it. And the session that holds it."""
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
-from attnscope.app.state import Key, Notice, rewrite
+from attnscope.app.page_session import Notice, PageSession
+from attnscope.app.state import Key
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.store import CHOICES, Filters
 
@@ -78,50 +79,27 @@ def parse(query: Mapping[str, str]) -> tuple[RunsView, tuple[str, ...]]:
     return RunsView(filters=filters, runs=runs, whose=whose or "all"), tuple(told)
 
 
-class RunsSession:
-    """One visitor's view of the page, over Streamlit's own dictionary and query parameters.
+class RunsSession(PageSession[RunsView]):
+    """One visitor's session on Runs; see `PageSession`."""
 
-    Args:
-        state: See `state.visitors`.
-        query: Likewise.
-    """
+    page = "runs"
 
-    def __init__(self, state: MutableMapping[Any, Any], query: MutableMapping[str, str]) -> None:
-        self._state = state
-        self._query = query
+    def parse(self, query: Mapping[str, str]) -> tuple[RunsView, tuple[str, ...]]:
+        """See `PageSession.parse`."""
+        return parse(query)
 
-    @property
-    def view(self) -> RunsView:
-        """What the page shows."""
-        return self._state.get(Key.RUNS_VIEW, RunsView())
+    def encode(self, view: RunsView) -> dict[str, str]:
+        """See `PageSession.encode`."""
+        return encode(view)
 
-    @property
-    def notices(self) -> tuple[Notice, ...]:
-        """What the visitor is told above the content."""
-        return self._state.get(Key.RUNS_NOTICES, ())
-
-    def tell(self, *notices: Notice) -> None:
-        """Replace what the visitor is told; nothing clears it."""
-        self._state[Key.RUNS_NOTICES] = notices
-
-    def follow_url(self) -> None:
-        """Take the view of the URL where it says another; one without parameters means as it was left."""
-        found = {name: self._query[name] for name in self._query}
-        if found and found != encode(self.view):
-            view, told = parse(found)
-            self.tell(*(Notice(message=each) for each in told))
-            self.show(view)
+    def follow_url(self) -> bool:
+        """See `PageSession.follow_url`; the widgets show what was taken."""
+        followed = super().follow_url()
+        if followed:
             for key in WIDGETS.values():
                 self._state.pop(key, None)
-        self.show(self.view)
         self._fill()
-
-    def show(self, view: RunsView) -> None:
-        """Make this the page's view, and the URL's."""
-        self._state[Key.RUNS_VIEW] = view
-        parameters = encode(view)
-        if {name: self._query[name] for name in self._query} != parameters:
-            rewrite(self._query, parameters)
+        return followed
 
     def choose(self, runs: tuple[str, ...]) -> None:
         """Open these runs."""
@@ -143,10 +121,6 @@ class RunsSession:
             self._state.pop(key, None)
         self.tell()
         self.show(RunsView())
-
-    def held(self, key: Key | str) -> Any:
-        """What a widget holds."""
-        return self._state.get(key)
 
     def _fill(self) -> None:
         """Widgets that the browser does not hold show the view."""

@@ -26,6 +26,7 @@ from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
 from attnscope.app.routes.exports import Exports
+from attnscope.app.routes.profiles import Profiles
 from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.routes.visitor import VisitorCookie
 from attnscope.app.settings import Settings
@@ -74,7 +75,13 @@ def _stop_answering_first(engine: LocalEngine) -> None:
 
 
 PARTS: dict[str, Any] = {
-    "routes": [*jobs.ROUTES, *maps.ROUTES, *Exports(IMAGES).routes, *static.ROUTES],
+    "routes": [
+        *jobs.ROUTES,
+        *maps.ROUTES,
+        *Exports(IMAGES).routes,
+        *Profiles(IMAGES).routes,
+        *static.ROUTES,
+    ],
     "middleware": [Middleware(SecurityHeaders), Middleware(VisitorCookie)],
     "lifespan": lifespan,
 }

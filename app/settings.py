@@ -118,6 +118,11 @@ class Settings:
         """Where the history of runs is, as `profiling.store.Store.open` takes it."""
         return self.history or self.data / "history.sqlite3"
 
+    @property
+    def profiles_folder(self) -> Path:
+        """Where profiles are written, one folder each."""
+        return self.data / "profiles"
+
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""
         path = self.data / "cookie_secret"

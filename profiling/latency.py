@@ -213,6 +213,7 @@ def time_calls(
     sweep: Call | None = None,
     before: Mapping[str, Call] | None = None,
     seed: int = 0,
+    on_run: Callable[[str, float], None] | None = None,
 ) -> dict[str, Timing]:
     """The times of calls that are compared: in turns, in one loop, in an order drawn every round.
 
@@ -223,6 +224,8 @@ def time_calls(
         sweep: Run untimed before every run to make the cache cold; see `cache_sweeper`.
         before: Run untimed before every run of the call of that name, to put back what it changed.
         seed: Of the order.
+        on_run: Told, between two runs, the name and the seconds of the one that is over; what it
+            raises ends the timing.
     """
     session = _Session(
         calls=calls,
@@ -231,6 +234,7 @@ def time_calls(
         before=before or {},
         sweep=sweep,
         seed=seed,
+        on_run=on_run or _unheard,
     )
     return session.times()
 
@@ -245,6 +249,7 @@ class _Session:
     before: Mapping[str, Call]
     sweep: Call | None
     seed: int
+    on_run: Callable[[str, float], None]
     began: float = field(init=False)
 
     def times(self) -> dict[str, Timing]:
@@ -264,6 +269,7 @@ class _Session:
                 taken, handed = self._timed(name)
                 samples[name].append(taken)
                 queued[name].append(handed)
+                self.on_run(name, taken)
             rounds += 1
         return {
             name: Timing(
@@ -341,3 +347,7 @@ def _mps_mark() -> float:
 
 def _nothing() -> None:
     pass
+
+
+def _unheard(name: str, seconds: float) -> None:
+    del name, seconds

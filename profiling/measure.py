@@ -41,6 +41,20 @@ from attnscope.profiling.trace import trace
 Report = Callable[[str], None]
 """Called with what is measured next; what it raises ends the measurement."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Who is told what happens while it happens.
+
+    Attributes:
+        sample: Every sample of the device, on the sampler's thread.
+        run: Seconds of every timed run, between two of them; what it raises ends the measurement.
+    """
+
+    sample: Callable[[Sample], None]
+    run: Callable[[float], None]
+
+
 _REFUSALS = (UnsupportedCall, ModelError, PromptRefused, InvalidCall)
 _MOST_MOMENTS = 1000
 _UNOBSERVED = {"flex": "memory by kind: a compiled kernel cannot be watched operator by operator"}
@@ -54,6 +68,7 @@ def measure(
     predicted_bytes: int | None = None,
     seed: int = 0,
     report: Report | None = None,
+    watcher: Watcher | None = None,
     clock: Clock | None = None,
 ) -> RunRecord:
     """Measures one cell. Out of memory, a refusal and a wrong answer are results.
@@ -65,6 +80,7 @@ def measure(
         predicted_bytes: Peak memory that was predicted, for the record.
         seed: Of the tokens.
         report: Told what is measured next.
+        watcher: Told of every sample and timed run.
         clock: How time is taken; the device's own when None.
 
     Raises:
@@ -79,7 +95,7 @@ def measure(
         )
     chosen = instruments or Instruments()
     empty = blank(model, cell, chosen, predicted_bytes, seed)
-    watched = _watched(model.device, chosen.sampler_hz)
+    watched = _watched(model.device, chosen.sampler_hz, watcher)
     with model.lock, torch.no_grad(), watched as seen:
         bench = partial(
             _Bench,
@@ -88,6 +104,7 @@ def measure(
             chosen=chosen,
             seed=seed,
             report=report or _silent,
+            watcher=watcher,
             clock=clock or clock_of(model.device),
         )
         found = _attempt(lambda: bench().figures(seen))
@@ -116,6 +133,7 @@ class _Bench:
     chosen: Instruments
     seed: int
     report: Report
+    watcher: Watcher | None
     clock: Clock
     passes: Passes = field(init=False)
 
@@ -146,10 +164,20 @@ class _Bench:
         began = time.monotonic()
         with swapped(self.model.model, self.cell.backend):
             timing = time_calls(
-                {"": self._call}, self.clock, self.chosen.effort, sweep=sweep, before=self._before
+                {"": self._call},
+                self.clock,
+                self.chosen.effort,
+                sweep=sweep,
+                before=self._before,
+                on_run=self._heard,
             )[""]
         ended = time.monotonic()
         return {"timing": timing, "energy": energy(seen.samples, began, ended, seen.missing)}
+
+    def _heard(self, name: str, taken: float) -> None:
+        del name
+        if self.watcher is not None:
+            self.watcher.run(taken)
 
     def _verdict(self) -> Verdict:
         self._start()
@@ -270,12 +298,13 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def _watched(device: torch.device, hz: float | None) -> Iterator[_Seen]:
+def _watched(device: torch.device, hz: float | None, watcher: Watcher | None) -> Iterator[_Seen]:
     if hz is None:
         yield _Seen([], dict.fromkeys(FIGURES, "no sampler was asked for"))
         return
     source, target = source_of(device)
-    with Sampler(source, target, hz=hz) as sampler:
+    told = None if watcher is None else watcher.sample
+    with Sampler(source, target, hz=hz, on_sample=told) as sampler:
         yield _Seen(sampler.samples, sampler.missing)
 
 

@@ -157,10 +157,13 @@ def sweep(
     pace.tell(None)
 
 
-def read_records(path: Path) -> tuple[RunRecord, ...]:
+def read_records(path: Path, *, mend: bool = True) -> tuple[RunRecord, ...]:
     """The records of a JSON Lines file; none where there is no file.
 
-    A last line without its end was cut short while it was written: it is removed from the file.
+    Args:
+        path: The file.
+        mend: Remove a last line without its end, which was cut short while it was written; else
+            only leave it out, as who reads beside a writer must.
 
     Raises:
         RecordUnreadable: A whole line is no record; says which.
@@ -169,7 +172,7 @@ def read_records(path: Path) -> tuple[RunRecord, ...]:
         return ()
     content = path.read_bytes()
     whole, _, rest = content.rpartition(b"\n")
-    if rest:
+    if rest and mend:
         os.truncate(path, len(content) - len(rest))
     records = []
     for number, line in enumerate(whole.splitlines(), start=1):

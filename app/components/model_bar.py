@@ -82,7 +82,7 @@ def model_bar(
         on_apply: Called before the rerun when the form is sent.
     """
     with st.container(key="model_bar", horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(_line(facts(view, shown)))
+        st.html(facts_line(facts(view, shown)))
         with st.popover("Model", key="model_popover"):
             _form(view, backends, models=models, devices=devices, on_apply=on_apply)
         share()
@@ -93,7 +93,8 @@ def share() -> None:
     _share()(key=Key.SHARE, data={})
 
 
-def _line(found: Sequence[tuple[str, str, str]]) -> str:
+def facts_line(found: Sequence[tuple[str, str, str]]) -> str:
+    """Write what is on a page, as `facts` gives it, as one line of captions over values."""
     items = "".join(
         f"<div><dt>{html.escape(name)}</dt>"
         f'<dd title="{html.escape(long)}">{html.escape(value)}</dd></div>'

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.sweep import SweepPoint, traces
+from attnscope.app.figures.sweep import UNITS, Reading, SweepPoint, traces, values_of
 from attnscope.app.figures.theme import Theme, framed, plain
 
 KIND_COLOURS = {
@@ -53,10 +53,14 @@ def over_length(
     lengths = sorted({point.length for point in latencies})
     named: set[str] = set()
     dashes = _dashes(latencies)
-    for row, (points, unit) in enumerate(((latencies, "ms"), (memories, "MiB")), start=1):
+    drawn: tuple[tuple[Sequence[SweepPoint], Reading], ...] = (
+        (latencies, "milliseconds"),
+        (memories, "mebibytes"),
+    )
+    for row, (points, reading) in enumerate(drawn, start=1):
         for column, phase in enumerate(phases, start=1):
             here = [point for point in points if point.phase == phase]
-            for trace in traces(here, with_names=True, look=look):
+            for trace in traces(here, reading, with_names=True, look=look):
                 name = str(trace.name)
                 # One colour is one backend: its other lines are told apart by their dashes. And
                 # a line has one entry in the legend, wherever it is seen first.
@@ -66,9 +70,9 @@ def over_length(
                 figure.add_trace(trace, row=row, col=column)
             axis = {"type": "log", "tickvals": lengths, "row": row, "col": column}
             figure.update_xaxes(title="tokens" if row == 2 else None, **axis)
-            ticks = _ticks([value for point in here for value in point.values or ()])
+            ticks = _ticks([value for taken in values_of(here, reading) for value in taken or ()])
             axis = {"type": "log", "tickvals": ticks, "row": row, "col": column}
-            figure.update_yaxes(title=unit if column == 1 else None, **axis)
+            figure.update_yaxes(title=UNITS[reading] if column == 1 else None, **axis)
     figure.update_annotations(font={"size": 13, "color": look.muted}, xanchor="center")
     return _drawn(figure, rows=2, title=title, note=note, look=look)
 

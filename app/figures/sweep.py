@@ -1,14 +1,20 @@
-"""Time over length, a line a backend and a panel a phase; what could not be measured is a mark."""
+"""Time or memory over length, a line a backend and a panel a phase; what could not be measured is a mark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.theme import Theme, backend_colour, framed, plain
+from attnscope.app.figures.theme import Theme, backend_colour, dressed, framed, plain
+
+Reading = Literal["milliseconds", "mebibytes"]
 
 _HEIGHT, _ROW_HEIGHT = 460, 46
+_TICKS = [step * 10.0**decade for decade in range(-4, 7) for step in (1, 2, 5)]
+_TICK_TEXTS = [f"{tick:,.7g}".replace(",", "\u202f") for tick in _TICKS]
+UNITS: dict[Reading, str] = {"milliseconds": "ms", "mebibytes": "MiB"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,16 +26,39 @@ class SweepPoint:
         backend: Gives the colour.
         phase: Gives the panel.
         length: Tokens.
-        values: Median, 10th and 90th percentile, in the unit of the axis; None where it failed.
+        milliseconds: Median, 10th and 90th percentile; None where it failed.
         words: Shown at the point: what ran, or why nothing did.
+        mebibytes: Peak memory; None where it failed.
+        predicted_mebibytes: Likewise, before the run; None where nobody can tell.
     """
 
     line: str
     backend: str
     phase: str
     length: int
-    values: tuple[float, float, float] | None
+    milliseconds: tuple[float, float, float] | None
     words: str
+    mebibytes: float | None = None
+    predicted_mebibytes: float | None = None
+
+
+def over_length(
+    points: Sequence[SweepPoint], reading: Reading, *, look: Theme, height: int = _HEIGHT
+) -> go.Figure:
+    """Draw a panel a phase, without a frame.
+
+    Args:
+        points: At least one.
+        reading: What is drawn. Beside the memory stands, dotted, what was predicted.
+        look: The colours.
+        height: Of the figure, in pixels.
+    """
+    phases = list(dict.fromkeys(point.phase for point in points))
+    figure = make_subplots(rows=1, cols=len(phases), horizontal_spacing=0.12)
+    _draw_panels(figure, points, reading, look)
+    for column, phase in enumerate(phases, start=1):
+        figure.update_xaxes(title=plain(f"tokens, {phase}"), row=1, col=column)
+    return dressed(figure, look=look, height=height)
 
 
 def sweep(
@@ -65,39 +94,63 @@ def sweep(
         row_heights=[_HEIGHT / total, table_height / total],
         vertical_spacing=90 / total,
     )
-    for column, phase in enumerate(phases, start=1):
-        here = [point for point in points if point.phase == phase]
-        for trace in traces(here, with_names=column == 1, look=look):
-            figure.add_trace(trace, row=1, col=column)
-        lengths = sorted({point.length for point in points})
-        figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
-        figure.update_yaxes(title="ms", type="log", row=1, col=column)
+    _draw_panels(figure, points, "milliseconds", look)
     figure.add_trace(_table(header, rows, look), row=2, col=1)
-    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
-    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
     framed(figure, title=title, note=note, look=look)
     figure.update_layout(plot_bgcolor=look.ground, height=total + 180)
     return figure
 
 
-def traces(points: list[SweepPoint], *, with_names: bool, look: Theme) -> list[go.Scatter]:
+def _draw_panels(
+    figure: go.Figure, points: Sequence[SweepPoint], reading: Reading, look: Theme
+) -> None:
+    phases = dict.fromkeys(point.phase for point in points)
+    lengths = sorted({point.length for point in points})
+    for column, phase in enumerate(phases, start=1):
+        here = [point for point in points if point.phase == phase]
+        for trace in traces(here, reading, with_names=column == 1, look=look):
+            figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
+        figure.update_yaxes(title=UNITS[reading], type="log", row=1, col=column)
+        if reading == "milliseconds":
+            figure.update_yaxes(tickvals=_TICKS, ticktext=_TICK_TEXTS, row=1, col=column)
+    figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+    figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
+
+
+def values_of(
+    points: Sequence[SweepPoint], reading: Reading
+) -> list[tuple[float, float, float] | None]:
+    """A value with its ends, None where it failed; a peak has no ends but itself."""
+    if reading == "milliseconds":
+        return [point.milliseconds for point in points]
+    peaks = (point.mebibytes for point in points)
+    return [None if peak is None else (peak, peak, peak) for peak in peaks]
+
+
+def traces(
+    points: Sequence[SweepPoint], reading: Reading, *, with_names: bool, look: Theme
+) -> list[go.Scatter]:
     """Draw one panel: a line for each of what is compared, and crosses above all for what failed."""
-    highest = max((p.values[2] for p in points if p.values), default=1.0)
+    highest = max((value[2] for value in values_of(points, reading) if value), default=1.0)
     found = []
     for line in dict.fromkeys(point.line for point in points):
         mine = sorted((p for p in points if p.line == line), key=lambda point: point.length)
         colour = backend_colour(mine[0].backend)
         shared = {"name": plain(line), "legendgroup": plain(line), "hoverinfo": "text"}
-        measured = [point for point in mine if point.values is not None]
-        found.append(_line(measured, colour) | shared | {"showlegend": with_names})
-        failed = [point for point in mine if point.values is None]
+        values = values_of(mine, reading)
+        measured = [point for point, value in zip(mine, values, strict=True) if value]
+        found.append(_line(measured, reading, colour) | shared | {"showlegend": with_names})
+        if reading == "mebibytes":
+            found.append(_predicted(mine, colour) | shared | {"showlegend": False})
+        failed = [point for point, value in zip(mine, values, strict=True) if not value]
         alone = with_names and not measured
         found.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
     return [go.Scatter(**trace) for trace in found]
 
 
-def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
-    taken = [point.values for point in points if point.values is not None]
+def _line(points: list[SweepPoint], reading: Reading, colour: str) -> dict[str, object]:
+    taken = [value for value in values_of(points, reading) if value is not None]
     return {
         "x": [point.length for point in points],
         "y": [median for median, _, _ in taken],
@@ -109,6 +162,17 @@ def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
         "mode": "lines+markers",
         "line": {"color": colour},
         "text": [plain(point.words) for point in points],
+    }
+
+
+def _predicted(points: list[SweepPoint], colour: str) -> dict[str, object]:
+    known = [point for point in points if point.predicted_mebibytes is not None]
+    return {
+        "x": [point.length for point in known],
+        "y": [point.predicted_mebibytes for point in known],
+        "mode": "lines",
+        "line": {"color": colour, "dash": "dot", "width": 1},
+        "text": [plain(f"predicted: {point.words}") for point in known],
     }
 
 

@@ -27,6 +27,9 @@ BACKEND_COLOURS = {
     "triton": "#B22222",
     "triton_decode": "#E69F00",
     "triton_block_sparse": "#117733",
+    "linear": "#882255",
+    "performer": "#44AA99",
+    "linformer": "#999933",
 }
 _UNKNOWN_BACKEND = "#6B7280"
 _TITLE_CHARACTERS = 160
@@ -152,6 +155,36 @@ def framed(figure: go.Figure, *, title: str, note: str, look: Theme) -> go.Figur
         yshift=-92,
         font={"size": 11, "color": look.muted},
     )
+    return figure
+
+
+def dressed(figure: go.Figure, *, look: Theme, height: int) -> go.Figure:
+    """Give a figure that stands on a page under a heading of its own the house's type and ground.
+
+    Args:
+        figure: Changed in place and returned.
+        look: The colours.
+        height: In pixels.
+    """
+    figure.update_layout(
+        template="none",
+        paper_bgcolor=look.ground,
+        plot_bgcolor=look.ground,
+        height=height,
+        font={"family": FONT, "size": 12, "color": look.text},
+        hoverlabel={"font": {"family": FONT}},
+        margin={"l": 56, "r": 12, "t": 8, "b": 44},
+        legend={
+            "orientation": "h",
+            "traceorder": "normal",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "x": 0,
+        },
+    )
+    axis = {"color": look.muted, "gridcolor": look.rule, "zeroline": False}
+    figure.update_xaxes(**axis, title_font_size=12, title_standoff=8)
+    figure.update_yaxes(**axis, title_font_size=12, title_standoff=8)
     return figure
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
 from attnscope.app.jobs.memo import Memo
+from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
 from attnscope.app.jobs.tables import Ask
@@ -389,4 +390,5 @@ ASKS = {
     "column": Ask(column),
     "overview": Ask(overview, lane="patient"),
     "diagnostics": Ask(diagnostics, lane="long"),
+    **PROFILE_ASKS,
 }

@@ -21,7 +21,7 @@ def offered(capture: "Capture | None", context: Context) -> list[dict[str, Any]]
     """
     from attnscope.kernels.registry import BACKENDS
 
-    calls, device = _calls(capture), _device(context.device)
+    calls, device = _calls(capture), device_of(context.device)
     return [
         {
             "name": backend.name,
@@ -74,7 +74,8 @@ def _calls(capture: "Capture | None") -> "list[AttentionCall]":
     return list(calls)
 
 
-def _device(name: str) -> "torch.device":
+def device_of(name: str) -> "torch.device":
+    """The device a worker's setting names; `auto` is CUDA where there is one."""
     import torch
 
     if name == "auto":

@@ -258,6 +258,7 @@ class LocalEngine:
             # Threads that spin while they wait made maps twenty times slower on a machine at work on something else.
             "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "false",
+            "KINETO_LOG_LEVEL": "6",  # PyTorch's profiler says each time that it starts and stops
             **hidden,
         }
 

@@ -43,7 +43,7 @@ def plan(arguments: Arguments, context: Context) -> Result:
     """What an `inspect` job with these arguments would hold: tokens of each prompt, bytes of each layer and in all."""
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.9, "Loading the model")
-    with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
+    with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
         lengths, planned = _planned(arguments, model)
         return {
             "lengths": lengths,
@@ -58,7 +58,7 @@ def load(arguments: Arguments, context: Context) -> Result:
     """Load a model (source, revision, device, dtype) and say what it is."""
     context.progress(0.0, "Opening the model")
     progress = context.part(0.0, 1.0, "Loading the model", unit="share")
-    with models(context).borrow(**_wanted(arguments, context), progress=progress) as model:
+    with models(context).borrow(**wanted(arguments, context), progress=progress) as model:
         return described(model)
 
 
@@ -95,7 +95,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
 
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.3, "Loading the model")
-    with models(context).borrow(**_wanted(arguments, context), progress=loading) as model:
+    with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
         capture_id = shelf(context).id_of(_origin(arguments, model))
         was_kept = shelf(context).holds(capture_id)
         if not was_kept:
@@ -193,7 +193,12 @@ def _changed(source: str) -> int:
     return max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
 
 
-def _wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
+def wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
+    """Which model a job asks for, as `ModelShelf.borrow` takes it.
+
+    Raises:
+        ModelNotFound: It lies in a folder that visitors are kept out of.
+    """
     device = arguments.get("device") or "auto"
     source = cast("str", arguments["source"])
     refuse_folder(source, context.settings.model_folders)
@@ -225,4 +230,11 @@ def refuse_folder(source: str, allowed: tuple[str, ...]) -> None:
         )
 
 
-WORK = {"load": load, "plan": plan, "inspect": inspect}
+def profile(arguments: Arguments, context: Context) -> Result:
+    """Measure every cell of a plan and write each record down at once; see `profile_work.profile`."""
+    from attnscope.app.jobs import profile_work
+
+    return profile_work.profile(arguments, context)
+
+
+WORK = {"load": load, "plan": plan, "inspect": inspect, "profile": profile}

@@ -12,10 +12,11 @@ from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.components.run_details import over_lengths, run_comparison, run_details
 from attnscope.app.components.runs_table import runs_filters, runs_table
+from attnscope.app.page_session import Notice
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.runs_words import listed
 from attnscope.app.settings import Settings
-from attnscope.app.state import Key, Notice
+from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, HistoryDamaged, HistoryUnavailable, RunMissing
 from attnscope.profiling.comparison import compare
 from attnscope.profiling.record import RunRecord
@@ -179,7 +180,7 @@ def _export(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> N
 
 
 def _import(session: RunsSession, shelves: Shelves) -> None:
-    file = session.held(Key.RUNS_UPLOAD)
+    file = session.draft(Key.RUNS_UPLOAD)
     if file is None or shelves.own is None:
         return
     records = from_lines(file.getvalue(), file.name)
@@ -194,7 +195,7 @@ def _table(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow], total
     ids = [row.id for row in rows]
 
     def choose(key: str) -> None:
-        ticked = [ids[at] for at in session.held(key)["selection"]["rows"] if at < len(ids)]
+        ticked = [ids[at] for at in session.draft(key)["selection"]["rows"] if at < len(ids)]
         elsewhere = [run for run in session.view.runs if run not in ids]
         kept = [run for run in session.view.runs if run in ticked]
         session.choose(tuple(dict.fromkeys([*elsewhere, *kept, *ticked])))

@@ -40,6 +40,15 @@ class Parameters:
             raise InvalidCall(f"{name} must be one of {', '.join(options)}, got {text[:40]!r}.")
         return text
 
+    def word(self, name: str, pattern: str) -> str:
+        """A text that matches a regular expression as a whole; required."""
+        text = self._text(name)
+        if text is None:
+            raise InvalidCall(f"The parameter {name} is missing.")
+        if not re.fullmatch(pattern, text):
+            raise InvalidCall(f"{name} cannot be {text[:40]!r}.")
+        return text
+
     def has(self, name: str) -> bool:
         """Whether the parameter is given, whatever its value."""
         return name in self._query

@@ -10,7 +10,8 @@ import numpy as np
 from attnscope.app.cli_profile import HEADER, rows_of
 from attnscope.app.figures.sweep import SweepPoint, sweep
 from attnscope.app.figures.theme import LIGHT, backend_colour
-from attnscope.app.profile_report import provenance, write_report
+from attnscope.app.jobs.profile_records import provenance
+from attnscope.app.profile_report import write_report
 from attnscope.profiling.record import RunRecord
 from tests.profiling.records import FAILED, MODEL, RECORD
 

@@ -13,7 +13,13 @@ STYLE = {"title": "<b>Title</b>", "note": "<i>note</i>"}
 def point(line: str, length: int, values: tuple[float, float, float] | None, phase="prefill"):
     backend = line.partition(",")[0]
     return SweepPoint(
-        line=line, backend=backend, phase=phase, length=length, values=values, words="<u>x</u>"
+        line=line,
+        backend=backend,
+        phase=phase,
+        length=length,
+        milliseconds=values,
+        mebibytes=values and values[0],
+        words="<u>x</u>",
     )
 
 

@@ -118,6 +118,23 @@ def test_the_cache_is_swept_and_things_put_back_outside_the_time() -> None:
     assert hands.log.count("back") == hands.log.count("a")
 
 
+def test_every_timed_run_is_told_and_who_hears_of_it_may_end_it() -> None:
+    hands = Hands()
+    heard: list[tuple[str, float]] = []
+    calls = {"a": hands.takes("a", 1), "b": hands.takes("b", 2)}
+    found = time_calls(
+        calls, hands.clock, QUICK, on_run=lambda name, taken: heard.append((name, taken))
+    )
+    for name in calls:
+        assert tuple(taken for each, taken in heard if each == name) == found[name].samples_s
+
+    def enough(name: str, taken: float) -> None:
+        raise KeyboardInterrupt(name, taken)
+
+    with pytest.raises(KeyboardInterrupt):
+        time_calls(calls, hands.clock, QUICK, on_run=enough)
+
+
 def test_a_call_that_is_only_queued_is_waited_for_and_its_queueing_told() -> None:
     hands = Hands()
     done = [0.0]

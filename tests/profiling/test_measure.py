@@ -21,8 +21,9 @@ from attnscope.profiling.asked import FILLED_BY, Instruments, key_of, model_used
 from attnscope.profiling.exactness import FLOAT32_ERROR
 from attnscope.profiling.latency import Effort
 from attnscope.profiling.machine import machine_of
-from attnscope.profiling.measure import measure
+from attnscope.profiling.measure import Watcher, measure
 from attnscope.profiling.record import Cell, Failure, Phase, RunRecord
+from attnscope.profiling.sources import Sample
 
 LAYERS, HEADS, KV_HEADS, DIM, LENGTH, BATCH = 4, 8, 2, 64, 48, 2
 CACHE = LAYERS * 2 * BATCH * KV_HEADS * LENGTH * DIM * 4
@@ -309,3 +310,21 @@ def test_a_machine_with_a_gpu_needs_neither_rich_nor_psutil_nor_nvml() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert told.stdout == "True\n", told.stderr
+
+
+def test_who_watches_hears_every_timed_run_and_sample_and_may_end_it(demo: LoadedModel) -> None:
+    runs: list[float] = []
+    samples: list[Sample] = []
+    watcher = Watcher(sample=samples.append, run=runs.append)
+    watched = replace(BARE, sampler_hz=100.0)
+    record = measure(demo, PREFILL, instruments=watched, watcher=watcher)
+    assert record.timing is not None
+    assert tuple(runs) == record.timing.samples_s
+    assert tuple(samples) == record.telemetry.samples
+    assert samples
+
+    def cancel(taken: float) -> None:
+        raise JobCancelled(f"after {taken}")
+
+    with pytest.raises(JobCancelled):
+        measure(demo, PREFILL, instruments=BARE, watcher=Watcher(sample=samples.append, run=cancel))

@@ -1,0 +1,108 @@
+"""The questions about profiles: what a plan would take, what happens now, what was found."""
+
+from typing import TYPE_CHECKING, Any
+
+from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.profiles import ProfileFolder, latest
+from attnscope.app.jobs.tables import Ask
+from attnscope.kernels.errors import JobMissing
+
+if TYPE_CHECKING:
+    from attnscope.profiling.record import RunRecord
+
+Answer = dict[str, Any]
+Arguments = dict[str, Any]
+
+
+def plan(arguments: Arguments, context: Context) -> Answer:
+    """See `profile_plan.profile_plan`."""
+    from attnscope.app.jobs.profile_plan import profile_plan
+
+    return profile_plan(arguments, context)
+
+
+def live(arguments: Arguments, context: Context) -> Answer:
+    """What happened after a position of the profile's stream, and the position to go on from."""
+    events, following = _folder(arguments, context).events(int(arguments["after"]))
+    return {"events": events, "next": following}
+
+
+def found(arguments: Arguments, context: Context) -> Answer:
+    """Every record of a profile in short, its plan, its model and machine, and where the numbers come from."""
+    from attnscope.app.jobs.profile_records import described, missing, provenance
+    from attnscope.profiling.json_data import to_data
+
+    folder = _folder(arguments, context)
+    asked, records = folder.plan(), _records(folder)
+    if not records:
+        return {"plan": asked, "records": []}
+    return {
+        "plan": asked,
+        "records": [described(record) for record in records],
+        "measured": records[-1].created,
+        "model": to_data(records[0].model),
+        "machine": to_data(records[0].machine),
+        "missing": missing(records),
+        "provenance": provenance(records),
+    }
+
+
+def detail(arguments: Arguments, context: Context) -> Answer:
+    """Parts, kernels and memory over time of one record."""
+    from attnscope.app.jobs.profile_records import detailed
+
+    return detailed(_record(arguments, context))
+
+
+def last(arguments: Arguments, context: Context) -> Answer:
+    """The id of the visitor's latest profile, or None."""
+    return {"profile": latest(context.settings.profiles_folder, arguments["owner"])}
+
+
+def lines(arguments: Arguments, context: Context) -> Answer:
+    """All records as they are kept, JSON Lines."""
+    folder = _folder(arguments, context)
+    folder.plan()
+    whole = folder.records.read_bytes() if folder.records.exists() else b""
+    return {"body": whole[: whole.rfind(b"\n") + 1]}
+
+
+def trace(arguments: Arguments, context: Context) -> Answer:
+    """The Chrome trace of one record, gzipped JSON that opens in Perfetto."""
+    folder, record = _folder(arguments, context), _record(arguments, context)
+    path = folder.trace(record.cell)
+    if not path.exists():
+        raise JobMissing(
+            "No trace was kept of this cell.", "Measure again with “Keep traces” switched on."
+        )
+    return {"body": path.read_bytes()}
+
+
+def _folder(arguments: Arguments, context: Context) -> ProfileFolder:
+    return ProfileFolder(context.settings.profiles_folder, str(arguments["profile"]))
+
+
+def _records(folder: ProfileFolder) -> "tuple[RunRecord, ...]":
+    from attnscope.profiling.sweep import read_records
+
+    return read_records(folder.records, mend=False)
+
+
+def _record(arguments: Arguments, context: Context) -> "RunRecord":
+    wanted = arguments["record"]
+    for record in _records(_folder(arguments, context)):
+        if record.id == wanted:
+            return record
+    raise JobMissing("This profile holds no such record.", "Reload the page.")
+
+
+PROFILE_ASKS = {
+    "profile_plan": Ask(plan, lane="patient", at="worker"),
+    "profile_live": Ask(live),
+    "profile": Ask(found, lane="patient"),
+    "profile_detail": Ask(detail, lane="patient"),
+    "profile_last": Ask(last),
+    "profile_lines": Ask(lines),
+    "profile_trace": Ask(trace, lane="patient"),
+}
+"""Merged into `answers.ASKS`."""

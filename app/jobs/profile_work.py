@@ -1,0 +1,145 @@
+"""A plan measured in the worker, one cell at a time, while who watches is told what happens."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attnscope.app.cli_profile import rows_of
+from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.profile_plan import planned
+from attnscope.app.jobs.profiles import ProfileFolder, Stream
+from attnscope.app.jobs.work import models, wanted
+from attnscope.models.memory import available_bytes
+from attnscope.profiling.asked import Instruments, key_of, unmeasured
+from attnscope.profiling.latency import Effort
+from attnscope.profiling.measure import Watcher, measure
+from attnscope.profiling.sweep import sweep
+from attnscope.profiling.units import count
+
+if TYPE_CHECKING:
+    from attnscope.models.loading import LoadedModel
+    from attnscope.profiling.record import Cell, RunRecord
+    from attnscope.profiling.sources import Sample
+    from attnscope.profiling.sweep import Planned, Progress
+
+Arguments = dict[str, Any]
+
+_EVERY_S = 0.1  # between two timed runs, or two samples, that are told
+_LOADING = 0.03  # of the whole
+
+
+def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
+    """Measure every cell of a plan that has no record yet.
+
+    Args:
+        arguments: profile (the id of its folder), owner; source, revision, device as for `load`; dtypes, backends,
+            lengths, batches, phases; budget_s (seconds to time one cell at most); force (run also what is predicted
+            not to fit); traces (keep a Perfetto trace of each cell).
+        context: Asked between any two runs whether it was cancelled.
+
+    Returns:
+        The profile's id and how many cells have a record.
+    """
+    folder = ProfileFolder(context.settings.profiles_folder, arguments["profile"])
+    folder.begin(arguments)
+    stream = Stream(folder.live)
+    stream.tell("begin")
+    dtypes, done = arguments["dtypes"], 0
+    for number, dtype in enumerate(dtypes):
+        first, last = number / len(dtypes), (number + 1) / len(dtypes)
+        ready = first + _LOADING / len(dtypes)
+        loading = context.part(first, ready, "Loading the model")
+        loading(0.0)
+        lent = models(context).borrow(
+            **wanted({**arguments, "dtype": dtype}, context), progress=loading
+        )
+        with lent as model:
+            # What the weights take is taken already.
+            room = available_bytes(model.device) + model.nbytes
+            cells = planned({**arguments, "dtypes": [dtype]}, room)
+            bench = _Bench(model, arguments, context, folder, stream, ready, last)
+            records = sweep(cells, bench.key, bench.record, folder.records, report=bench.progress)
+            done += sum(1 for _ in records)
+    return {"profile": arguments["profile"], "cells": done}
+
+
+@dataclass(slots=True)
+class _Bench:
+    """One model on the bench: makes its cells' records, and tells how it goes.
+
+    Attributes:
+        first: Share of the job that was done before its first cell.
+        last: And after its last.
+    """
+
+    model: "LoadedModel"
+    arguments: Arguments
+    context: Context
+    folder: ProfileFolder
+    stream: Stream
+    first: float
+    last: float
+    share: float = 0.0
+    total: float = 1.0
+    name: str = ""
+
+    def key(self, cell: "Cell") -> str:
+        """By which a sweep knows a cell again."""
+        return key_of(self.model, cell, self._instruments(cell), seed=0)
+
+    def record(self, each: "Planned") -> "RunRecord":
+        """Measure a cell, or say why not."""
+        asked: dict[str, Any] = {
+            "instruments": self._instruments(each.cell),
+            "predicted_bytes": each.predicted_bytes,
+        }
+        if each.skip is not None:
+            record = unmeasured(self.model, each.cell, each.skip, **asked)
+        else:
+            watcher = Watcher(sample=self._sampled, run=self._ran)
+            record = measure(self.model, each.cell, report=self._step, watcher=watcher, **asked)
+        self.stream.tell("record", row=rows_of([record])[0])
+        return record
+
+    def progress(self, told: "Progress") -> None:
+        """Before every cell, and at the end."""
+        span = self.last - self.first
+        self.share, self.total = self.first + span * told.done / told.total, told.total / span
+        if told.now is not None:
+            cell = told.now
+            self.name = f"{cell.backend}, {cell.phase}, {count(cell.batch)} by {count(cell.length)}"
+            self.stream.tell("cell", backend=cell.backend)
+
+    def _step(self, step: str) -> None:
+        words = f"{self.name}: {step}"
+        self.context.progress(self.share, words, total=self.total, unit="cells")
+
+    def _ran(self, taken: float) -> None:
+        self.context.check()
+        self.stream.note("run", every_s=_EVERY_S, seconds=taken)
+
+    def _sampled(self, sample: "Sample") -> None:
+        """On the sampler's thread, which alone writes while latency is timed."""
+        self.stream.note(
+            "sample",
+            every_s=_EVERY_S,
+            allocated=self._allocated(),
+            process=sample.process_bytes,
+            device=sample.device_bytes,
+            utilisation=sample.utilisation,
+            power=sample.power_w,
+            temperature=sample.temperature_c,
+        )
+        self.stream.flush()
+
+    def _allocated(self) -> int | None:
+        device = self.model.device
+        return torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+
+    def _instruments(self, cell: "Cell") -> Instruments:
+        effort = Effort(budget_s=float(self.arguments["budget_s"]))
+        if not self.arguments["traces"]:
+            return Instruments(effort=effort)
+        self.folder.traces.mkdir(exist_ok=True)
+        return Instruments(effort=effort, trace_to=self.folder.trace(cell))

@@ -1,0 +1,80 @@
+import pytest
+
+from attnscope.app.jobs.answers import ASKS
+from attnscope.app.jobs.profiles import ProfileFolder
+from attnscope.kernels.errors import JobMissing
+from tests.app.profiled import LONG, LOST, OWNER, PLAN, PROFILE, context_in
+from tests.profiling.records import MODEL, RECORD
+
+
+@pytest.fixture
+def context(tmp_path):
+    return context_in(tmp_path, RECORD, LONG, LOST)
+
+
+def ask(context, method, **arguments):
+    return ASKS[method].answer({"profile": PROFILE, **arguments}, context)
+
+
+def test_a_profile_is_told_in_short(context):
+    found = ask(context, "profile")
+    assert found["plan"] == PLAN
+    assert [(each["backend"], each["length"]) for each in found["records"]] == [
+        ("tiled", 128),
+        ("tiled", 512),
+        ("eager", 512),
+    ]
+    measured, _, lost = found["records"]
+    timing = RECORD.timing
+    assert measured["seconds"] == [timing.median_s, timing.p10_s, timing.p90_s]
+    assert (measured["allocated_bytes"], measured["kernel"], measured["failure"]) == (
+        100,
+        "tiled",
+        None,
+    )
+    assert lost["failure"] == {
+        "outcome": "out_of_memory",
+        "reason": "needs 7 GiB",
+        "remedy": "less",
+    }
+    assert lost["seconds"] is None
+    assert found["model"]["title"] == MODEL.title
+    assert found["missing"] == {"no meter": ["power_w"]}
+    assert "config c0ffee" in found["provenance"]
+
+
+def test_one_record_is_told_whole(context):
+    detail = ask(context, "profile_detail", record=RECORD.id)
+    assert detail["parts"] == [{"kind": "layer", "layer": 0, "name": "a", "seconds": 0.1}]
+    assert detail["kernels"] == [{"name": "aten::mm", "share": 1.0, "count": 3}]
+    assert detail["timeline"]["nbytes"] == [[1] * 5, [2] * 5]
+    with pytest.raises(JobMissing):
+        ask(context, "profile_detail", record="0" * 16)
+
+
+def test_reading_beside_a_writer_mends_nothing(context):
+    path = ProfileFolder(context.settings.profiles_folder, PROFILE).records
+    with path.open("a") as file:
+        file.write('{"half')
+    size = path.stat().st_size
+    assert len(ask(context, "profile")["records"]) == 3
+    assert ask(context, "profile_lines")["body"].count(b"\n") == 3
+    assert b"half" not in ask(context, "profile_lines")["body"]
+    assert path.stat().st_size == size
+
+
+def test_a_trace_is_given_where_one_was_kept(context):
+    folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
+    with pytest.raises(JobMissing, match="No trace"):
+        ask(context, "profile_trace", record=RECORD.id)
+    folder.traces.mkdir()
+    folder.trace(RECORD.cell).write_bytes(b"gz")
+    assert ask(context, "profile_trace", record=RECORD.id) == {"body": b"gz"}
+
+
+def test_a_profile_that_is_not_there_is_said_to_be_missing(context):
+    with pytest.raises(JobMissing):
+        ask(context, "profile", profile="f" * 32)
+    assert ask(context, "profile_live", profile="f" * 32, after=0) == {"events": [], "next": 0}
+    assert ask(context, "profile_last", owner=OWNER) == {"profile": PROFILE}
+    assert ask(context, "profile_last", owner="you") == {"profile": None}

@@ -1,0 +1,77 @@
+import threading
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from attnscope.app.jobs import profile_work, work
+from attnscope.app.jobs.profiles import ProfileFolder
+from attnscope.app.profile_view import ProfileView, arguments_of
+from attnscope.kernels.errors import JobCancelled
+from attnscope.profiling.sweep import read_records
+from tests.app.profiled import context_in
+
+PROFILE = "d" * 32
+VIEW = ProfileView(
+    backends=("tiled", "sdpa_cudnn"), lengths=(8,), budget=0.05, traces=True, profile=PROFILE
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
+    told = []
+    context = context_in(tmp_path)
+    context.report = told.append
+    arguments = arguments_of(VIEW, "me")
+    assert work.WORK["profile"](arguments, context) == {"profile": PROFILE, "cells": 2}
+
+    folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
+    records = {record.cell.backend: record for record in read_records(folder.records)}
+    assert records["tiled"].failure is None
+    assert records["tiled"].predicted_bytes == pytest.approx(
+        records["tiled"].peak.allocated.value, rel=0.05
+    )
+    assert records["sdpa_cudnn"].failure.outcome == "refused"
+    assert folder.trace(records["tiled"].cell).read_bytes()[:2] == b"\x1f\x8b"  # gzip
+
+    events, _ = folder.events(0)
+    kinds = {event["kind"] for event in events}
+    assert kinds == {"begin", "cell", "sample", "run", "record"}
+    run = next(event for event in events if event["kind"] == "run")
+    # The first that was timed is always told.
+    assert run["seconds"] == records["tiled"].timing.samples_s[0]
+    sample = next(event for event in events if event["kind"] == "sample")
+    assert sample["process"] > 2**20
+    assert {progress.unit for progress in told} == {"share", "cells"}
+    assert all(one.share <= two.share for one, two in pairwise(told))
+
+    before = folder.records.read_bytes()
+    assert profile_work.profile(arguments, context)["cells"] == 2
+    assert folder.records.read_bytes() == before
+
+
+def test_a_cancelled_profile_stops_between_two_runs_and_goes_on_later(tmp_path):
+    context = context_in(tmp_path)
+    context.stop = threading.Event()
+    arguments = arguments_of(replace(VIEW, backends=("tiled", "eager"), traces=False), "me")
+    folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
+
+    def after_one(progress):
+        if folder.records.exists():
+            context.stop.set()
+
+    context.report = after_one
+    with pytest.raises(JobCancelled):
+        profile_work.profile(arguments, context)
+    assert len(read_records(folder.records)) == 1
+
+    context.stop.clear()
+    context.report = lambda progress: None
+    assert profile_work.profile(arguments, context)["cells"] == 2
+    assert len(read_records(folder.records)) == 2

@@ -1,0 +1,42 @@
+"""A profile as a worker leaves it: two cells measured, one out of memory."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from attnscope.app.jobs import answers
+from attnscope.app.jobs.context import Context, Resources
+from attnscope.app.jobs.profiles import ProfileFolder
+from attnscope.app.profile_view import ProfileView, arguments_of
+from attnscope.app.settings import Settings
+from tests.app.fake_engine import FakeEngine
+from tests.profiling.records import FAILED, RECORD
+
+PROFILE, OWNER = "0123456789abcdef" * 2, "me"
+LONG = replace(RECORD, cell=replace(RECORD.cell, length=512))
+LOST = replace(FAILED, cell=replace(RECORD.cell, backend="eager", length=512))
+VIEW = ProfileView(
+    backends=("tiled", "eager"), lengths=(128, 512), batches=(2,), profile=PROFILE, traces=True
+)
+PLAN = arguments_of(VIEW, OWNER)
+
+
+def context_in(data: Path, *records, plan=None) -> Context:
+    """A worker's view of a data folder, with a profile in it where there are records."""
+    context = Context(settings=Settings(data=data), device="cpu", resources=Resources())
+    if records:
+        folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
+        folder.begin(plan or PLAN)
+        folder.records.write_text("".join(record.to_json() + "\n" for record in records))
+    return context
+
+
+class AnsweringEngine(FakeEngine):
+    """Answers in this process."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    def ask(self, method, arguments, *, timeout_s=None, abandoned=None):
+        self.asked.append((method, arguments))
+        return answers.ASKS[method].answer(arguments, self.context)
