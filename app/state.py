@@ -1,37 +1,29 @@
-"""The one typed view of the session: every key of `st.session_state` is declared here.
+"""The typed views of the session, one a page: every widget's key of `st.session_state` is declared here."""
 
-The view a session shows and the page's URL say the same; whichever changes, the other follows.
-"""
-
-import secrets
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 
 from attnscope.app.inspections import Shown, Watched
+from attnscope.app.page_session import Notice, PageSession
 from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.routes.visitor import owner_of
 from attnscope.app.view import View, encode, parse
-from attnscope.kernels.errors import AttnscopeError
 
 _RECENT = 6
 
 
 class Key(StrEnum):
-    """Every key of `st.session_state`, widgets included."""
+    """Every key of `st.session_state` but those of `PageSession`, widgets included."""
 
-    VIEW = "view"
-    URL = "url"
-    NOTICES = "notices"
     WATCHED = "watched"
     SHOWN = "shown"
     RECENT = "recent"
     COMPARING = "comparing"
     GIVEN_UP = "given_up"
-    OWNER = "owner"
     OFFERED = "offered_prompts"
     UPLOAD_REFUSAL = "upload_refusal"
     BACKENDS = "backends"
@@ -51,30 +43,8 @@ class Key(StrEnum):
     SHARE = "share"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """A sentence for the visitor, plain text.
-
-    Attributes:
-        message: What happened.
-        remedy: What to do about it; empty when the message says so.
-        reference: Ties it to the log; empty when nothing failed.
-        kind: "refused" for what was asked and cannot be, "failed" for what broke, "told" else.
-    """
-
-    message: str
-    remedy: str = ""
-    reference: str = ""
-    kind: Literal["refused", "failed", "told"] = "refused"
-
-    @classmethod
-    def of(cls, error: AttnscopeError) -> "Notice":
-        """Say an error of our own."""
-        return cls(message=error.message, remedy=error.remedy)
-
-
-class Session:
-    """One visitor's session, over Streamlit's own dictionary and query parameters.
+class Session(PageSession[View]):
+    """One visitor's session on Inspect.
 
     Args:
         state: `st.session_state`.
@@ -84,6 +54,8 @@ class Session:
             cookie.
     """
 
+    page = "inspect"
+
     def __init__(
         self,
         state: MutableMapping[Any, Any],
@@ -91,25 +63,13 @@ class Session:
         kept: KeptPrompts,
         owner: str | None = None,
     ) -> None:
-        self._state = state
-        self._query = query
+        super().__init__(state, query, owner)
         self.kept = kept
-        self._owner = owner
 
     @classmethod
     def of_visitor(cls, kept: KeptPrompts) -> "Session":
         """The session whose page is being drawn."""
         return cls(st.session_state, st.query_params, kept, owner_of(st.context.cookies))
-
-    @property
-    def view(self) -> View:
-        """What the page shows."""
-        return self._state.get(Key.VIEW, View())
-
-    @property
-    def owner(self) -> str:
-        """An unguessable name of this browser, or of this session, for the queue."""
-        return self._owner or self._state.setdefault(Key.OWNER, secrets.token_hex(8))
 
     @property
     def shown(self) -> Shown | None:
@@ -157,40 +117,27 @@ class Session:
     def comparing(self, watched: Watched | None) -> None:
         self._state[Key.COMPARING] = watched
 
-    @property
-    def notices(self) -> tuple[Notice, ...]:
-        """What the visitor is told above the content."""
-        return self._state.get(Key.NOTICES, ())
+    def parse(self, query: Mapping[str, str]) -> tuple[View, tuple[str, ...]]:
+        """See `PageSession.parse`."""
+        return parse(query)
 
-    def tell(self, *notices: Notice) -> None:
-        """Replace what the visitor is told; nothing clears it."""
-        self._state[Key.NOTICES] = notices
+    def encode(self, view: View) -> dict[str, str]:
+        """See `PageSession.encode`."""
+        return encode(view)
 
     def follow_url(self) -> bool:
-        """Take the view of the URL when it is not the one last written.
-
-        Returns:
-            Whether the view was taken: on the first run, and after a link or the back button.
-        """
-        found = {name: self._query[name] for name in self._query}
-        if self._state.get(Key.URL) == found and Key.VIEW in self._state:
-            return False
-        view, notices = parse(found)
-        self.tell(*(Notice(message=text) for text in notices))
-        self._state[Key.GIVEN_UP] = None
-        self.show(view)
-        return True
+        """See `PageSession.follow_url`; what failed before is asked for once more."""
+        followed = super().follow_url()
+        if followed:
+            self._state[Key.GIVEN_UP] = None
+        return followed
 
     def show(self, view: View) -> None:
-        """Make this the page's view, and the URL's."""
+        """See `PageSession.show`; prompts too long for a link are kept under their fingerprint."""
         if view.texts and packed(view.texts) is None:
             view = replace(view, stored=self.kept.keep(view.texts), texts=())
-        self._state[Key.VIEW] = view
         self.look(view)
-        parameters = encode(view)
-        if {name: self._query[name] for name in self._query} != parameters:
-            _rewrite(self._query, parameters)
-        self._state[Key.URL] = parameters
+        super().show(view)
 
     def look(self, view: View) -> None:
         """Remember how the capture shown is looked at, where the view is of it: what fails later comes back to that."""
@@ -213,25 +160,6 @@ class Session:
     def has_given_up(self) -> bool:
         """Whether the view's capture was asked for and could not be had."""
         return self._state.get(Key.GIVEN_UP) == self.view.capture_key
-
-    def draft(self, key: Key, default: Any = None) -> Any:
-        """What a widget holds."""
-        return self._state.get(key, default)
-
-    def set_draft(self, drafts: Mapping[Key, Any]) -> None:
-        """Fill widgets that are not yet drawn in this run."""
-        for key, value in drafts.items():
-            self._state[key] = value
-
-
-def _rewrite(query: MutableMapping[str, str], parameters: dict[str, str]) -> None:
-    from_dict = getattr(query, "from_dict", None)
-    if from_dict is not None:
-        # One message to the browser, so one step of its history.
-        from_dict(parameters)
-        return
-    query.clear()
-    query.update(parameters)
 
 
 def new_report(component: str) -> dict[str, Any] | None:

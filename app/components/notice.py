@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from attnscope.app.state import Notice
+from attnscope.app.page_session import Notice
 from attnscope.kernels.errors import AttnscopeError
 
 log = logging.getLogger("attnscope.pages")

@@ -6,8 +6,9 @@ import streamlit as st
 
 from attnscope.app.components.notice import notice
 from attnscope.app.examples import Example
+from attnscope.app.page_session import Notice
 from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
-from attnscope.app.state import Key, Notice
+from attnscope.app.state import Key
 from attnscope.profiling.units import count, nbytes
 
 HEIGHT = 68

@@ -16,9 +16,10 @@ from attnscope.app.examples import examples
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.page_session import Notice
 from attnscope.app.prompt_links import checked
 from attnscope.app.prompts import Prompt, shortened, uploaded
-from attnscope.app.state import Key, Notice, Session
+from attnscope.app.state import Key, Session
 from attnscope.app.view import View, changed, for_inspector
 from attnscope.kernels.errors import (
     AttnscopeError,

@@ -9,7 +9,7 @@ from attnscope.app.components.model_bar import BackendChoice, backend_choices, f
 from attnscope.app.components.notice import guarded, unexpected
 from attnscope.app.inspections import Shown
 from attnscope.app.jobs.words import pace, step
-from attnscope.app.state import Notice
+from attnscope.app.page_session import Notice
 from attnscope.app.view import View
 from attnscope.kernels.errors import PromptRefused
 from tests.app.pages.engines import summary
@@ -21,7 +21,7 @@ N = "\u202f"
 def test_a_notice_is_shown_as_text() -> None:
     def script() -> None:
         from attnscope.app.components.notice import notice
-        from attnscope.app.state import Notice
+        from attnscope.app.page_session import Notice
 
         notice(
             Notice(message="<img src=x onerror=alert(1)> & **b**", remedy="<a>", reference="ab12")

@@ -1,10 +1,12 @@
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnscope.app.inspections import Shown
+from attnscope.app.page_session import Notice, PageSession
 from attnscope.app.prompt_links import KeptPrompts, packed
-from attnscope.app.state import Key, Notice, Session
+from attnscope.app.state import Key, Session
 from attnscope.app.view import View
 from attnscope.kernels.errors import PromptRefused
 
@@ -12,6 +14,21 @@ from attnscope.kernels.errors import PromptRefused
 def session(tmp_path: Path, **query: str) -> tuple[Session, dict[Any, Any], dict[str, str]]:
     state: dict[Any, Any] = {}
     return Session(state, query, KeptPrompts(tmp_path)), state, query
+
+
+@dataclass(frozen=True)
+class Seen:
+    name: str = ""
+
+
+class Other(PageSession[Seen]):
+    page = "other"
+
+    def parse(self, query: Mapping[str, str]) -> tuple[Seen, tuple[str, ...]]:
+        return Seen(**query), ()
+
+    def encode(self, view: Seen) -> dict[str, str]:
+        return {"name": view.name} if view.name else {}
 
 
 def shown(capture_id: str, view: View) -> Shown:
@@ -95,3 +112,33 @@ def test_the_queue_knows_the_browser_or_the_session(tmp_path: Path) -> None:
 
 def test_every_key_is_its_own() -> None:
     assert len({key.value for key in Key}) == len(Key)
+
+
+def test_who_comes_back_from_another_page_finds_the_view_as_it_was_left(tmp_path: Path) -> None:
+    inspect, state, query = session(tmp_path, layer="2")
+    inspect.follow_url()
+    inspect.show(View(layer=2, head=5))
+    query.clear()  # as the navigation does
+    other = Other(state, query)
+    assert other.follow_url()
+    other.show(Seen(name="far"))
+    query.clear()
+    assert inspect.follow_url(), "its widgets are to be filled anew"
+    assert inspect.view == View(layer=2, head=5)
+    assert query == {"layer": "2", "head": "5"}
+    query.clear()
+    assert other.follow_url()
+    assert query == {"name": "far"}
+    query.clear()  # by hand, on the page itself: its plain address
+    assert other.follow_url()
+    assert other.view == Seen()
+
+
+def test_a_link_wins_over_the_view_that_was_left(tmp_path: Path) -> None:
+    inspect, state, query = session(tmp_path, layer="2")
+    inspect.follow_url()
+    query.clear()
+    Other(state, query).follow_url()
+    query.update(layer="3")
+    assert inspect.follow_url()
+    assert inspect.view == View(layer=3)

@@ -185,7 +185,7 @@ def test_a_link_restores_the_view(visit: Open, engine: FakeEngine) -> None:
     )
     assert engine.submitted[0]["texts"] == list(texts)
     assert engine.submitted[0]["backend"] == "tiled"
-    view = app.session_state[Key.VIEW]
+    view = app.session_state["inspect_view"]
     assert (view.layer, view.head, view.scale, view.texts) == (3, 5, "linear", texts)
     assert url(app)["layer"] == "3"
     assert not app.exception
