@@ -25,6 +25,7 @@ from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
+from attnscope.app.routes.calculations import CalculationExports
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.security import SecurityHeaders
 from attnscope.app.routes.visitor import VisitorCookie
@@ -74,7 +75,13 @@ def _stop_answering_first(engine: LocalEngine) -> None:
 
 
 PARTS: dict[str, Any] = {
-    "routes": [*jobs.ROUTES, *maps.ROUTES, *Exports(IMAGES).routes, *static.ROUTES],
+    "routes": [
+        *jobs.ROUTES,
+        *maps.ROUTES,
+        *Exports(IMAGES).routes,
+        *CalculationExports(IMAGES).routes,
+        *static.ROUTES,
+    ],
     "middleware": [Middleware(SecurityHeaders), Middleware(VisitorCookie)],
     "lifespan": lifespan,
 }

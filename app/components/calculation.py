@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -15,8 +16,11 @@ from attnscope.app.calculation_words import (
     part_words,
     verdict,
 )
-from attnscope.app.calculator_view import CalculatorView
+from attnscope.app.calculator_view import CalculatorView, encode
+from attnscope.app.exports import MEDIA_TYPES
 from attnscope.profiling.units import nbytes
+
+_FILES = {"bar": "The bar; its numbers are the table of terms", "curves": "The curves"}
 
 
 def say_verdict(view: CalculatorView, answer: Answer, room: int, longest: int) -> None:
@@ -57,6 +61,17 @@ def backends(lines: Sequence[Mapping[str, Any]], chosen: str, max_length: int | 
             said = f"<td>{html.escape(longest_words(line['longest'], max_length))}</td>"
         rows.append(f'<tr{mark}><th scope="row">{name}</th>{said}</tr>')
     _table(("backend", "longest context that fits"), rows)
+
+
+def files(view: CalculatorView, theme: str) -> None:
+    """Draw a link to each file that the two charts and the table make."""
+    for what, name in _FILES.items():
+        links = []
+        for form in MEDIA_TYPES:
+            query = urlencode({**encode(view), "what": what, "format": form, "theme": theme})
+            address = html.escape(f"/attnscope/calculation/export?{query}")
+            links.append(f'<a href="{address}" download>{form.upper()}</a>')
+        st.html(f'<div class="pg-files">{name}<br>{"".join(links)}</div>')
 
 
 def _term(term: Mapping[str, Any], total: int, words: str) -> str:

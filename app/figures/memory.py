@@ -200,14 +200,15 @@ def _readable_on(colour: str) -> str:
 
 def _wall(figure: go.Figure, at: float, words: str, look: Theme, *, upright: bool) -> None:
     line = {"color": look.text, "width": 2, "dash": "dash"}
-    said = {
-        "annotation_text": f"the device: {words}",
-        "annotation_font": {"color": look.text, "size": 12},
-    }
+    said = {"text": f"the device: {words}", "showarrow": False, "font": {"color": look.text}}
     if upright:
-        figure.add_vline(x=at, line=line, annotation_position="top left", **said)
+        figure.add_vline(x=at, line=line)
+        figure.add_annotation(x=at, y=1, yref="paper", xanchor="right", yanchor="top", **said)
     else:
-        figure.add_hline(y=at, line=line, annotation_position="top left", **said)
+        figure.add_hline(y=at, line=line)
+        # An annotation of a logarithmic axis stands at the logarithm.
+        y = log10(max(at, 1))
+        figure.add_annotation(x=0.01, xref="paper", y=y, xanchor="left", yanchor="bottom", **said)
 
 
 def _unit(total: int) -> tuple[int, str]:

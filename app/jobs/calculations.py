@@ -77,7 +77,7 @@ def _curves(arguments: Arguments, context: Context) -> Answer:
             line["totals"] = [peak_bytes(plan, length) for length in LENGTHS]
             line["longest"] = longest_of(plan, arguments["room_bytes"])
         except AttnscopeError as error:
-            line["refusal"] = str(error)
+            line["refusal"] = str(error).removeprefix(f"{line['title']}: ")
         lines.append(line)
     return {"lengths": list(LENGTHS), "lines": lines}
 

@@ -3,29 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from attnscope.app import calculation_words
+from attnscope.app.calculation_files import chart, device_of
 from attnscope.app.calculator_view import OWN_DEVICE, CalculatorView
 from attnscope.app.components import calculation
 from attnscope.app.components.calculator_controls import controls
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.figures import theme
-from attnscope.app.figures.memory import (
-    Curve,
-    Part,
-    bar_words,
-    curve_words,
-    memory_bar,
-    memory_curves,
-)
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.calculations import COMPARED, bundled
 from attnscope.app.page_session import Notice
 from attnscope.app.state import CalculatorSession
-from attnscope.kernels.errors import AttnscopeError, InvalidCall
+from attnscope.kernels.errors import AttnscopeError
 from attnscope.profiling.units import nbytes
 
 _PATIENCE_S = 90.0
@@ -44,12 +36,12 @@ def page(session: CalculatorSession) -> None:
 
 
 def _calculator(session: CalculatorSession) -> None:
-    devices = _devices()
+    devices = engine().ask("devices", {})
     answered = _answer(session, devices)
     controls(
         session,
         models=["demo", *bundled()],
-        devices=devices,
+        devices={device["name"]: device for device in devices["devices"]},
         backends=dict.fromkeys(COMPARED, "")
         if answered is None
         else {line["name"]: line["title"] for line in answered[1]["lines"]},
@@ -61,17 +53,13 @@ def _calculator(session: CalculatorSession) -> None:
         _draw(session.view, *answered, devices)
 
 
-def _devices() -> dict[str, Mapping[str, Any]]:
-    return {device["name"]: device for device in engine().ask("devices", {})["devices"]}
-
-
 def _answer(
-    session: CalculatorSession, devices: Mapping[str, Mapping[str, Any]]
+    session: CalculatorSession, devices: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """What the worker says of the view; of the last one that had an answer where this one has none."""
     for view in (session.view, session.last_good, CalculatorView()):
         try:
-            plan, one = view.questions(_device(view, devices))
+            plan, one = view.questions(device_of(view, devices))
             with st.spinner("Building the model's shape", show_time=True):
                 curves = engine().ask("curves", plan, timeout_s=_PATIENCE_S)
                 answer = engine().ask("calculation", one, timeout_s=_PATIENCE_S)
@@ -85,54 +73,29 @@ def _answer(
     return None
 
 
-def _device(view: CalculatorView, devices: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    if view.device == OWN_DEVICE:
-        return view.own_device()
-    if view.device not in devices:
-        raise InvalidCall(
-            f"No device is called {view.device!r}.", "Choose one of the list, or describe your own."
-        )
-    return devices[view.device]
-
-
 def _draw(
     view: CalculatorView,
     answer: dict[str, Any],
     curves: dict[str, Any],
-    devices: Mapping[str, Mapping[str, Any]],
+    devices: Mapping[str, Any],
 ) -> None:
-    device = _device(view, devices)
+    device = device_of(view, devices)
     room = view.room(device)
     lines = curves["lines"]
     longest = next((line.get("longest", 0) for line in lines if line["name"] == view.backend), 0)
     with st.container(key="verdict", horizontal=True, vertical_alignment="top"):
         with st.container():
             calculation.say_verdict(view, answer, room, longest)
+        with st.popover("Export"):
+            calculation.files(view, st.context.theme.type or "light")
         with st.popover("Copy as Markdown"):
             st.code(calculation_words.markdown(view, answer, room, longest), language="markdown")
         share()
     look = theme.theme(st.context.theme.type or "light")
-    title = calculation_words.title(view)
-    parts = [Part(name=term["name"], nbytes=term["nbytes"]) for term in answer["terms"]]
-    bar = memory_bar(parts, memory_bytes=room, title="", note="", look=look)
-    _chart(bar, f"Memory of {title}: {bar_words(parts)}.", "bar")
+    _chart("bar", view, answer, curves, room, look)
     left, right = st.columns([7, 5], gap="medium")
-    drawn = [
-        Curve(backend=line["name"], title=line["title"], totals=tuple(line["totals"]))
-        for line in lines
-        if "totals" in line
-    ]
-    figure = memory_curves(
-        drawn,
-        curves["lengths"],
-        memory_bytes=room,
-        chosen=(view.backend, view.length, answer["total_bytes"]),
-        title="",
-        note="",
-        look=look,
-    )
     with left:
-        _chart(figure, f"Memory over length. {curve_words(drawn, curves['lengths'])}.", "curves")
+        _chart("curves", view, answer, curves, room, look)
     with right:
         calculation.backends(lines, view.backend, answer["model"]["max_length"])
     calculation.terms(view, answer)
@@ -145,11 +108,20 @@ def _draw(
     )
 
 
-def _chart(figure: go.Figure, words: str, key: str) -> None:
-    """Draw a figure without the title and note that it has as a file: the page says both."""
-    figure.layout.annotations = tuple(each for each in figure.layout.annotations if each.text)
+def _chart(
+    what: str,
+    view: CalculatorView,
+    answer: dict[str, Any],
+    curves: dict[str, Any],
+    room: int,
+    look: theme.Theme,
+) -> None:
+    """Draw a chart without the title and note that it has as a file: the page says both."""
+    figure, words = chart(what, view, answer, curves, room, look)
+    figure.layout.annotations = figure.layout.annotations[:-1]
     figure.update_layout(title=None, font_size=12, margin={"l": 72, "r": 16, "t": 32, "b": 44})
-    if key == "bar":
+    if what == "bar":
         figure.update_layout(height=210, margin={"l": 8, "r": 8})
     figure.update_xaxes(title_font_size=12)
-    st.plotly_chart(figure, config=_PLOT, theme=None, key=f"calculator_{key}", alt=words)
+    alt = f"{calculation_words.title(view)}: {words}."
+    st.plotly_chart(figure, config=_PLOT, theme=None, key=f"calculator_{what}", alt=alt)
