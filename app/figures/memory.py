@@ -58,6 +58,9 @@ def memory_bar(
     """
     total = sum(part.nbytes for part in parts)
     unit, word = _unit(max(total, 1))
+    # A wall far away would leave nothing to see of the bar; then the sentence above says it.
+    has_wall = memory_bytes <= 6 * total
+    extent = max(total, memory_bytes if has_wall else 0, 1)
     figure = go.Figure()
     for part, colour in zip(parts, _colours(parts), strict=True):
         share = part.nbytes / max(total, 1)
@@ -67,7 +70,11 @@ def memory_bar(
             orientation="h",
             name=plain(part.name),
             marker={"color": colour, "line": {"color": look.ground, "width": 1}},
-            text=[f"{plain(part.name)}<br>{nbytes(part.nbytes)}" if share > 0.09 else ""],
+            text=[
+                f"{plain(part.name)}<br>{nbytes(part.nbytes)}"
+                if part.nbytes / extent > 0.09
+                else ""
+            ],
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
@@ -76,8 +83,7 @@ def memory_bar(
             hovertemplate=f"{plain(part.name)}<br>{nbytes(part.nbytes)}, {100 * share:.3g} %<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.35)
-    # A wall far away would leave nothing to see of the bar; then the sentence above says it.
-    if memory_bytes <= 6 * total:
+    if has_wall:
         _wall(figure, memory_bytes / unit, nbytes(memory_bytes), look, upright=True)
     figure.update_yaxes(visible=False)
     figure.update_xaxes(
@@ -87,6 +93,8 @@ def memory_bar(
     figure.update_layout(
         plot_bgcolor=look.ground,
         height=400,
+        margin_t=150,
+        title={"y": 0.97, "yanchor": "top", "yref": "container"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
     )
     return figure
