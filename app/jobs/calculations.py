@@ -70,7 +70,7 @@ def _curves(arguments: Arguments, context: Context) -> Answer:
     shape = _shape(arguments, context)
     lines = []
     for name in COMPARED:
-        line = {"name": name, "title": _title(name)}
+        line: Answer = {"name": name, "title": _title(name)}
         try:
             plan = _plan(shape, arguments | {"backend": name})
             _check_backend(plan)

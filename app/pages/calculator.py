@@ -118,7 +118,8 @@ def _chart(
 ) -> None:
     """Draw a chart without the title and note that it has as a file: the page says both."""
     figure, words = chart(what, view, answer, curves, room, look)
-    figure.layout.annotations = figure.layout.annotations[:-1]
+    kept = list(figure.select_annotations())[:-1]
+    figure.update_layout(annotations=kept, overwrite=True)
     figure.update_layout(title=None, font_size=12, margin={"l": 72, "r": 16, "t": 32, "b": 44})
     if what == "bar":
         figure.update_layout(height=210, margin={"l": 8, "r": 8})
