@@ -42,8 +42,8 @@ class PageSession(ABC, Generic[ViewT]):
     """One visitor's session on one page, over Streamlit's own dictionary and query parameters.
 
     Args:
-        state: `st.session_state`.
-        query: `st.query_params`.
+        state: Streamlit's session state.
+        query: Streamlit's query parameters.
         owner: The browser's name for the queue, so that a reload finds its jobs; None without its
             cookie.
     """

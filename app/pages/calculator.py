@@ -64,7 +64,7 @@ def _answer(
                 curves = engine().ask("curves", plan, timeout_s=_PATIENCE_S)
                 answer = engine().ask("calculation", one, timeout_s=_PATIENCE_S)
         except AttnscopeError as error:
-            session.tell(*session.notices, Notice.of(error))
+            session.tell(*dict.fromkeys((*session.notices, Notice.of(error))))
             continue
         if view != session.view:
             session.show(view)

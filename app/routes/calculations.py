@@ -3,6 +3,7 @@
 from functools import partial
 
 import anyio
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,7 +29,7 @@ class CalculationExports:
 
     async def export(self, request: Request) -> Response:
         """`GET /attnscope/calculation/export`: what, format, theme, and the parameters of the page's link."""
-        query = dict(request.query_params)
+        query = dict(QueryParams(request.scope["query_string"]))
         what, form, look = (_choice(query, name) for name in _OWN)
         view, unusable = calculator_view.parse(query)
         if unusable:
