@@ -81,8 +81,9 @@ def test_what_cannot_be_is_refused_by_name(client: TestClient, query: dict[str, 
 def test_the_bar_is_as_long_as_its_terms() -> None:
     parts = [Part(name="weights", nbytes=3 * GIB), Part(name="key/value cache", nbytes=GIB // 2)]
     figure = memory_bar(parts, memory_bytes=8 * GIB, title="t", note="n", look=theme.LIGHT)
-    assert [bar["x"][0] for bar in figure.data] == [3.0, 0.5]
-    assert len({bar["marker"]["color"] for bar in figure.data}) == 2
+    bars = json.loads(str(figure.to_json()))["data"]
+    assert [bar["x"][0] for bar in bars] == [3.0, 0.5]
+    assert len({bar["marker"]["color"] for bar in bars}) == 2
     assert any("8.00\u202fGiB" in note.text for note in figure.layout.annotations)
     far = memory_bar(parts, memory_bytes=800 * GIB, title="t", note="n", look=theme.LIGHT)
     assert [note.text for note in far.layout.annotations] == ["n"]
@@ -102,11 +103,12 @@ def test_a_curve_has_its_backends_colour_and_the_wall_stands_at_the_memory() -> 
         note="n",
         look=theme.DARK,
     )
-    assert [line["line"]["color"] for line in figure.data[:2]] == [
+    drawn = json.loads(str(figure.to_json()))["data"]
+    assert [line["line"]["color"] for line in drawn[:2]] == [
         theme.backend_colour("eager"),
         theme.backend_colour("triton"),
     ]
-    assert figure.data[0]["name"] == "&lt;b&gt;Eager"
+    assert drawn[0]["name"] == "&lt;b&gt;Eager"
     assert figure.layout.shapes[0].y0 == 3 * GIB
     label = next(note for note in figure.layout.annotations if "device" in note.text)
     assert np.isclose(label.y, np.log10(3 * GIB))
