@@ -39,6 +39,9 @@ def add_calculate(parser: argparse.ArgumentParser) -> None:
         "--phase", default="prefill", help="prefill, decode or training (default prefill)"
     )
     parser.add_argument("--memory", help="what the device has, such as 80GiB: solves for it")
+    parser.add_argument(
+        "--device", help="a device of the table, such as H200: its memory and rates"
+    )
     parser.add_argument("--reserve", default="0", help="of it, kept for the driver's context")
     parser.add_argument("--all-logits", action="store_true", help="of every position of a prompt")
     parser.add_argument("--page", type=int, help="tokens of a page of a paged cache")
@@ -64,6 +67,8 @@ def calculate(given: argparse.Namespace) -> None:
     Raises:
         AttnscopeError: What was asked for has no answer; says why.
     """
+    if given.device is not None:
+        _take_device(given)
     memory = None if given.memory is None else _room(given.memory, given.reserve)
     rates = _rates(given)
     # Here and not above: these import PyTorch and transformers, seconds of it.
@@ -114,6 +119,18 @@ def _room(memory: str, reserve: str) -> int:
     if room < 0:
         raise InvalidCall(f"The reserve of {reserve} is more than the memory, {memory}.")
     return room
+
+
+def _take_device(given: argparse.Namespace) -> None:
+    """Fills in what the table says of the device, where it was not given by itself."""
+    from attnscope.profiling.hardware import device
+
+    spec = device(given.device)
+    given.memory = given.memory or f"{spec.memory_bytes}B"
+    peak = spec.peak_flops.get(given.dtype)
+    if peak is not None:
+        given.tflops = given.tflops or peak / 1e12
+        given.bandwidth = given.bandwidth or f"{round(spec.bandwidth)}B"
 
 
 def _rates(given: argparse.Namespace) -> tuple[float, float, float | None] | None:

@@ -152,8 +152,10 @@ def _body(
     view: Mapping[str, Any],
     images: ImageServer | None,
 ) -> bytes:
-    if form in TABLES:
-        return TABLES[form](frame_of(summary, what, arrays, view), _origin(summary, what, view))
+    if form in TABLE_WRITERS:
+        return TABLE_WRITERS[form](
+            frame_of(summary, what, arrays, view), _origin(summary, what, view)
+        )
     figure = figure_of(summary, what, arrays, view)
     if form == "html":
         title, note = _title(summary, what, view), themes.caption(summary, view)
@@ -389,7 +391,7 @@ _FRAMES: dict[str, Callable[..., pd.DataFrame]] = {
     "diagnostics": _diagnostics_frame,
     "tokens": _tokens_frame,
 }
-TABLES: dict[str, Callable[[pd.DataFrame, dict[str, str]], bytes]] = {
+TABLE_WRITERS: dict[str, Callable[[pd.DataFrame, dict[str, str]], bytes]] = {
     "csv": _csv,
     "parquet": _parquet,
     "json": _json,

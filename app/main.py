@@ -5,14 +5,16 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import inspect, profile, runs
+from attnscope.app.pages import calculator, inspect, profile, runs
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.settings import Settings
-from attnscope.app.state import Session, visitor
+from attnscope.app.state import CalculatorSession, Session, visitor
 
-STYLE = Path(__file__).resolve().with_name("page.css")
+STYLES = tuple(
+    Path(__file__).resolve().with_name(f"{name}.css") for name in ("page", "tables", "calculator")
+)
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
 
@@ -32,6 +34,11 @@ def profile_page() -> None:
     guarded(page)()
 
 
+def calculator_page() -> None:
+    """Run the Calculator over this visitor's session."""
+    guarded(lambda: calculator.page(CalculatorSession.of_visitor()))()
+
+
 def runs_page() -> None:
     """Run the Runs page over this visitor's session."""
     guarded(lambda: runs.page(RunsSession(*visitor())))()
@@ -49,10 +56,12 @@ def main() -> None:
         layout="wide",
         initial_sidebar_state="auto",
     )
-    st.html(STYLE)
+    for style in STYLES:
+        st.html(style)
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(profile_page, title="Profile", url_path="profile"),
+        st.Page(calculator_page, title="Calculator", url_path="calculator"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
     chosen = st.navigation(pages, position="hidden")

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from attnscope.app.cli_profile import HEADER
-from attnscope.app.exports import TABLES, offline_html
+from attnscope.app.exports import TABLE_WRITERS, offline_html
 from attnscope.app.figures import profile as figures
 from attnscope.app.figures.sweep import over_length
 from attnscope.app.figures.theme import Theme, framed, plain, theme
@@ -79,8 +79,8 @@ def export(
     """
     title = ", ".join(filter(None, [f"{found['model']['title']}: {TITLES[what].lower()}", cell]))
     note = found["provenance"]
-    if form in TABLES:
-        return TABLES[form](frame_of(what, found, detail), {"title": title, "from": note})
+    if form in TABLE_WRITERS:
+        return TABLE_WRITERS[form](frame_of(what, found, detail), {"title": title, "from": note})
     look = theme("dark" if dark else "light")
     figure = figure_of(what, found, detail, look=look) or go.Figure()
     framed(figure, title=title, note="", look=look)

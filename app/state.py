@@ -7,6 +7,8 @@ from typing import Any
 
 import streamlit as st
 
+from attnscope.app import calculator_view
+from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.page_session import Notice, PageSession
 from attnscope.app.prompt_links import KeptPrompts, packed
@@ -67,6 +69,7 @@ class Key(StrEnum):
     PROFILE_FORCE = "profile_force"
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
+    LAST_GOOD = "calculator_last_good"
 
 
 class Session(PageSession[View]):
@@ -186,6 +189,34 @@ class Session(PageSession[View]):
     def has_given_up(self) -> bool:
         """Whether the view's capture was asked for and could not be had."""
         return self._state.get(Key.GIVEN_UP) == self.view.capture_key
+
+
+class CalculatorSession(PageSession[CalculatorView]):
+    """One visitor's session on the Calculator."""
+
+    page = "calculator"
+
+    @classmethod
+    def of_visitor(cls) -> "CalculatorSession":
+        """The session whose page is being drawn."""
+        return cls(*visitor())
+
+    def parse(self, query: Mapping[str, str]) -> tuple[CalculatorView, tuple[str, ...]]:
+        """See `PageSession.parse`."""
+        return calculator_view.parse(query)
+
+    def encode(self, view: CalculatorView) -> dict[str, str]:
+        """See `PageSession.encode`."""
+        return calculator_view.encode(view)
+
+    @property
+    def last_good(self) -> CalculatorView:
+        """The last view that had an answer."""
+        return self.draft(Key.LAST_GOOD, CalculatorView())
+
+    def answered(self) -> None:
+        """Remember that the view has an answer."""
+        self._state[Key.LAST_GOOD] = self.view
 
 
 def visitor() -> tuple[MutableMapping[Any, Any], MutableMapping[str, str], str | None]:

@@ -4,6 +4,7 @@ Digits are grouped with a narrow no-break space and a number stays with its unit
 """
 
 _GROUP = "\u202f"
+_DECIMAL = ("", "k", "M", "G", "T", "P", "E")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -23,6 +24,16 @@ def nbytes(number: float) -> str:
         return f"{count(int(size))}{_GROUP}B"
     decimals = 2 if abs(size) < 10 else 1 if abs(size) < 100 else 0
     return f"{size:.{decimals}f}{_GROUP}{unit}"
+
+
+def flop(number: float) -> str:
+    """Write an amount of arithmetic with three significant digits: 5.89 PFLOP."""
+    size, unit = float(number), _DECIMAL[0]
+    for unit in _DECIMAL:
+        if abs(size) < 999.5 or unit == _DECIMAL[-1]:
+            break
+        size /= 1000
+    return f"{size:.3g}{_GROUP}{unit}FLOP"
 
 
 def seconds(duration: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from attnscope.app.exports import MEDIA_TYPES, TABLES, offline_html
+from attnscope.app.exports import MEDIA_TYPES, TABLE_WRITERS, offline_html
 from attnscope.app.figures import theme as themes
 from attnscope.app.images import ImageServer
 
@@ -53,8 +53,8 @@ def _writer(
     figure: go.Figure, data: pd.DataFrame, form: str, title: str, note: str
 ) -> Callable[[], bytes]:
     """What makes the file, once the visitor asks for it."""
-    if form in TABLES:
-        return partial(TABLES[form], data, {"title": title, "note": note})
+    if form in TABLE_WRITERS:
+        return partial(TABLE_WRITERS[form], data, {"title": title, "note": note})
     if form == "html":
         return partial(offline_html, figure, title=title, note=note)
     return lambda: _images().draw(json.loads(str(figure.to_json())), form=form)

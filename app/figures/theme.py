@@ -83,7 +83,8 @@ def plain(text: object) -> str:
 
     Plotly draws a few HTML tags it finds in text; after this it finds none.
     """
-    visible = "".join(c if c.isprintable() else _placeholder(c) for c in str(text))
+    # The narrow space of our own numbers is not "printable" to Python, and harmless.
+    visible = "".join(c if c.isprintable() or c == "\u202f" else _placeholder(c) for c in str(text))
     return html.escape(visible, quote=False)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
-from attnscope.kernels.errors import InvalidCall, ModelNotFound, PromptRefused
+from attnscope.app.jobs.folders import refuse_folder
+from attnscope.kernels.errors import InvalidCall, PromptRefused
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -208,26 +209,6 @@ def wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
         "device": context.device if device == "auto" else device,
         "dtype": arguments.get("dtype") or "auto",
     }
-
-
-def refuse_folder(source: str, allowed: tuple[str, ...]) -> None:
-    """Keep visitors of a shared server out of the folders it can read.
-
-    Args:
-        source: What the visitor asks for; only a path is looked at.
-        allowed: Folders that models may lie in; none allows any.
-
-    Raises:
-        ModelNotFound: The path leads elsewhere, links followed; it is not said whether it exists.
-    """
-    if not allowed or not source.startswith(("/", "./")):
-        return
-    path = Path(source).resolve()
-    if not any(path.is_relative_to(Path(folder).resolve()) for folder in allowed):
-        raise ModelNotFound(
-            f"This server loads local models only from {', '.join(allowed)}; {source} is not there.",
-            "Put the model there, or name it by its hub id.",
-        )
 
 
 def profile(arguments: Arguments, context: Context) -> Result:

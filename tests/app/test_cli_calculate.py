@@ -8,6 +8,7 @@ import pytest
 from attnscope.app.cli import main
 from attnscope.app.cli_calculate import memory_bytes
 from attnscope.kernels.errors import InvalidCall
+from attnscope.profiling.hardware import device
 
 LLAMA = json.dumps(
     {
@@ -106,3 +107,21 @@ def test_the_command_imports_nothing_heavy() -> None:
     root = Path(__file__).parents[2]
     told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_a_device_gives_its_memory_and_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = device("H200 SXM")
+    arguments = ["--length", "4096", "--json"]
+    told = json.loads(_told(capsys, LLAMA, *arguments, "--device", "h200 sxm"))
+    rates = ["--memory", "141GiB", "--bandwidth", "4800GB", "--tflops", "989.4"]
+    assert told == json.loads(_told(capsys, LLAMA, *arguments, *rates))
+    assert told["memory_bytes"] == spec.memory_bytes
+    smaller = json.loads(
+        _told(capsys, LLAMA, *arguments, "--device", "h200 sxm", "--memory", "40GiB")
+    )
+    assert smaller["memory_bytes"] == 40 * 2**30
+
+
+def test_an_unknown_device_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calculate", LLAMA, "--device", "H999"]) != 0
+    assert "No device is called" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 import pytest
 
-from attnscope.profiling.units import count, latency, nbytes, seconds, share
+from attnscope.profiling.units import count, flop, latency, nbytes, seconds, share
 
 N = "\u202f"
 
@@ -16,6 +16,10 @@ N = "\u202f"
         (nbytes(7.1 * 2**20), f"7.10{N}MiB"),
         (nbytes(150 * 2**30), f"150{N}GiB"),
         (nbytes(2**70), f"1048576{N}PiB"),
+        (flop(0), f"0{N}FLOP"),
+        (flop(999.6), f"1{N}kFLOP"),
+        (flop(5.888e15), f"5.89{N}PFLOP"),
+        (flop(3e21), f"3e+03{N}EFLOP"),
         (seconds(0.3512), f"0.35{N}s"),
         (seconds(12.4), f"12{N}s"),
         (seconds(185), f"3{N}min 05{N}s"),
