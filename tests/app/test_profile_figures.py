@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from attnscope.app.components.profile_plan import matrix_html
@@ -46,7 +48,7 @@ def test_a_kernels_name_is_inert():
 
 
 def test_beside_measured_memory_stands_what_was_predicted_and_a_failure_above():
-    shared = {"line": "eager", "backend": "eager", "phase": "prefill", "words": "w"}
+    shared: dict[str, Any] = {"line": "eager", "backend": "eager", "phase": "prefill", "words": "w"}
     points = [
         SweepPoint(
             length=64, milliseconds=(2, 1, 3), mebibytes=10, predicted_mebibytes=11, **shared

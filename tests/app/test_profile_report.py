@@ -42,7 +42,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             backend="tiled",
             phase="prefill",
             length=length,
-            values=(length / 2, length / 4, float(length)),
+            milliseconds=(length / 2, length / 4, float(length)),
             words="tiled ran",
         )
         for length in (512, 128)
@@ -53,7 +53,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             backend="eager",
             phase="prefill",
             length=512,
-            values=None,
+            milliseconds=None,
             words="out of memory",
         )
     )

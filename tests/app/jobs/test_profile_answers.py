@@ -26,6 +26,7 @@ def test_a_profile_is_told_in_short(context):
     ]
     measured, _, lost = found["records"]
     timing = RECORD.timing
+    assert timing is not None
     assert measured["seconds"] == [timing.median_s, timing.p10_s, timing.p90_s]
     assert (measured["allocated_bytes"], measured["kernel"], measured["failure"]) == (
         100,

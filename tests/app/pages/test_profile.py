@@ -84,6 +84,12 @@ def button(app: AppTest, words: str):
     return next((each for each in app.button if words in each.label), None)
 
 
+def press(app: AppTest, words: str):
+    found = button(app, words)
+    assert found is not None
+    return found.click()
+
+
 def measured(engine, tmp_path, *records):
     context_in(tmp_path, *(records or (RECORD, LONG, LOST)))
 
@@ -92,7 +98,7 @@ def test_a_first_visit_has_a_plan_that_one_click_starts(visit, engine):
     app = visit()
     assert "Predicted peak memory" in told(app)
     assert "12 of 12 cells run here" in told(app)
-    button(app, "Measure 12 cells").click().run()
+    press(app, "Measure 12 cells").run()
     arguments, status = engine.jobs["job0"]
     assert status.kind == "profile"
     assert (arguments["source"], arguments["lengths"]) == ("demo", [64, 128, 256, 512])
@@ -103,7 +109,7 @@ def test_a_first_visit_has_a_plan_that_one_click_starts(visit, engine):
 
 def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, tmp_path):
     app = visit()
-    button(app, "Measure").click().run()
+    press(app, "Measure").run()
     arguments, _ = engine.jobs["job0"]
     query = dict(app.query_params)
     again = visit(**query)
@@ -131,7 +137,7 @@ def test_a_link_to_a_profile_opens_it_with_its_plan(visit, engine, tmp_path):
         assert words in shown
     # One cell of four has no record yet.
     assert button(app, "Go on: 1 left") is not None
-    button(app, "Go on").click().run()
+    press(app, "Go on").run()
     assert engine.jobs["job0"][0]["profile"] == PROFILE
 
 
@@ -181,7 +187,7 @@ def test_an_unknown_backend_of_a_link_is_told(visit):
 def test_a_full_queue_leaves_the_plan_as_it_was(visit, engine):
     app = visit(lengths="64")
     engine.refusal = QueueFull("You already have 8 jobs waiting.", "Cancel one.")
-    button(app, "Measure").click().run()
+    press(app, "Measure").run()
     assert "8 jobs waiting" in told(app)
     assert "profile" not in app.query_params
     assert button(app, "Measure 3 cells") is not None
@@ -192,7 +198,7 @@ def test_a_full_queue_leaves_the_plan_as_it_was(visit, engine):
 )
 def test_a_job_that_ends_badly_says_so(visit, engine, state, words):
     app = visit(lengths="64")
-    button(app, "Measure").click().run()
+    press(app, "Measure").run()
     engine.end("job0", state, reason="memory ran out")
     assert words in told(app.run())
     assert button(app, "Measure 3 cells") is not None

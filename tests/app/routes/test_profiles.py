@@ -66,6 +66,7 @@ def test_a_failure_is_in_the_numbers_with_its_reason(client):
     columns = answer["columns"]
     assert columns["outcome"] == ["", "", "out_of_memory"]
     assert columns["reason"][2] == "needs 7 GiB"
+    assert RECORD.timing is not None
     assert columns["median_s"][:2] == [RECORD.timing.median_s] * 2
     assert columns["median_s"][2] is None
     assert "config c0ffee" in answer["origin"]["from"]
