@@ -69,6 +69,7 @@ def test_the_view_follows_the_address_and_the_address_the_view():
     assert query == {"backend": "tiled", "run": RUN}
     # The page was left, and is opened again by its name alone.
     query.clear()
+    state["page"] = "inspect"
     for key in WIDGETS.values():
         state.pop(key, None)
     session.follow_url()

@@ -28,9 +28,10 @@ def of(backend: str = "tiled", **changed):
 def test_a_point_has_its_figures_or_its_reason():
     failed = replace(FAILED, cell=replace(RECORD.cell, length=4096))
     latencies, memories = points([ROW, row_of(failed)])
-    assert latencies[0].values == (1e3 * TIMING.median_s, 1e3 * TIMING.p10_s, 1e3 * TIMING.p90_s)
-    assert memories[0].values == (100 / 2**20,) * 3
-    assert [point.values for point in (latencies[1], memories[1])] == [None, None]
+    assert latencies[0].milliseconds == (1e3 * TIMING.median_s, 1e3 * TIMING.p10_s, 1e3 * TIMING.p90_s)
+    assert memories[0].mebibytes == 100 / 2**20
+    assert latencies[1].milliseconds is None
+    assert memories[1].mebibytes is None
     assert "out of memory: needs 7 GiB" in latencies[1].words
 
 
@@ -41,7 +42,7 @@ def test_lines_are_named_by_what_differs_and_the_newest_of_a_cell_is_drawn():
     assert {point.line for point in both} == {"tiled, two cores", "eager, H100"}
     newer = row_of(replace(FAILED, created="2026-12-01T00:00:00+00:00"))
     (only,), _ = points([newer, ROW])
-    assert only.values is None
+    assert only.milliseconds is None
 
 
 def test_the_table_keeps_numbers_as_numbers_and_gives_no_formula():

@@ -21,9 +21,9 @@ SCRIPT = """
 from attnscope.app.components.notice import guarded
 from attnscope.app.pages import runs
 from attnscope.app.runs_view import RunsSession
-from attnscope.app.state import visitors
+import streamlit as st
 
-guarded(lambda: runs.page(RunsSession(*visitors())))()
+guarded(lambda: runs.page(RunsSession(st.session_state, st.query_params)))()
 """
 OWN = (
     RECORD,
