@@ -155,9 +155,11 @@ class Sdpa(Backend):
             ) from error
         if mask_BHQK is not None:
             blind_BHQ = _blind(mask_BHQK, call.query_length, causal=causal)
-            out_BHQD = out_BHQD.masked_fill_(blind_BHQ[..., None], 0.0)
+            # In place, unless a gradient needs the output as the kernel left it.
+            filled = Tensor.masked_fill if out_BHQD.requires_grad else Tensor.masked_fill_
+            out_BHQD = filled(out_BHQD, blind_BHQ[..., None], 0.0)
             # Some kernels leave 0 there, which would be a denominator of 1.
-            lse_BHQ = None if lse_BHQ is None else lse_BHQ.masked_fill_(blind_BHQ, -torch.inf)
+            lse_BHQ = None if lse_BHQ is None else filled(lse_BHQ, blind_BHQ, -torch.inf)
         return join_sinks(AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ), sinks_H)
 
     @abstractmethod

@@ -28,7 +28,11 @@ def of(backend: str = "tiled", **changed):
 def test_a_point_has_its_figures_or_its_reason():
     failed = replace(FAILED, cell=replace(RECORD.cell, length=4096))
     latencies, memories = points([ROW, row_of(failed)])
-    assert latencies[0].milliseconds == (1e3 * TIMING.median_s, 1e3 * TIMING.p10_s, 1e3 * TIMING.p90_s)
+    assert latencies[0].milliseconds == (
+        1e3 * TIMING.median_s,
+        1e3 * TIMING.p10_s,
+        1e3 * TIMING.p90_s,
+    )
     assert memories[0].mebibytes == 100 / 2**20
     assert latencies[1].milliseconds is None
     assert memories[1].mebibytes is None

@@ -37,7 +37,6 @@ def test_prompts_and_steps_by_triton(model: Model, family: str) -> None:
         ("llama", "triton_decode", "decodes up to 8 queries, and the call has 12"),
         ("llama", "triton_block_sparse", "gain nothing for 'causal'"),
         ("mistral", "triton_block_sparse", "gain nothing for 'sliding window"),
-        ("llama4_text", "triton", "visits a band of keys, and llama4_text's own rule is none"),
     ],
 )
 def test_refuses_with_the_reason(model: Model, family: str, backend: str, reason: str) -> None:
