@@ -45,17 +45,17 @@ def _is_ours(said) -> bool:
 
 
 def test_the_answer_follows_the_slider_and_is_found_again(visit: Page):
-    expect(visit.locator(".main-svg").first).to_be_visible(timeout=30_000)
+    expect(visit.locator(".main-svg").first).to_be_visible(timeout=90_000)
     assert visit.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     slider = visit.get_by_role("slider").first
     slider.press("End")
-    expect(visit.locator(".pg-verdict")).to_contain_text("Does not fit", timeout=30_000)
-    visit.wait_for_url("**length=10000000*")
+    expect(visit.locator(".pg-verdict")).to_contain_text("Does not fit", timeout=90_000)
+    visit.wait_for_url("**length=10000000*", timeout=90_000)
     visit.get_by_role("link", name="Inspect").click()
-    expect(visit.get_by_role("textbox", name="Prompt")).to_be_visible(timeout=30_000)
+    expect(visit.get_by_role("textbox", name="Prompt")).to_be_visible(timeout=90_000)
     visit.get_by_role("link", name="Calculator").click()
-    visit.wait_for_url("**length=10000000*")
-    expect(visit.locator(".pg-verdict")).to_contain_text("Does not fit", timeout=30_000)
+    visit.wait_for_url("**length=10000000*", timeout=90_000)
+    expect(visit.locator(".pg-verdict")).to_contain_text("Does not fit", timeout=90_000)
 
 
 def test_the_table_of_terms_downloads(visit: Page):
