@@ -17,6 +17,7 @@ from attnscope.kernels.patterns.longformer import Longformer
 from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.rule import Rule
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.kernels.patterns.strided import Strided
@@ -36,6 +37,7 @@ FAMILIES: dict[str, type[Pattern]] = {
     "block_sparse": BlockSparse,
     "axial": Axial,
     "chunked": Chunked,
+    "rule": Rule,
     "matrix": Matrix,
     "packed": Packed,
 }

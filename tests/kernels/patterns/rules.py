@@ -135,6 +135,15 @@ def _sparse() -> Iterator[tuple[Pattern, Rule]]:
         )
 
 
+def _written() -> Iterator[tuple[Pattern, Rule]]:
+    yield (
+        pattern("rule", text="i - j < 5 or j < 2 or (i // 4 == j // 4 and j % 3 == 0)"),
+        lambda i, j: i - j < 5 or j < 2 or (i // 4 == j // 4 and j % 3 == 0),
+    )
+    yield pattern("rule", text="abs(i - 2 * j) > 7"), lambda i, j: abs(i - 2 * j) > 7
+    yield pattern("rule", text="(i + j) % 5 == 1"), lambda i, j: (i + j) % 5 == 1
+
+
 def _causal(found: Pattern, rule: Rule) -> tuple[Pattern, Rule]:
     return pattern(found.key, causal=True, **found.parameters), lambda i, j: rule(i, j) and j <= i
 
@@ -151,6 +160,8 @@ RULES = [
     *(_causal(*each) for each in PACKED[::2]),
     *SPARSE,
     *(_causal(*each) for each in SPARSE[::2]),
+    *_written(),
+    *(_causal(*each) for each in _written()),
 ]
 
 
