@@ -70,7 +70,8 @@ def _npy(data: bytes) -> np.ndarray:
         raise UnknownPattern("The file is not in NumPy's format, or damaged.", _NPY) from error
     if dtype.hasobject:
         raise UnknownPattern(
-            "The file holds Python objects, which would run code when read: nothing of it was.", _NPY
+            "The file holds Python objects, which would run code when read: nothing of it was.",
+            _NPY,
         )
     if dtype != np.bool_:
         raise UnknownPattern(f"The matrix holds {dtype} and not booleans.", _NPY)

@@ -70,6 +70,16 @@ class Key(StrEnum):
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
     LAST_GOOD = "calculator_last_good"
+    SPARSITY_SHOWN = "sparsity_shown"
+    SPARSITY_WATCHED = "sparsity_watched"
+    SPARSITY_EFFECTS = "sparsity_effects"
+    SPARSITY_ASKED = "sparsity_asked"
+    SPARSITY_FAILED = "sparsity_failed"
+    SPARSITY_JOB = "sparsity_job"
+    SPARSITY_MASK = "sparsity_mask"
+    SPARSITY_RULE = "sparsity_rule"
+    SPARSITY_UPLOAD = "sparsity_upload"
+    SPARSITY_GRID = "sparsity_grid"
 
 
 class Session(PageSession[View]):

@@ -31,12 +31,18 @@ _DRAFT_CHARACTERS = 20_000
 _BACKENDS_S = 1.5
 
 
-def follow(session: Session) -> None:
-    """Take the view of the URL, fill the controls from it, and see to the capture it needs."""
-    if session.follow_url():
+def follow(session: Session) -> bool:
+    """Take the view of the URL, fill the controls from it, and see to the capture it needs.
+
+    Returns:
+        Whether a page's own controls must be filled anew as well; see `PageSession.follow_url`.
+    """
+    followed = session.follow_url()
+    if followed:
         _fill_drafts(session)
     settle(session)
     _request(session)
+    return followed
 
 
 def head(session: Session) -> None:

@@ -85,8 +85,8 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     """Run a prompt, or several, through a model and keep what its heads attended with.
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
-    layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), byte_budget
-    (None for the server's own).
+    layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), values
+    (keep them as well, for what a pattern does to the output), byte_budget (None for the server's own).
 
     Returns:
         The capture's id under `capture_id`, its summary, and whether it was there already.
@@ -108,13 +108,15 @@ def inspect(arguments: Arguments, context: Context) -> Result:
                 backend=_backends(arguments, plan_of(model, [1]).layers),
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
+                values=_keeps_values(arguments),
                 progress=context.part(
                     0.3, 0.9, f"Running the prompt, keeping {nbytes(planned.total_bytes)}"
                 ),
             )
             context.progress(0.9, "Saving the capture")
             shelf(context).add(capture_id, captured)
-        model_facts = described(model) | {"bytes_per_token": plan_of(model, [1]).total_bytes}
+        a_token = plan_of(model, [1], values=_keeps_values(arguments)).total_bytes
+        model_facts = described(model) | {"bytes_per_token": a_token}
     kept = cast("Capture", shelf(context).get(capture_id))
     return {
         "capture_id": capture_id,
@@ -132,7 +134,13 @@ def _planned(arguments: Arguments, model: "LoadedModel") -> "tuple[list[int], Ca
     prompts = _prompts(arguments, model)
     batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
     lengths = [len(ids) for ids in batch.ids]
-    return lengths, plan_of(model, lengths, arguments.get("layers"))
+    return lengths, plan_of(
+        model, lengths, arguments.get("layers"), values=_keeps_values(arguments)
+    )
+
+
+def _keeps_values(arguments: Arguments) -> bool:
+    return bool(arguments.get("values"))
 
 
 def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
@@ -156,7 +164,7 @@ def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
 
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "backend", "layer_backends", "layers", "chat")
+    names = ("texts", "backend", "layer_backends", "layers", "chat", "values")
     return [
         [arguments.get(name) or None for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
@@ -218,4 +226,17 @@ def profile(arguments: Arguments, context: Context) -> Result:
     return profile_work.profile(arguments, context)
 
 
-WORK = {"load": load, "plan": plan, "inspect": inspect, "profile": profile}
+def sparsity_effects(arguments: Arguments, context: Context) -> Result:
+    """Try patterns on every head of a capture; see `sparsity_work.effects`."""
+    from attnscope.app.jobs import sparsity_work
+
+    return sparsity_work.effects(arguments, context)
+
+
+WORK = {
+    "load": load,
+    "plan": plan,
+    "inspect": inspect,
+    "profile": profile,
+    "sparsity_effects": sparsity_effects,
+}

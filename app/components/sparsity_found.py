@@ -1,0 +1,197 @@
+"""What the page Sparsity shows: a mask with what it keeps, the grid of heads, and one head's patterns."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from PIL import Image, ImageColor
+
+from attnscope.app.components.chart import files
+from attnscope.app.figures.heads_grid import Heads, heads_frame, heads_grid
+from attnscope.app.figures.mask import KINDS, Mask, colours, mask_figure, mask_frame
+from attnscope.app.figures.theme import Theme
+from attnscope.app.sparsity_words import effect_words, mask_facts
+from attnscope.app.state import Key
+from attnscope.profiling.units import count
+
+Answer = Mapping[str, Any]
+
+_PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
+_SIDE, _GRID, _ROW, _MOST_ROWS = 330, 360, 34, 13
+
+
+def mask_panel(
+    answer: Answer, layers: Sequence[Answer], *, causal: bool, model: str, look: Theme
+) -> None:
+    """Draw a mask, its legend and what it keeps.
+
+    Args:
+        answer: To `sparsity_mask`.
+        layers: Of the capture's summary; empty before there is one.
+        causal: Whether its pairs are counted among those of the past.
+        model: For the files' names.
+        look: The colours.
+    """
+    header = {**answer["header"], "within_causal": causal}
+    shape = header["rows"], header["cols"]
+    kinds = np.frombuffer(answer["body"], np.uint8).reshape(shape)
+    mask = Mask(kinds=kinds, cell=header["cell"], query_start=header["q0"], key_start=header["k0"])
+    facts = mask_facts(header, layers)
+    title = f"{header['title']}, {count(header['length'])} tokens"
+    note = "; ".join(f"{name} {value}" for name, value, _ in facts)
+    filed = mask_figure(mask, title=title, note=note, look=look)
+    with st.container(key="chart_mask", gap=None):
+        heading("Mask", title)
+        st.plotly_chart(
+            mask_figure(mask, title=title, note=note, look=look, side=_SIDE),
+            theme=None,
+            config=_PLOT,
+            key="sparsity_mask_plot",
+            alt=f"{title}. {note}",
+        )
+        st.html(_legend(mask, look) + _facts(facts))
+        files(filed, mask_frame(mask), name="mask", title=title, note=note, of=model)
+
+
+def heading(name: str, title: str) -> None:
+    """Draw the name of a part, and beside it what it is of."""
+    st.html(
+        f'<h3 class="pg-sparsity-heading">{html.escape(name)} '
+        f'<small title="{html.escape(title)}">{html.escape(title)}</small></h3>'
+    )
+
+
+def _legend(mask: Mask, look: Theme) -> str:
+    shown = [0, 2] if mask.cell == 1 else [0, 1, 2]
+    words = ("hidden", "visible") if mask.cell == 1 else KINDS
+    items = "".join(
+        f'<span><i class="pg-swatch" style="background:{colours(look)[kind]}"></i>{word}</span>'
+        for kind, word in zip(shown, words, strict=True)
+    )
+    cell = (
+        "every pair" if mask.cell == 1 else f"{count(mask.cell)} by {count(mask.cell)} pairs a cell"
+    )
+    return f'<p class="pg-legend">{items}<span>{cell}</span></p>'
+
+
+def _facts(facts: Sequence[tuple[str, str, str]]) -> str:
+    items = "".join(
+        f'<div title="{html.escape(long)}"><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>'
+        for name, value, long in facts
+    )
+    return f'<dl class="pg-facts pg-kept">{items}</dl>'
+
+
+def grid_panel(
+    heads: Heads,
+    *,
+    title: str,
+    note: str,
+    model: str,
+    look: Theme,
+    on_choose: Callable[[str], None],
+) -> None:
+    """Draw a square a head; a click chooses it.
+
+    Args:
+        heads: The numbers.
+        title: Plain text.
+        note: Plain text.
+        model: For the files' names.
+        look: The colours.
+        on_choose: Called with the key of the chart when a square is clicked.
+    """
+    key = Key.SPARSITY_GRID
+    st.plotly_chart(
+        heads_grid(heads, title=title, note=note, look=look, width=_GRID),
+        theme=None,
+        config=_PLOT,
+        key=key,
+        width="content",
+        on_select=lambda: on_choose(key),
+        selection_mode="points",
+        alt=f"{title}. {note}",
+    )
+    filed = heads_grid(heads, title=title, note=note, look=look)
+    files(filed, heads_frame(heads), name=heads.name, title=title, note=note, of=model)
+
+
+def patterns_table(
+    effects: Sequence[Answer],
+    *,
+    layer: int,
+    head: int,
+    best: int | None,
+    chosen: int | None,
+    look: Theme,
+    on_choose: Callable[[str], None],
+) -> None:
+    """Draw what every pattern does to one head, a row a pattern; ticking one chooses it.
+
+    Args:
+        effects: Those that could be tried.
+        layer: Place of the layer.
+        head: The head.
+        best: Row of the one that is best at the budget, or None.
+        chosen: Row of the pattern chosen, or None.
+        look: The colours.
+        on_choose: Called with the table's key when the tick changes.
+    """
+    rows = [
+        {
+            "mask": _thumbnail(effect["thumbnail"], look),
+            "pattern": effect["title"],
+            "best": "best" if at == best else "",
+            "kept": effect["kept"],
+            "mass": effect["mass"][layer][head],
+            "error": effect["error"][layer][head],
+            "all heads": float(np.nanmean(np.array(effect["mass"], float))),
+        }
+        for at, effect in enumerate(effects)
+    ]
+    # A tick is of a row number: another pattern chosen elsewhere is another table.
+    key = f"sparsity_patterns_{len(rows)}_{chosen}"
+    st.dataframe(
+        pd.DataFrame(rows),
+        height=_ROW * (min(len(rows), _MOST_ROWS) + 1) + 3,
+        row_height=_ROW,
+        hide_index=True,
+        column_config=_COLUMNS,
+        key=key,
+        on_select=lambda: on_choose(key),
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
+        alt=_table_words(effects, layer, head),
+    )
+
+
+def _table_words(effects: Sequence[Answer], layer: int, head: int) -> str:
+    told = (f"{effect['title']} {effect_words(effect, layer, head)}" for effect in effects)
+    return f"Patterns on layer {layer}, head {head}: {'; '.join(told)}."
+
+
+def _thumbnail(kinds: Sequence[Sequence[int]], look: Theme) -> str:
+    """A mask as a small picture, in a table's cell."""
+    palette = np.array([ImageColor.getrgb(colour) for colour in colours(look)], np.uint8)
+    picture = Image.fromarray(palette[np.array(kinds)]).resize((64, 64), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+_COLUMNS = {
+    "mask": st.column_config.ImageColumn("", width=44),
+    "pattern": st.column_config.TextColumn(width=230),
+    "best": st.column_config.TextColumn("", width=46),
+    "kept": st.column_config.NumberColumn("pairs kept", format="percent", width=84),
+    "mass": st.column_config.NumberColumn("mass kept", format="percent", width=84),
+    "error": st.column_config.NumberColumn("error", format="%.3f", width=64),
+    "all heads": st.column_config.NumberColumn(
+        "mass, all heads", format="percent", width=104, help="The mean over every head."
+    ),
+}
