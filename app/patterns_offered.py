@@ -16,10 +16,11 @@ class Setting:
 
     Attributes:
         name: As the pattern's parameter.
-        title: With its unit.
+        title: For a label.
         default: At first.
         least: Smallest.
         most: Largest.
+        unit: What it counts.
     """
 
     name: str
@@ -27,11 +28,12 @@ class Setting:
     default: int
     least: int = 1
     most: int = LONGEST
+    unit: str = "tokens"
 
     @property
     def limits(self) -> str:
-        """Its limits in words."""
-        return f"{count(self.least)} to {count(self.most)}"
+        """Its limits and its unit in words."""
+        return f"{count(self.least)} to {count(self.most)} {self.unit}".strip()
 
 
 _WINDOW = Setting(name="window", title="Window, tokens", default=32)
@@ -53,18 +55,20 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
     "longformer": (_WINDOW, _GLOBAL),
     "bigbird": (
-        Setting(name="window", title="Window, tokens", default=48),
-        Setting(name="global_tokens", title="Global tokens", default=16, least=0),
-        Setting(name="random_blocks", title="Random blocks", default=2, least=0, most=64),
-        _BLOCK,
-        Setting(name="seed", title="Seed", default=0, least=0, most=2**32 - 1),
+        Setting(name="window", title="Window", default=48),
+        Setting(name="global_tokens", title="Global", default=16, least=0),
+        Setting(
+            name="random_blocks", title="Random", default=2, least=0, most=64, unit="blocks a row"
+        ),
+        Setting(name="block", title="Block", default=16),
+        Setting(name="seed", title="Seed", default=0, least=0, most=2**32 - 1, unit=""),
     ),
     "strided": (_STRIDE,),
     "strided_slide": (_STRIDE,),
     "block_sparse": (_BLOCK, _STRIDE),
     "axial": (
-        Setting(name="height", title="Grid rows", default=512),
-        Setting(name="width", title="Grid columns", default=16),
+        Setting(name="height", title="Grid rows", default=512, unit="rows"),
+        Setting(name="width", title="Grid columns", default=16, unit="tokens a row"),
     ),
     "chunked": (Setting(name="chunk", title="Chunk, tokens", default=64),),
     "rule": (),

@@ -29,7 +29,7 @@ CAPTURED = (
     *("texts", "stored", "sequence", "layer", "head"),
 )
 """What the page has in common with Inspect, and takes over from it at first."""
-FIRST_RULE = "i - j < 32 or j < 4 or (i // 16 == j // 16 and j % 3 == 0)"
+FIRST_RULE = "i - j < 24 or j < 4 or (i - j) % 16 == 0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The controls of a pattern: its family, its numbers, its text or its matrix, and at which length it is drawn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -172,7 +172,7 @@ def _past(session: SparsitySession) -> None:
     if implied:
         session.set_draft({widget["key"]: True})
     st.checkbox(
-        "Only the past",
+        "Past only",
         disabled=implied,
         help="Composes the mask with j ≤ i. On the heads, a pattern is always composed with the "
         "model's own rule.",
@@ -229,3 +229,28 @@ def choice(session: SparsitySession, name: str, words: Mapping[str, str]) -> Non
         label_visibility="collapsed",
         **_field(session, name),
     )
+
+
+def head_choice(session: SparsitySession, layers: Sequence[int], heads: int) -> None:
+    """Draw the head that is looked at, and the budget of its patterns.
+
+    Args:
+        session: The visitor's.
+        layers: The model's own number of each layer.
+        heads: Of the layer chosen.
+    """
+    with st.popover("Head and budget"):
+        st.selectbox(
+            "Layer",
+            range(len(layers)),
+            format_func=lambda place: str(layers[place]),
+            **_field(session, "layer"),
+        )
+        st.selectbox("Head", range(heads), **_field(session, "head"))
+        st.slider(
+            "Budget, % of the pairs",
+            1,
+            100,
+            help="The best pattern is the one that keeps most mass within it.",
+            **_field(session, "budget"),
+        )

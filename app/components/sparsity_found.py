@@ -22,7 +22,7 @@ from attnscope.profiling.units import count
 Answer = Mapping[str, Any]
 
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
-_SIDE, _GRID, _ROW, _MOST_ROWS = 330, 360, 34, 13
+_SIDE, _GRID, _ROW, _MOST_ROWS = 224, 268, 34, 14
 
 
 def mask_panel(
@@ -118,7 +118,7 @@ def grid_panel(
         alt=f"{title}. {note}",
     )
     filed = heads_grid(heads, title=title, note=note, look=look)
-    files(filed, heads_frame(heads), name=heads.name, title=title, note=note, of=model)
+    files(filed, heads_frame(heads), name=f"heads-{heads.name}", title=title, note=note, of=model)
 
 
 def patterns_table(
@@ -185,13 +185,19 @@ def _thumbnail(kinds: Sequence[Sequence[int]], look: Theme) -> str:
 
 
 _COLUMNS = {
-    "mask": st.column_config.ImageColumn("", width=44),
-    "pattern": st.column_config.TextColumn(width=230),
-    "best": st.column_config.TextColumn("", width=46),
-    "kept": st.column_config.NumberColumn("pairs kept", format="percent", width=84),
-    "mass": st.column_config.NumberColumn("mass kept", format="percent", width=84),
-    "error": st.column_config.NumberColumn("error", format="%.3f", width=64),
+    "mask": st.column_config.ImageColumn("", width=42),
+    "pattern": st.column_config.TextColumn(width=172),
+    "best": st.column_config.TextColumn("", width=42),
+    "kept": st.column_config.NumberColumn(
+        "pairs", format="percent", width=62, help="Pairs kept, of those that the model shows."
+    ),
+    "mass": st.column_config.NumberColumn(
+        "mass", format="percent", width=62, help="Of this head's attention, on the pairs kept."
+    ),
+    "error": st.column_config.NumberColumn(
+        "error", format="%.3f", width=56, help="Of this head's output, relative to dense attention."
+    ),
     "all heads": st.column_config.NumberColumn(
-        "mass, all heads", format="percent", width=104, help="The mean over every head."
+        "all heads", format="percent", width=72, help="The mass kept, the mean over every head."
     ),
 }

@@ -91,7 +91,7 @@ def mask_figure(
     if side is None:
         return figure.update_layout(width=900, height=960)
     figure.update_layout(title=None, annotations=[], font_size=12, height=side)
-    figure.update_layout(margin={"l": 58, "r": 8, "t": 6, "b": 44})
+    figure.update_layout(margin={"l": 50, "r": 4, "t": 6, "b": 42})
     figure.update_xaxes(title_font_size=12, title_standoff=6)
     return figure.update_yaxes(title_font_size=12, title_standoff=6)
 

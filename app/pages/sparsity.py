@@ -12,7 +12,7 @@ from attnscope.app.components import capture_head, sparsity_found
 from attnscope.app.components.capture_head import act, ended_badly
 from attnscope.app.components.chart import look
 from attnscope.app.components.notice import notice
-from attnscope.app.components.sparsity_controls import choice, controls
+from attnscope.app.components.sparsity_controls import choice, controls, head_choice
 from attnscope.app.figures.heads_grid import Heads
 from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
@@ -53,7 +53,7 @@ def page(session: SparsitySession, kept: KeptMatrices) -> None:
     if shown is None:
         capture_head.absent(session)
         return
-    mask, heads, patterns = st.columns([30, 34, 56], gap="medium")
+    mask, heads, patterns = st.columns([26, 30, 60], gap="medium")
     with mask:
         _mask(session, shown)
     if found is not None:
@@ -191,8 +191,8 @@ def _heads(session: SparsitySession, shown: Shown, found: Answer) -> None:
     with st.container(key="chart_heads", gap=None):
         sparsity_found.heading("Every head", effect["title"])
         with st.container(horizontal=True, key="sparsity_heads_row", gap="small"):
-            choice(session, "measure", words)
-            choice(session, "order", {"place": "by layer", "value": "sorted"})
+            choice(session, "measure", {"mass": "mass", "error": "error"})
+            choice(session, "order", {"place": "layers", "value": "sorted"})
         values = np.array(effect[view.measure], float)
         heads = Heads(
             values=values,
@@ -232,7 +232,9 @@ def _patterns(session: SparsitySession, found: Answer) -> None:
     best = best_at(effects, view.budget / 100, layer, head)
     at = next((n for n, each in enumerate(effects) if each["asked"]["key"] == view.pattern), None)
     number, _ = _head_of(session, found)
-    sparsity_found.heading(f"Layer {number}, head {head}", "every pattern at its numbers")
+    with st.container(key="sparsity_of_head", horizontal=True, vertical_alignment="center"):
+        sparsity_found.heading(f"Layer {number}, head {head}", "every pattern at its numbers")
+        head_choice(session, found["layers"], len(effects[0]["mass"][layer]))
     sparsity_found.patterns_table(
         effects,
         layer=layer,
