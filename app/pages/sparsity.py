@@ -1,5 +1,6 @@
 """Sparsity: which pattern could this head live with, and what would it cost?"""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, sleep
@@ -18,7 +19,7 @@ from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.page_session import Notice
-from attnscope.app.patterns_offered import IMPLIED_CAUSAL, title
+from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.sparsity_view import SparsitySession
 from attnscope.app.sparsity_words import QUIET, best_at, effect_words
 from attnscope.app.state import Key
@@ -249,7 +250,7 @@ def _patterns(session: SparsitySession, found: Answer) -> None:
         words = effect_words(effects[best], layer, head)
         st.html(
             f'<p class="pg-note">Best within {share(view.budget / 100)} of the pairs: '
-            f"{effects[best]['title']}, {words}.</p>"
+            f"{html.escape(effects[best]['title'])}, {words}.</p>"
         )
 
 
@@ -260,6 +261,11 @@ def _choose_pattern(session: SparsitySession, effects: Sequence[Answer], key: st
 
 
 def _refusals(patterns: Sequence[Answer]) -> None:
+    """Say which patterns could not be tried on this prompt."""
     refused = [each for each in patterns if "refusal" in each]
-    for each in refused:
-        notice(Notice(message=f"{title(each['asked']['key'])}: {each['refusal']}"))
+    if refused:
+        items = "".join(
+            f"<li>{html.escape(each['title'])}: {html.escape(each['refusal'])}</li>"
+            for each in refused
+        )
+        st.html(f'<p class="pg-note">Not tried here</p><ul class="pg-reasons">{items}</ul>')
