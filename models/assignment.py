@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from attnscope.kernels.errors import InvalidCall, RecordUnreadable
+from attnscope.kernels.errors import AttnscopeError, InvalidCall, RecordUnreadable
 from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.models.capture_store import pattern_from_json, pattern_to_json
@@ -84,13 +84,15 @@ class Assignment:
                     f"The assignment is of version {read['schema']}; this program reads {SCHEMA}.",
                     "Export it again.",
                 )
-            patterns = [pattern_from_json(each) for each in read["patterns"]]
+            patterns = dict(enumerate(map(pattern_from_json, read["patterns"])))
             layers = {
                 int(layer): tuple(None if at is None else patterns[at] for at in heads)
                 for layer, heads in read["layers"].items()
             }
             return cls(model=read["model"], revision=read["revision"], layers=layers)
-        except (json.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except AttnscopeError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordUnreadable(
                 "This is no assignment of patterns to heads.", "Give a file that was exported here."
             ) from error
