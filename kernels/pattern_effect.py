@@ -154,7 +154,7 @@ class _Sums:
         self.norm_H = new(layer.heads, dtype=torch.float64)
         self.empty_P = new(patterns, dtype=torch.int64)
         self.queries = 0
-        self._own_Q = _own_keys(layer)
+        self._own_Q = layer.unpadded()
         self._read = 0
 
     def add(self, out_PHRV: Tensor, mass_PHR: Tensor) -> None:
@@ -268,16 +268,6 @@ class _Reader:
         )
         padding = None if hidden_K is None else hidden_K[None]
         return tiled(q, k, v, call, sinks_H=self.sinks_H, visible_keys_BK=padding).out_BHQD[0]
-
-
-def _own_keys(layer: Layer) -> Tensor:
-    """Whether the key at each query's own position is no padding, bool `[Q]`."""
-    device = layer.q_HQD.device
-    position_Q = torch.arange(layer.query_length, device=device) + layer.query_offset
-    if layer.visible_keys_K is None:
-        return torch.ones_like(position_Q, dtype=torch.bool)
-    last = layer.key_length - 1
-    return (position_Q > last) | layer.visible_keys_K[position_Q.clamp(max=last)]
 
 
 def _pairs(layer: Layer, pattern: Pattern) -> int:
