@@ -34,7 +34,8 @@ def sparsity_page() -> None:
         kept = KeptPrompts(settings.data / "prompts")
         state, query, owner = visitor()
         session = SparsitySession(state, query, kept, owner, default=_session().view)
-        sparsity.page(session, KeptMatrices(settings.matrices_folder))
+        assignments = KeptPrompts(settings.data / "assignments")
+        sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
 
     guarded(page)()
 

@@ -1,12 +1,22 @@
 """What the page Sparsity shows, as one value in the session and in the URL."""
 
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from attnscope.app import view as views
 from attnscope.app.inspections import Shown, Watched
-from attnscope.app.link import Parameter, choice, matching, natural, query_of, switch, values_of
+from attnscope.app.link import (
+    Parameter,
+    choice,
+    matching,
+    natural,
+    plainly,
+    query_of,
+    switch,
+    values_of,
+)
 from attnscope.app.patterns_offered import (
     LONGEST,
     SETTINGS,
@@ -24,6 +34,11 @@ from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS
 BLOCKS = (16, 32, 64, 128, 256)
 MEASURES = ("mass", "error")
 ORDERS = ("place", "value")
+OWN = {"mass": 0.95, "top_k": 16.0, "threshold": 0.01}
+"""Rules by which a head's own mask is read, each with its value at first."""
+APPROXIMATE = ("linear", "performer", "linformer")
+RUNS = ("pattern", "heads", *APPROXIMATE)
+MOST_NEW_TOKENS = 256
 CAPTURED = (
     *("model", "revision", "device", "dtype", "backend", "layer_backends", "chat", "example"),
     *("texts", "stored", "sequence", "layer", "head"),
@@ -48,6 +63,14 @@ class SparsityView(View):
         budget: Share of the pairs that the best pattern may keep, percent.
         measure: One of `MEASURES`, what the grid of heads shows.
         order: One of `ORDERS`, how the grid of heads is laid out.
+        own: One of `OWN`, by which rule a head's own mask is read off its weights.
+        own_value: Of that rule.
+        run: One of `RUNS`, what the model is run with.
+        run_layers: Layers that are run with the pattern; empty for all.
+        run_backend: The backend that runs within patterns.
+        new_tokens: To generate, with and without.
+        assignment: Fingerprint of an imported assignment; empty for the best of each head here.
+        ran: The run whose result is shown; empty for none.
     """
 
     keeps_values: ClassVar[bool] = True
@@ -63,6 +86,14 @@ class SparsityView(View):
     budget: int = 25
     measure: str = "mass"
     order: str = "place"
+    own: str = "mass"
+    own_value: float = 0.95
+    run: str = "pattern"
+    run_layers: tuple[int, ...] = ()
+    run_backend: str = "tiled"
+    new_tokens: int = 24
+    assignment: str = ""
+    ran: str = ""
 
     @property
     def chosen(self) -> Described:
@@ -152,6 +183,15 @@ class SparsitySession(Session):
     def job(self, job: str | None) -> None:
         self._state[Key.SPARSITY_JOB] = job
 
+    @property
+    def run_job(self) -> str | None:
+        """The job that runs the model."""
+        return self._state.get(Key.SPARSITY_RUN)
+
+    @run_job.setter
+    def run_job(self, job: str | None) -> None:
+        self._state[Key.SPARSITY_RUN] = job
+
     def look(self, view: View) -> None:
         """See `Session.look`."""
         shown = self.shown
@@ -184,6 +224,12 @@ def _between(name: str, least: int, most: int) -> Parameter:
     return Parameter(
         name=name, attribute=name, read=read, hint=f"a whole number from {least} to {most}"
     )
+
+
+def _positive(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", text) or not float(text):
+        raise ValueError(text)
+    return float(text)
 
 
 def _block(text: str) -> int:
@@ -224,6 +270,26 @@ _PARAMETERS = (
     _between("budget", 1, 100),
     choice("measure", MEASURES),
     choice("order", ORDERS),
+    choice("own", tuple(OWN)),
+    Parameter(
+        name="own_value",
+        attribute="own_value",
+        read=_positive,
+        write=plainly,
+        hint="a number above 0",
+    ),
+    choice("run", RUNS),
+    Parameter(
+        name="within",
+        attribute="run_layers",
+        read=lambda text: tuple(sorted({natural(part) for part in text.split(",")})),
+        write=lambda value: ",".join(map(str, value)),
+        hint="layers such as 0,2",
+    ),
+    matching("on", r"[a-z][a-z0-9_]{0,40}", "the name of a backend", "run_backend"),
+    _between("new_tokens", 0, MOST_NEW_TOKENS),
+    matching("assignment", r"[0-9a-f]{32}", "the fingerprint of an assignment"),
+    matching("ran", r"[0-9a-f]{32}", "the id of a run"),
 )
 _OWN = {each.name for each in fields(SparsityView)} - {each.name for each in fields(View)}
 assert {each.attribute for each in _PARAMETERS} == _OWN

@@ -1,6 +1,7 @@
 """What the page Sparsity says of a mask and of a pattern's effect, in words and numbers."""
 
 from collections.abc import Mapping, Sequence
+from math import exp
 from typing import Any
 
 from attnscope.profiling.units import count, flop, nbytes, share
@@ -90,3 +91,45 @@ def best_at(effects: Sequence[Answer], budget: float, layer: int, head: int) -> 
         if "refusal" not in effect and effect["kept"] <= budget
     ]
     return max(within, key=lambda at: effects[at]["mass"][layer][head], default=None)
+
+
+def run_verdict(run: Answer) -> str:
+    """What a run did to the model's loss, in a line."""
+    before, after = run["loss"]
+    change = after - before
+    moved = (
+        "did not move"
+        if abs(change) < 5e-4
+        else f"{'rose' if change > 0 else 'fell'} by {abs(change):.3f}"
+    )
+    return (
+        f"{run['title']}: the loss {moved}, from {before:.3f} to {after:.3f} nats a token "
+        f"(perplexity {exp(before):.3g} to {exp(after):.3g})."
+    )
+
+
+def run_facts(run: Answer) -> list[tuple[str, str]]:
+    """What else a run did, by name."""
+    found = [
+        ("KL, next token", f"{run['kl']:.3g} nats"),
+        ("KL, mean of the prompt", f"{run['mean_kl']:.3g} nats"),
+        ("positions judged", count(run["scored"])),
+    ]
+    if run["same_tokens"] is not None:
+        found.append(("tokens alike before they part", count(run["same_tokens"])))
+    return found
+
+
+def run_rows(run: Answer) -> list[tuple[str, str, str, str]]:
+    """What a run takes of attention: name, as the model is, so, and what is left."""
+    writers = {
+        "pairs": ("visible pairs", count),
+        "blocks": ("blocks visited", count),
+        "flops": ("attention FLOP", flop),
+        "workspace_bytes": ("workspace", nbytes),
+    }
+    rows = []
+    for name, (title, write) in writers.items():
+        before, after = run[name]
+        rows.append((title, write(before), write(after), share(after / before) if before else ""))
+    return rows

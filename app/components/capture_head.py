@@ -51,7 +51,7 @@ def head(session: Session) -> None:
     model_bar(
         session.view,
         shown,
-        _backends(session),
+        backends(session),
         models=_models(session),
         devices=_devices(),
         on_apply=act(session, _apply),
@@ -154,7 +154,7 @@ def _request(session: Session) -> None:
     settle(session)
 
 
-def _backends(session: Session) -> tuple[BackendChoice, ...]:
+def backends(session: Session) -> tuple[BackendChoice, ...]:
     """Every backend, with why the worker refuses it for the model shown."""
     shown = session.shown
     known: Mapping[str, tuple[BackendChoice, ...]] = session.draft(Key.BACKENDS, {})
@@ -270,7 +270,7 @@ def _apply(session: Session) -> None:
         "backend": session.draft(Key.BACKEND) or session.view.backend,
     }
     refused = next(
-        (choice for choice in _backends(session) if choice.name == asked["backend"]), None
+        (choice for choice in backends(session) if choice.name == asked["backend"]), None
     )
     same_model = all(
         asked[name] == getattr(session.view, name) for name in ("model", "revision", "device")

@@ -24,7 +24,7 @@ from attnscope.app.patterns_offered import (
     values,
     with_value,
 )
-from attnscope.app.sparsity_view import BLOCKS, SparsitySession
+from attnscope.app.sparsity_view import BLOCKS, OWN, SparsitySession
 from attnscope.app.state import Key
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.rule_bounds import check
@@ -51,7 +51,7 @@ def controls(session: SparsitySession, kept: KeptMatrices, *, tokens: int | None
         columns = st.columns([1.9, *own, 1.25, 1.3, 1.1, 1.0], vertical_alignment="bottom")
         family, *numbers, past, length, block, zoom = columns
         with family:
-            st.selectbox("Pattern", list(SETTINGS), format_func=title, **_field(session, "pattern"))
+            st.selectbox("Pattern", list(SETTINGS), format_func=title, **field(session, "pattern"))
         if view.pattern == "rule":
             with numbers[0]:
                 _rule(session)
@@ -70,19 +70,28 @@ def controls(session: SparsitySession, kept: KeptMatrices, *, tokens: int | None
                 "Blocks of",
                 BLOCKS,
                 help="Tokens a side of the blocks that a kernel visits or skips.",
-                **_field(session, "block"),
+                **field(session, "block"),
             )
         with zoom, st.popover("Zoom", width="stretch", disabled=tokens is None):
             _zoom(session, view.length or tokens or 1)
 
 
-def _field(session: SparsitySession, name: str) -> dict[str, Any]:
-    """The key and the callback of a widget that shows a field of the view."""
+def field(
+    session: SparsitySession, name: str, *, read: Callable[[Any], Any] = lambda value: value
+) -> dict[str, Any]:
+    """The key and the callback of a widget that shows a field of the view.
+
+    Args:
+        session: The visitor's.
+        name: Of the field.
+        read: Makes the field's value of what the widget holds.
+    """
+    shown = getattr(session.view, name)
     return _widget(
         session,
         f"sparsity_{name}",
-        getattr(session.view, name),
-        lambda value: session.show(replace(session.view, **{name: value})),
+        list(shown) if isinstance(shown, tuple) else shown,
+        lambda value: session.show(replace(session.view, **{name: read(value)})),
     )
 
 
@@ -168,7 +177,7 @@ def _matrix(session: SparsitySession, kept: KeptMatrices) -> None:
 
 def _past(session: SparsitySession) -> None:
     implied = session.view.pattern in IMPLIED_CAUSAL
-    widget = _field(session, "causal")
+    widget = field(session, "causal")
     if implied:
         session.set_draft({widget["key"]: True})
     st.checkbox(
@@ -227,7 +236,7 @@ def choice(session: SparsitySession, name: str, words: Mapping[str, str]) -> Non
         list(words),
         format_func=words.__getitem__,
         label_visibility="collapsed",
-        **_field(session, name),
+        **field(session, name),
     )
 
 
@@ -244,13 +253,55 @@ def head_choice(session: SparsitySession, layers: Sequence[int], heads: int) -> 
             "Layer",
             range(len(layers)),
             format_func=lambda place: str(layers[place]),
-            **_field(session, "layer"),
+            **field(session, "layer"),
         )
-        st.selectbox("Head", range(heads), **_field(session, "head"))
+        st.selectbox("Head", range(heads), **field(session, "head"))
         st.slider(
             "Budget, % of the pairs",
             1,
             100,
             help="The best pattern is the one that keeps most mass within it.",
-            **_field(session, "budget"),
+            **field(session, "budget"),
         )
+
+
+def own_controls(session: SparsitySession) -> None:
+    """Draw by which rule a head's own mask is read."""
+    view = session.view
+
+    def take(kind: str) -> None:
+        session.show(replace(session.view, own=kind, own_value=OWN[kind]))
+
+    words = {"mass": "mass", "top_k": "top", "threshold": "weight"}
+    with st.container(horizontal=True, key="sparsity_own_row", gap="small"):
+        st.segmented_control(
+            "Keep by",
+            list(words),
+            format_func=words.__getitem__,
+            label_visibility="collapsed",
+            **_widget(session, "sparsity_own", view.own, take),
+        )
+        whole = view.own == "top_k"
+        least, most = (1, LONGEST) if whole else (0.000001, 1.0)
+        st.number_input(
+            _OWN_WORDS[view.own],
+            least,
+            most,
+            step=1 if whole else 0.01,
+            format="%d" if whole else "%g",
+            label_visibility="collapsed",
+            help=_OWN_WORDS[view.own],
+            **_widget(
+                session,
+                f"sparsity_own_value_{view.own}",
+                int(view.own_value) if whole else min(view.own_value, 1.0),
+                lambda value: session.show(replace(session.view, own_value=float(value))),
+            ),
+        )
+
+
+_OWN_WORDS = {
+    "mass": "Of each query's mass, on the fewest keys that hold it; above 0, at most 1.",
+    "top_k": "Keys of each query, those of most weight; 1 or more.",
+    "threshold": "The least weight that is kept; above 0, at most 1.",
+}

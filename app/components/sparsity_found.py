@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,19 @@ from PIL import Image, ImageColor
 
 from attnscope.app.components.chart import files
 from attnscope.app.figures.heads_grid import Heads, heads_frame, heads_grid
-from attnscope.app.figures.mask import KINDS, Mask, colours, mask_figure, mask_frame
+from attnscope.app.figures.mask import (
+    KINDS,
+    Mask,
+    colours,
+    kept_figure,
+    kept_frame,
+    mask_figure,
+    mask_frame,
+)
 from attnscope.app.figures.theme import Theme
 from attnscope.app.sparsity_words import effect_words, mask_facts
 from attnscope.app.state import Key
-from attnscope.profiling.units import count
+from attnscope.profiling.units import count, share
 
 Answer = Mapping[str, Any]
 
@@ -56,6 +65,44 @@ def mask_panel(
         )
         st.html(_legend(mask, look) + _facts(facts))
         files(filed, mask_frame(mask), name="mask", title=title, note=note, of=model)
+
+
+def own_panel(answer: Answer, *, title: str, model: str, look: Theme) -> None:
+    """Draw a head's own mask, and what it keeps.
+
+    Args:
+        answer: To `sparsity_empirical`.
+        title: Plain text.
+        model: For the files' names.
+        look: The colours.
+    """
+    header = answer["header"]
+    shape = header["rows"], header["cols"]
+    shares = np.frombuffer(answer["body"], "<f4").reshape(shape)
+    median, most = header["keys"]
+    facts = [
+        ("pairs kept", share(header["kept"]), "of the pairs that the head shows"),
+        ("mass kept", share(header["mass"]), "the mean over the queries"),
+        ("keys of a query", f"{count(median)}, most {count(most)}", "the median, and the most"),
+    ]
+    note = "; ".join(f"{name} {value}" for name, value, _ in facts)
+    drawn = partial(kept_figure, shares, header["length"], title=title, note=note, look=look)
+    st.plotly_chart(
+        drawn(side=_SIDE),
+        theme=None,
+        config=_PLOT,
+        key="sparsity_own_plot",
+        alt=f"{title}. {note}",
+    )
+    st.html(_facts(facts))
+    files(
+        drawn(),
+        kept_frame(shares, header["length"]),
+        name="own-mask",
+        title=title,
+        note=note,
+        of=model,
+    )
 
 
 def heading(name: str, title: str) -> None:

@@ -69,31 +69,57 @@ def mask_figure(
             hovertemplate=_hover(mask),
         )
     )
-    figure.update_xaxes(
-        title="key position",
-        range=[mask.key_start - 0.5, mask.key_start + columns * mask.cell - 0.5],
-        constrain="domain",
-        color=look.muted,
-        showgrid=False,
-        zeroline=False,
+    across = (mask.key_start - 0.5, mask.key_start + columns * mask.cell - 0.5)
+    down = (mask.query_start - 0.5, mask.query_start + rows * mask.cell - 0.5)
+    return _squared(figure, across, down, title=title, note=note, look=look, side=side)
+
+
+def kept_figure(
+    shares: np.ndarray, length: int, *, title: str, note: str, look: Theme, side: int | None = None
+) -> go.Figure:
+    """Draw which pairs a head keeps by itself.
+
+    Args:
+        shares: float [rows, columns], of each cell's visible pairs; NaN where none is visible.
+        length: Queries, and keys.
+        title: Plain text.
+        note: Plain text.
+        look: The colours.
+        side: See `mask_figure`.
+    """
+    rows, columns = shares.shape
+    height, width = length / rows, length / columns
+    hidden, _, every = colours(look)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x0=(width - 1) / 2,
+            dx=width,
+            y0=(height - 1) / 2,
+            dy=height,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, hidden], [1, every]],
+            showscale=False,
+            hoverongaps=False,
+            hovertemplate="query %{y:.0f}, key %{x:.0f}<br>%{z:.3g} of its pairs kept<extra></extra>",
+        )
     )
-    figure.update_yaxes(
-        title="query position",
-        range=[mask.query_start + rows * mask.cell - 0.5, mask.query_start - 0.5],
-        scaleanchor="x",
-        constrain="domain",
-        color=look.muted,
-        showgrid=False,
-        zeroline=False,
+    whole = (-0.5, length - 0.5)
+    return _squared(figure, whole, whole, title=title, note=note, look=look, side=side)
+
+
+def kept_frame(shares: np.ndarray, length: int) -> pd.DataFrame:
+    """The cells of a head's own mask as a table."""
+    rows, columns = shares.shape
+    row, column = np.nonzero(np.nan_to_num(shares) > 0)
+    return pd.DataFrame(
+        {
+            "query_first": row * length // rows,
+            "key_first": column * length // columns,
+            "share_kept": shares[row, column],
+        }
     )
-    framed(figure, title=title, note=note, look=look)
-    figure.update_layout(plot_bgcolor=look.ground)
-    if side is None:
-        return figure.update_layout(width=900, height=960)
-    figure.update_layout(title=None, annotations=[], font_size=12, height=side)
-    figure.update_layout(margin={"l": 50, "r": 4, "t": 6, "b": 42})
-    figure.update_xaxes(title_font_size=12, title_standoff=6)
-    return figure.update_yaxes(title_font_size=12, title_standoff=6)
 
 
 def mask_frame(mask: Mask) -> pd.DataFrame:
@@ -109,6 +135,30 @@ def mask_frame(mask: Mask) -> pd.DataFrame:
             "visible": np.array(KINDS, dtype=object)[mask.kinds[row, column]],
         }
     )
+
+
+def _squared(
+    figure: go.Figure,
+    across: tuple[float, float],
+    down: tuple[float, float],
+    *,
+    title: str,
+    note: str,
+    look: Theme,
+    side: int | None,
+) -> go.Figure:
+    """Keys across, queries down, a token as wide as it is high."""
+    axis = {"constrain": "domain", "color": look.muted, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(axis, title="key position", range=across)
+    figure.update_yaxes(axis, title="query position", range=down[::-1], scaleanchor="x")
+    framed(figure, title=title, note=note, look=look)
+    figure.update_layout(plot_bgcolor=look.ground)
+    if side is None:
+        return figure.update_layout(width=900, height=960)
+    figure.update_layout(title=None, annotations=[], font_size=12, height=side)
+    figure.update_layout(margin={"l": 50, "r": 4, "t": 6, "b": 42})
+    figure.update_xaxes(title_font_size=12, title_standoff=6)
+    return figure.update_yaxes(title_font_size=12, title_standoff=6)
 
 
 def _words(mask: Mask) -> list[list[str]]:

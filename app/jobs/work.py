@@ -233,10 +233,18 @@ def sparsity_effects(arguments: Arguments, context: Context) -> Result:
     return sparsity_work.effects(arguments, context)
 
 
+def sparsity_run(arguments: Arguments, context: Context) -> Result:
+    """Run a model within patterns beside the model as it is; see `sparsity_run.run`."""
+    from attnscope.app.jobs import sparsity_run
+
+    return sparsity_run.run(arguments, context)
+
+
 WORK = {
     "load": load,
     "plan": plan,
     "inspect": inspect,
     "profile": profile,
     "sparsity_effects": sparsity_effects,
+    "sparsity_run": sparsity_run,
 }

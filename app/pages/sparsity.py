@@ -1,43 +1,49 @@
 """Sparsity: which pattern could this head live with, and what would it cost?"""
 
 import html
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from time import monotonic, sleep
+from functools import partial
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from attnscope.app.components import capture_head, sparsity_found
-from attnscope.app.components.capture_head import act, ended_badly
+from attnscope.app import sparsity_asking as asking
+from attnscope.app.components import capture_head, sparsity_found, sparsity_run
+from attnscope.app.components.capture_head import act
 from attnscope.app.components.chart import look
 from attnscope.app.components.notice import notice
-from attnscope.app.components.sparsity_controls import choice, controls, head_choice
+from attnscope.app.components.sparsity_controls import (
+    choice,
+    controls,
+    head_choice,
+    own_controls,
+)
 from attnscope.app.figures.heads_grid import Heads
 from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
+from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.sparsity_view import SparsitySession
 from attnscope.app.sparsity_words import QUIET, best_at, effect_words
 from attnscope.app.state import Key
-from attnscope.kernels.errors import AttnscopeError
+from attnscope.kernels.errors import AttnscopeError, PromptRefused
 from attnscope.profiling.units import count, share
 
 Answer = Mapping[str, Any]
 
-_PATIENCE_S = 120.0
-_MOMENT_S = 1.5
 
-
-def page(session: SparsitySession, kept: KeptMatrices) -> None:
+def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptPrompts) -> None:
     """Draw the page for one run of the script.
 
     Args:
         session: The visitor's.
-        kept: Where uploaded matrices lie.
+        matrices: Where uploaded matrices lie.
+        assignments: Where imported assignments lie.
 
     Raises:
         EngineUnavailable: The page runs without the server that belongs to it.
@@ -47,49 +53,47 @@ def page(session: SparsitySession, kept: KeptMatrices) -> None:
         session.set_draft({Key.SPARSITY_RULE: session.view.rule})
     capture_head.head(session)
     shown = session.shown
-    found = None if shown is None else _effects(session, shown)
-    under_way = session.watched.job_id if session.watched else session.job
+    found = None if shown is None else asking.effects(session, shown)
+    assigned = _assigned(session, shown, found, assignments)
+    ran = None if shown is None else asking.follow_run(session, shown, assigned)
+    under_way = session.watched.job_id if session.watched else session.job or session.run_job
     capture_head.told(session, engine().status(under_way) if under_way else None)
-    controls(session, kept, tokens=None if shown is None else shown.tokens)
+    controls(session, matrices, tokens=None if shown is None else shown.tokens)
     if shown is None:
         capture_head.absent(session)
         return
     mask, heads, patterns = st.columns([26, 30, 60], gap="medium")
     with mask:
         _mask(session, shown)
-    if found is not None:
-        _place_head(session, found)
-        with heads:
-            _heads(session, shown, found)
-        with patterns:
-            _patterns(session, found)
+    if found is None:
+        return
+    _place_head(session, found)
+    with heads:
+        _heads(session, shown, found)
+        _own_mask(session, shown)
+    with patterns:
+        _patterns(session, found)
     st.html(f'<p class="pg-quiet">{QUIET}</p>')
+    _run(session, shown, found, assigned, assignments)
+    if ran is not None:
+        sparsity_run.result(ran, model=shown.summary["model"], look=look())
 
 
 def _mask(session: SparsitySession, shown: Shown) -> None:
     """The mask at its length, or why there is none."""
     view = session.view
-    asked = {
-        "pattern": view.chosen,
-        "length": view.length or shown.tokens,
-        "block": view.block,
-        "zoom": view.zoom,
-    }
-    answer = session.held(Key.SPARSITY_MASK, asked)
-    if answer is None:
-        if view.pattern == "matrix" and not view.matrix:
-            said = "Upload a matrix of booleans, and it is a pattern like the others."
-            notice(Notice(kind="told", message=said))
-            return
-        try:
-            with st.spinner("Drawing the mask", show_time=True):
-                answer = engine().ask("sparsity_mask", asked, timeout_s=_PATIENCE_S)
-        except AttnscopeError as error:
-            notice(Notice.of(error))
-            return
-        session.hold(Key.SPARSITY_MASK, asked, answer)
+    if view.pattern == "matrix" and not view.matrix:
+        said = "Upload a matrix of booleans, and it is a pattern like the others."
+        notice(Notice(kind="told", message=said))
+        return
+    try:
+        with st.spinner("Drawing the mask", show_time=True):
+            answer = asking.mask(session, shown.tokens)
+    except AttnscopeError as error:
+        notice(Notice.of(error))
+        return
     if not answer["header"]["pairs"]:
-        said = f"This pattern sees nothing at {count(asked['length'])} tokens."
+        said = f"This pattern sees nothing at {count(answer['header']['length'])} tokens."
         notice(Notice(message=said, remedy="Widen it, or change the rule."))
     sparsity_found.mask_panel(
         answer,
@@ -100,94 +104,35 @@ def _mask(session: SparsitySession, shown: Shown) -> None:
     )
 
 
-def _effects(session: SparsitySession, shown: Shown) -> Answer | None:
-    """What every pattern does to every head; None while that is not known."""
-    view = session.view
-    # A model that hides the future does so under every pattern.
-    causal = view.causal and not _is_causal(shown)
-    asked = {
-        "capture": shown.capture_id,
-        "sequence": view.sequence,
-        "patterns": [view.described(key, causal=causal) for key in view.compared],
-    }
-    found = session.held(Key.SPARSITY_EFFECTS, asked)
-    if found is None and session.held(Key.SPARSITY_FAILED, asked) is None:
-        found = _tried(session, asked)
-    return found
-
-
-def _tried(session: SparsitySession, asked: Mapping[str, Any]) -> Answer | None:
-    """Wait a moment for the job of these patterns; a longer one is watched."""
-    job = session.job
-    if job is not None and session.held(Key.SPARSITY_ASKED, asked) is None:
-        engine().cancel(job)
-        job = None
-    if job is None:
-        arguments = dict(asked)
-        known = engine().under_way("sparsity_effects", arguments, owner=session.owner)
-        job = known or engine().submit("sparsity_effects", arguments, owner=session.owner)
-        session.job = job
-        session.hold(Key.SPARSITY_ASKED, asked, job)
-    patience = monotonic() + _MOMENT_S
-    while not engine().status(job).is_over and monotonic() < patience:
-        sleep(0.02)
-    if not engine().status(job).is_over:
-        return None
-    session.job = None
-    try:
-        found = engine().result(job)
-    except AttnscopeError as error:
-        session.hold(Key.SPARSITY_FAILED, asked, job)
-        session.tell(ended_badly(engine().status(job), error))
-        return None
-    session.hold(Key.SPARSITY_EFFECTS, asked, found)
-    return found
-
-
-def _is_causal(shown: Shown) -> bool:
-    return any(
-        "causal" in (layer["pattern"]["key"], *layer["pattern"]["parameters"])
-        or layer["pattern"]["key"] in IMPLIED_CAUSAL
-        for layer in shown.summary["layers"]
-    )
-
-
-def _tables(found: Answer) -> list[Answer]:
-    """The patterns that could be tried."""
-    return [each for each in found["patterns"] if "refusal" not in each]
-
-
-def _chosen(session: SparsitySession, found: Answer) -> Answer | None:
-    return next(
-        (each for each in _tables(found) if each["asked"]["key"] == session.view.pattern), None
-    )
+def _effect(session: SparsitySession, found: Answer) -> Answer:
+    """What was found of the pattern chosen; without a matrix, of the first."""
+    key = session.view.pattern
+    patterns = found["patterns"]
+    return next((each for each in patterns if each["asked"]["key"] == key), patterns[0])
 
 
 def _place_head(session: SparsitySession, found: Answer) -> None:
     """Open the head that the pattern does most harm to, where none was chosen."""
-    view = session.view
-    if view.layer is not None and view.head is not None:
-        return
-    effect = _chosen(session, found) or next(iter(_tables(found)), None)
-    if effect is None:
+    view, effect = session.view, _effect(session, found)
+    if (view.layer is not None and view.head is not None) or "refusal" in effect:
         return
     error_LH = np.array(effect["error"], float)
     layer, head = np.unravel_index(np.nanargmax(error_LH), error_LH.shape)
     session.show(replace(view, layer=int(layer), head=int(head)))
 
 
+def _head_of(session: SparsitySession, found: Answer) -> tuple[int, int, int]:
+    """The place of the layer chosen, the model's own number of it, and the head."""
+    layer, head = session.view.layer or 0, session.view.head or 0
+    return layer, found["layers"][layer], head
+
+
 def _heads(session: SparsitySession, shown: Shown, found: Answer) -> None:
     """The pattern chosen, on every head."""
-    effect = _chosen(session, found)
-    if effect is None:
-        refused = next(
-            (each for each in found["patterns"] if each["asked"]["key"] == session.view.pattern),
-            None,
-        )
-        if refused is not None:
-            notice(Notice(message=refused["refusal"]))
+    view, effect = session.view, _effect(session, found)
+    if "refusal" in effect:
+        notice(Notice(message=effect["refusal"]))
         return
-    view = session.view
     words = {"mass": "mass kept", "error": "output error"}
     with st.container(key="chart_heads", gap=None):
         sparsity_found.heading("Every head", effect["title"])
@@ -195,27 +140,27 @@ def _heads(session: SparsitySession, shown: Shown, found: Answer) -> None:
             choice(session, "measure", {"mass": "mass", "error": "error"})
             choice(session, "order", {"place": "layers", "value": "sorted"})
         values = np.array(effect[view.measure], float)
-        heads = Heads(
-            values=values,
-            layers=found["layers"],
-            name=words[view.measure],
-            chosen=_head_of(session, found),
-            by_value=view.order == "value",
-        )
+        _, number, head = _head_of(session, found)
         sparsity_found.grid_panel(
-            heads,
+            Heads(
+                values=values,
+                layers=found["layers"],
+                name=words[view.measure],
+                chosen=(number, head),
+                by_value=view.order == "value",
+            ),
             title=f"{shown.summary['model']}: {words[view.measure]}, {effect['title']}",
             note=f"mean {np.nanmean(values):.3g}, least {np.nanmin(values):.3g}, "
             f"largest {np.nanmax(values):.3g} of {np.count_nonzero(~np.isnan(values))} heads",
             model=shown.summary["model"],
             look=look(),
-            on_choose=lambda key: act(session, lambda _: _choose_head(session, found, key))(),
+            on_choose=_told_key(session, partial(_choose_head, session, found)),
         )
 
 
-def _head_of(session: SparsitySession, found: Answer) -> tuple[int, int]:
-    layer, head = session.view.layer or 0, session.view.head or 0
-    return found["layers"][layer], head
+def _told_key(session: SparsitySession, work: Callable[[str], None]) -> Callable[[str], None]:
+    """A callback that is given the key of the widget that changed."""
+    return lambda key: act(session, lambda _: work(key))()
 
 
 def _choose_head(session: SparsitySession, found: Answer, key: str) -> None:
@@ -226,13 +171,36 @@ def _choose_head(session: SparsitySession, found: Answer, key: str) -> None:
         session.show(replace(session.view, layer=place, head=int(head)))
 
 
+def _own_mask(session: SparsitySession, shown: Shown) -> None:
+    """What the head chosen keeps by itself."""
+    with st.container(key="chart_own", gap=None):
+        sparsity_found.heading("Its own mask", "read off the head's weights")
+        own_controls(session)
+        try:
+            with st.spinner("Reading the head", show_time=True):
+                answer = asking.own_mask(session, shown)
+        except AttnscopeError as error:
+            notice(Notice.of(error))
+            return
+        view = session.view
+        sparsity_found.own_panel(
+            answer,
+            title=f"{shown.summary['model']}: layer {view.layer or 0}, head {view.head or 0}, kept by "
+            f"{view.own.replace('_', ' ')} {view.own_value:g}",
+            model=shown.summary["model"],
+            look=look(),
+        )
+
+
 def _patterns(session: SparsitySession, found: Answer) -> None:
     """Every pattern on the head chosen."""
-    view, effects = session.view, _tables(found)
-    layer, head = view.layer or 0, view.head or 0
+    view, effects = session.view, asking.tried(found)
+    layer, number, head = _head_of(session, found)
+    if not effects:
+        _refusals(found["patterns"])
+        return
     best = best_at(effects, view.budget / 100, layer, head)
     at = next((n for n, each in enumerate(effects) if each["asked"]["key"] == view.pattern), None)
-    number, _ = _head_of(session, found)
     with st.container(key="sparsity_of_head", horizontal=True, vertical_alignment="center"):
         sparsity_found.heading(f"Layer {number}, head {head}", "every pattern at its numbers")
         head_choice(session, found["layers"], len(effects[0]["mass"][layer]))
@@ -243,15 +211,15 @@ def _patterns(session: SparsitySession, found: Answer) -> None:
         best=best,
         chosen=at,
         look=look(),
-        on_choose=lambda key: act(session, lambda _: _choose_pattern(session, effects, key))(),
+        on_choose=_told_key(session, partial(_choose_pattern, session, effects)),
     )
-    _refusals(found["patterns"])
-    if best is not None:
+    if best is None:
+        said = f"No pattern here keeps {share(view.budget / 100)} of the pairs or fewer."
+    else:
         words = effect_words(effects[best], layer, head)
-        st.html(
-            f'<p class="pg-note">Best within {share(view.budget / 100)} of the pairs: '
-            f"{html.escape(effects[best]['title'])}, {words}.</p>"
-        )
+        said = f"Best within {share(view.budget / 100)} of the pairs: {effects[best]['title']}, {words}."
+    st.html(f'<p class="pg-note">{html.escape(said)}</p>')
+    _refusals(found["patterns"])
 
 
 def _choose_pattern(session: SparsitySession, effects: Sequence[Answer], key: str) -> None:
@@ -269,3 +237,68 @@ def _refusals(patterns: Sequence[Answer]) -> None:
             for each in refused
         )
         st.html(f'<p class="pg-note">Not tried here</p><ul class="pg-reasons">{items}</ul>')
+
+
+def _assigned(
+    session: SparsitySession, shown: Shown | None, found: Answer | None, kept: KeptPrompts
+) -> Answer | None:
+    """The patterns by head, where the model is to run with them."""
+    if shown is None or found is None or session.view.run != "heads" or not asking.tried(found):
+        return None
+    try:
+        return asking.assigned(session, shown, found, kept)
+    except PromptRefused:
+        session.tell(
+            Notice(
+                message="The assignment of this link is not kept here.", remedy="Import it again."
+            )
+        )
+    except AttnscopeError as error:
+        session.tell(Notice.of(error))
+    session.show(replace(session.view, assignment=""))
+    return None
+
+
+def _run(
+    session: SparsitySession,
+    shown: Shown,
+    found: Answer,
+    assigned: Answer | None,
+    kept: KeptPrompts,
+) -> None:
+    """What the model is run with, and the button."""
+    refused = session.view.run == "pattern" and "refusal" in _effect(session, found)
+    sparsity_run.form(
+        session,
+        layers=found["layers"],
+        backends=asking.exact_backends(capture_head.backends(session)),
+        on_run=act(session, lambda _: _start(session, shown, assigned)),
+        disabled=session.run_job is not None
+        or refused
+        or (session.view.run == "heads" and assigned is None),
+    )
+    if assigned is not None:
+        safe = re.sub(r"[^A-Za-z0-9.-]+", "-", shown.summary["model"])[:60]
+        sparsity_run.assignment(
+            assigned["counts"],
+            assigned["json"],
+            name=f"{safe}_patterns-by-head.json",
+            imported=bool(session.view.assignment),
+            on_import=act(session, lambda _: _import(session, shown, kept)),
+            on_clear=act(session, lambda _: session.show(replace(session.view, assignment=""))),
+        )
+
+
+def _start(session: SparsitySession, shown: Shown, assigned: Answer | None) -> None:
+    session.tell()
+    asking.start_run(session, shown, assigned)
+
+
+def _import(session: SparsitySession, shown: Shown, kept: KeptPrompts) -> None:
+    session.tell()
+    file = session.draft(Key.SPARSITY_IMPORT)
+    if file is None:
+        return
+    text = asking.readable(file.getvalue())
+    engine().ask("sparsity_assignment_read", {"capture": shown.capture_id, "json": text})
+    session.show(replace(session.view, assignment=kept.keep((text,))))
