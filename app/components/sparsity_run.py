@@ -18,6 +18,7 @@ from attnscope.app.state import Key
 
 Answer = Mapping[str, Any]
 
+_MOST_TOKENS = 8
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
 _WITH = {
     "pattern": "the pattern above",
@@ -158,7 +159,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         note = f"KL {found['kl']:.4g} nats"
         short = ("as it is", "so run")
         st.plotly_chart(
-            next_tokens(found["next"], look=look, names=short),
+            next_tokens(found["next"][:_MOST_TOKENS], look=look, names=short),
             theme=None,
             config=_PLOT,
             key="sparsity_next_plot",
@@ -172,11 +173,16 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
 
 
 def _texts(found: Answer, names: tuple[str, str]) -> None:
-    """What each generates, what they have in common set apart."""
+    """What each generates."""
     if found["text"] is None:
         st.html('<p class="pg-note">No text was asked for.</p>')
         return
     heading("What it goes on with", "greedy")
+    if found["ends"]:
+        st.html(
+            '<p class="pg-note">The text ends here, for both. Run a prompt that stops in the middle of a '
+            "sentence to see more.</p>"
+        )
     for name, text in zip(names, found["text"], strict=True):
         st.html(
             f'<p class="pg-note">{html.escape(name)}</p>'

@@ -39,12 +39,17 @@ def next_tokens(
             orientation="h",
             name=name,
             marker={"color": colour},
-            text=[token_label(each[0]) for each in found],
-            textposition="none",
-            hovertemplate=f"%{{text}}<br>%{{x:.3g}} % {name}<extra></extra>",
+            text=[f"{100 * float(each[at]):.3g}" for each in found],
+            textposition="outside",
+            cliponaxis=False,
+            textfont={"size": 10},
+            customdata=[token_label(each[0]) for each in found],
+            hovertemplate=f"%{{customdata}}<br>%{{x:.3g}} % {name}<extra></extra>",
         )
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.05)
-    figure.update_xaxes(title="probability, %", rangemode="tozero")
+    # Room for the number beside the longest bar.
+    most = max((100 * float(max(each[1:])) for each in found), default=1.0)
+    figure.update_xaxes(title="probability, %", range=[0, 1.15 * most])
     labels = [token_label(each[0], 14) for each in found]
     figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", automargin=True)
     height = _BAR * 2 * len(found) + 90

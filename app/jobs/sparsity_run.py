@@ -36,7 +36,7 @@ def run(arguments: Arguments, context: Context) -> Result:
     """
     capture = shelf(context).get(arguments["capture"])
     assert isinstance(capture, Capture)
-    patterns = _patterns(arguments, context)
+    patterns, new_tokens = _patterns(arguments, context), int(arguments["new_tokens"])
     loading = context.part(0.0, 0.1, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
         found = run_sparse(
@@ -44,10 +44,14 @@ def run(arguments: Arguments, context: Context) -> Result:
             input_ids=capture.token_ids[int(arguments["sequence"])],
             patterns=patterns,
             backend=arguments["backend"],
-            new_tokens=int(arguments["new_tokens"]),
+            new_tokens=new_tokens,
             progress=context.part(0.1, 1.0, "Running"),
         )
-    result = {"title": _title(arguments, patterns), "asked": arguments, **described(found)}
+    result = {
+        "title": _title(arguments, patterns),
+        "asked": arguments,
+        **described(found, new_tokens),
+    }
     write_beside(place(arguments, context), json.dumps(result))
     return result
 
@@ -57,12 +61,17 @@ def place(arguments: Arguments, context: Context) -> Path:
     return shelf(context).folder(arguments["capture"]) / f"run-{arguments['run']}.json"
 
 
-def described(found: SparseRun) -> Result:
+def described(found: SparseRun, wanted_tokens: int) -> Result:
     """A run as JSON; what has two values has that of the model as it is first.
+
+    Args:
+        found: The run.
+        wanted_tokens: How many were to be generated.
 
     Returns:
         loss, nats a token over `scored` positions; next (text, two probabilities); kl and mean_kl, nats;
-        text and same_tokens, None where nothing was generated; pairs, blocks, flops, workspace_bytes.
+        text and same_tokens, None where nothing was generated; ends (whether both stop at
+        once); pairs, blocks, flops, workspace_bytes.
     """
     saving = found.saving
     return {
@@ -72,6 +81,8 @@ def described(found: SparseRun) -> Result:
         "kl": found.kl_nats,
         "mean_kl": found.mean_kl_nats,
         "text": None if found.text is None else _both(found.text),
+        "ends": found.continuation is not None
+        and max(map(len, _both(found.continuation))) <= 1 < wanted_tokens,
         "same_tokens": found.same_tokens,
         "pairs": _both(saving.pairs),
         "blocks": _both(saving.blocks),

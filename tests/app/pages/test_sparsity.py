@@ -18,7 +18,7 @@ from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.jobs.work import WORK
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.patterns_offered import SETTINGS
-from attnscope.app.prompt_links import packed
+from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, JobCancelled, JobFailed, JobMissing
@@ -144,7 +144,7 @@ def test_the_first_screen_has_masks_mass_and_error_before_anything_is_set(visit:
     said = told(app)
     assert "pairs kept" in said
     assert "exact over its pairs, and a different function from dense attention" in said
-    assert len(app.get("plotly_chart")) == 2
+    assert len(app.get("plotly_chart")) == 3
     rows = table(app)
     assert len(rows) == 13
     assert rows.loc["causal", "mass"] == pytest.approx(1, abs=1e-3)
@@ -180,7 +180,7 @@ def test_every_family_has_its_controls_and_its_mask(visit: Open) -> None:
     for key, settings in SETTINGS.items():
         app.selectbox(key="sparsity_pattern").set_value(key).run()
         assert url(app).get("pattern", "sinks_window") == key
-        assert len(app.get("plotly_chart")) == (0 if key == "matrix" else 2)
+        assert len(app.get("plotly_chart")) == (2 if key == "matrix" else 3)
         for setting in settings:
             assert app.number_input(key=f"sparsity_{key}_{setting.name}").value == setting.default
         told(app)
@@ -273,3 +273,106 @@ def test_a_job_that_fails_says_why_and_is_not_asked_again(visit: Open, engine: E
     assert "The worker died." in told(app)
     app.run()
     assert engine.kinds().count("sparsity_effects") == 1
+
+
+def run_model(app: AppTest) -> AppTest:
+    next(each for each in app.button if each.label == "Run the model").click()
+    return app.run()
+
+
+def test_the_model_is_run_within_the_pattern_and_a_link_finds_what_came_of_it(
+    visit: Open, engine: Engine
+) -> None:
+    app = run_model(visit(prompt=packed_prompt(), new_tokens="2"))
+    said = told(app)
+    assert re.search(r"the loss (rose|fell) by \d\.\d+, from \d\.\d+ to", said)
+    assert "visible pairs" in said
+    assert "What it goes on with" in said
+    assert len(app.get("plotly_chart")) == 4
+    jobs = len(engine.jobs)
+    assert "the loss" in told(visit(**url(app)))
+    assert (
+        len(engine.jobs) == jobs + 2
+    )  # the capture and the patterns, both kept, are asked for anew
+    gone = visit(**{**url(app), "ran": "0" * 32})
+    assert "not kept here any more" in told(gone)
+    assert "ran" not in url(gone)
+
+
+def test_causal_on_a_causal_model_changes_nothing(visit: Open) -> None:
+    app = run_model(visit(prompt=packed_prompt(), pattern="causal", new_tokens="0"))
+    assert "causal: the loss did not move" in told(app)
+    assert "No text was asked for" in told(app)
+
+
+def test_only_some_layers_can_be_run_with_it(visit: Open, engine: Engine) -> None:
+    app = run_model(visit(prompt=packed_prompt(), within="1,2", new_tokens="0"))
+    assert "layers 1, 2: the loss" in told(app)
+    asked = list(engine.jobs.values())[-1][1]
+    assert (asked["layers"], asked["backend"]) == ([1, 2], "tiled")
+
+
+def test_each_head_runs_with_its_best_and_the_assignment_goes_round_a_file(
+    visit: Open, engine: Engine
+) -> None:
+    app = visit(prompt=packed_prompt(), run="heads", new_tokens="0")
+    assert "The best of each head within the budget" in told(app)
+    app = run_model(app)
+    assert "each head its own: the loss" in told(app) or "by head: the loss" in told(app)
+    text = list(engine.jobs.values())[-1][1]["assignment"]
+    assert sum(len(heads) for heads in json.loads(text)["layers"].values()) == 32
+    kept = KeptPrompts(engine.context.settings.data / "assignments").keep((text,))
+    again = visit(prompt=packed_prompt(), run="heads", assignment=kept, new_tokens="0")
+    assert "From the file" in told(again)
+    other = json.dumps({**json.loads(text), "layers": {"0": [0]}})
+    wrong = KeptPrompts(engine.context.settings.data / "assignments").keep((other,))
+    refused = visit(prompt=packed_prompt(), run="heads", assignment=wrong)
+    assert "gives layer 0 1 heads, and here it has 8" in told(refused)
+    assert "assignment" not in url(refused)
+    lost = visit(prompt=packed_prompt(), run="heads", assignment="0" * 32)
+    assert "not kept here. Import it again" in re.sub("<[^>]*>", "", told(lost))
+
+
+@pytest.mark.parametrize("name", ["linear", "performer"])
+def test_an_approximation_says_what_it_is_and_how_far_it_is_off(visit: Open, name: str) -> None:
+    app = visit(prompt=packed_prompt(), run=name, new_tokens="0")
+    assert "it changes every weight" in told(app)
+    assert "the loss rose by" in told(run_model(app))
+
+
+def test_linformer_refuses_a_model_that_hides_the_future(visit: Open) -> None:
+    app = run_model(visit(prompt=packed_prompt(), run="linformer", new_tokens="0"))
+    assert "Linformer" in told(app)
+    assert "the loss" not in told(app)
+    assert "ran" not in url(app)
+
+
+def test_a_run_is_watched_survives_a_reload_and_can_be_cancelled(
+    visit: Open, engine: Engine
+) -> None:
+    engine.held = {"sparsity_run"}
+    app = run_model(visit(prompt=packed_prompt(), new_tokens="3"))
+    button = next(each for each in app.button if each.label == "Run the model")
+    assert button.disabled
+    again = visit(**url(app))
+    assert engine.kinds().count("sparsity_run") == 1
+    job = next(job for job, (kind, _, _) in engine.jobs.items() if kind == "sparsity_run")
+    engine.end(job, "cancelled")
+    assert "Cancelled" in told(again.run())
+    assert "ran" not in url(again)
+
+
+def test_a_heads_own_mask_follows_its_rule(visit: Open) -> None:
+    app = visit(prompt=packed_prompt(), own="top_k", own_value="3", layer="1", head="2")
+    assert "most 3<" in told(app) or "most 4<" in told(app)
+    app.number_input(key="sparsity_own_value_top_k").set_value(1).run()
+    assert url(app)["own_value"] == "1"
+    assert re.search(r"1, most \d<", told(app))
+
+
+def test_a_new_prompt_keeps_the_pattern(visit: Open) -> None:
+    app = visit(prompt=packed_prompt(), pattern="local", set="local.window.9")
+    app.text_area(key=Key.DRAFT).set_value("Mara found the silver key again and again. " * 6)
+    next(each for each in app.button if each.label == "Run").click().run()
+    assert url(app)["pattern"] == "local"
+    assert "local (window 9)" in table(app).index
