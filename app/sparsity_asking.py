@@ -14,7 +14,7 @@ from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.prompts import LIMITS
-from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession
+from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, Work
 from attnscope.app.sparsity_words import best_at
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, JobMissing, RecordUnreadable
@@ -23,6 +23,8 @@ from attnscope.profiling.units import nbytes
 Answer = Mapping[str, Any]
 
 PATIENCE_S = 120.0
+FIT_S = 0.3  # a head of 1 024 tokens, about
+QUICK_FIT_S = 10.0
 MOMENT_S = 1.5
 """How long the page waits before it shows the progress of a job instead."""
 
@@ -71,10 +73,39 @@ def effects(session: SparsitySession, shown: Shown) -> Answer | None:
         "sequence": view.sequence,
         "patterns": [view.described(key, causal=causal) for key in view.compared],
     }
-    found = session.held(Key.SPARSITY_EFFECTS, asked)
-    if found is None and session.held(Key.SPARSITY_FAILED, asked) is None:
-        found = _tried(session, asked)
-    return found
+    return _worked(session, "sparsity_effects", asked)
+
+
+def fitting(session: SparsitySession, shown: Shown) -> dict[str, Any] | None:
+    """The arguments of the job that fits patterns to every head, once it is done; None before.
+
+    A fit that takes moments is made unasked; a longer one when the visitor says so.
+    """
+    if not (session.view.fit or fit_seconds(shown) <= QUICK_FIT_S):
+        return None
+    asked = {
+        "capture": shown.capture_id,
+        "sequence": session.view.sequence,
+        "budget": session.view.budget / 100,
+    }
+    return asked if _worked(session, "sparsity_best", asked) is not None else None
+
+
+def fit_seconds(shown: Shown) -> float:
+    """About how long fitting patterns to every head takes on a CPU."""
+    heads = sum(layer["heads"] for layer in shown.summary["layers"])
+    return heads * FIT_S * (shown.tokens / 1024) ** 2
+
+
+def fitted(session: SparsitySession, best: Mapping[str, Any]) -> Sequence[Answer]:
+    """What was fitted to the head chosen, and the best that was not, at the budget.
+
+    Raises:
+        AttnscopeError: It is not kept any more.
+    """
+    view = session.view
+    asked = {**best, "layer": view.layer or 0, "head": view.head or 0}
+    return _answered(session, Key.SPARSITY_FITTED, "sparsity_fitted", asked)["candidates"]
 
 
 def tried(found: Answer) -> list[Answer]:
@@ -82,8 +113,21 @@ def tried(found: Answer) -> list[Answer]:
     return [each for each in found["patterns"] if "refusal" not in each]
 
 
-def assigned(session: SparsitySession, shown: Shown, found: Answer, kept: KeptPrompts) -> Answer:
+def assigned(
+    session: SparsitySession,
+    shown: Shown,
+    found: Answer,
+    best: Mapping[str, Any] | None,
+    kept: KeptPrompts,
+) -> Answer:
     """A pattern for each head: what was imported, or the best of each within the budget.
+
+    Args:
+        session: The visitor's.
+        shown: The capture.
+        found: What `effects` found.
+        best: What `fitting` gives; without it, the best is one of the patterns tried.
+        kept: Where imported assignments lie.
 
     Raises:
         AttnscopeError: What was imported is not kept any more, or is for another model.
@@ -93,6 +137,9 @@ def assigned(session: SparsitySession, shown: Shown, found: Answer, kept: KeptPr
         text = kept.find(view.assignment)[0]
         asked = {"capture": shown.capture_id, "json": text}
         return _answered(session, Key.SPARSITY_ASSIGNED, "sparsity_assignment_read", asked)
+    if best is not None:
+        asked = {"capture": shown.capture_id, "best": best}
+        return _answered(session, Key.SPARSITY_ASSIGNED, "sparsity_assignment", asked)
     # A matrix has no form in a file.
     effects = [each for each in tried(found) if each["asked"]["key"] != "matrix"]
     heads = [
@@ -210,29 +257,31 @@ def _answered(session: SparsitySession, key: Key, method: str, asked: Answer) ->
     return answer
 
 
-def _tried(session: SparsitySession, asked: Answer) -> Answer | None:
-    """Wait a moment for the job of these patterns; a longer one is watched."""
-    job = session.job
-    if job is not None and session.held(Key.SPARSITY_ASKED, asked) is None:
-        engine().cancel(job)
-        job = None
-    if job is None:
-        arguments = dict(asked)
-        known = engine().under_way("sparsity_effects", arguments, owner=session.owner)
-        job = known or engine().submit("sparsity_effects", arguments, owner=session.owner)
-        session.job = job
-        session.hold(Key.SPARSITY_ASKED, asked, job)
-    if not _is_over_soon(job):
-        return None
-    session.job = None
+def _worked(session: SparsitySession, kind: str, asked: dict[str, Any]) -> Answer | None:
+    """The result of a job, which is found or submitted; None while it is under way, and where it failed."""
+    known = session.work.get(kind)
+    if known is None or known.asked != asked:
+        if known is not None and known.job is not None:
+            engine().cancel(known.job)
+        session.work[kind] = known = Work(asked=asked, job=_submitted(session, kind, asked))
+    if known.job is None or not _is_over_soon(known.job):
+        return known.found
+    found = None
     try:
-        found = engine().result(job)
+        found = engine().result(known.job)
     except AttnscopeError as error:
-        session.hold(Key.SPARSITY_FAILED, asked, job)
-        session.tell(ended_badly(engine().status(job), error))
-        return None
-    session.hold(Key.SPARSITY_EFFECTS, asked, found)
+        session.tell(ended_badly(engine().status(known.job), error))
+    session.work[kind] = Work(asked=asked, found=found)
     return found
+
+
+def _submitted(session: SparsitySession, kind: str, asked: dict[str, Any]) -> str | None:
+    try:
+        under_way = engine().under_way(kind, asked, owner=session.owner)
+        return under_way or engine().submit(kind, asked, owner=session.owner)
+    except AttnscopeError as error:
+        session.tell(Notice.of(error))
+    return None
 
 
 def _is_over_soon(job: str) -> bool:

@@ -63,6 +63,7 @@ class SparsityView(View):
         budget: Share of the pairs that the best pattern may keep, percent.
         measure: One of `MEASURES`, what the grid of heads shows.
         order: One of `ORDERS`, how the grid of heads is laid out.
+        fit: Whether patterns are fitted to every head though that takes long.
         own: One of `OWN`, by which rule a head's own mask is read off its weights.
         own_value: Of that rule.
         run: One of `RUNS`, what the model is run with.
@@ -86,6 +87,7 @@ class SparsityView(View):
     budget: int = 25
     measure: str = "mass"
     order: str = "place"
+    fit: bool = False
     own: str = "mass"
     own_value: float = 0.95
     run: str = "pattern"
@@ -108,6 +110,21 @@ class SparsityView(View):
     def compared(self) -> tuple[str, ...]:
         """Families that are tried on every head: all that can be, `matrix` once there is one."""
         return tuple(key for key in SETTINGS if key != "matrix" or self.matrix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A job that finds something out, and what it found.
+
+    Attributes:
+        asked: Its arguments.
+        job: Its id; None once it is over.
+        found: Its result; None before, and where it failed.
+    """
+
+    asked: Mapping[str, Any]
+    job: str | None = None
+    found: Mapping[str, Any] | None = None
 
 
 class SparsitySession(Session):
@@ -175,13 +192,9 @@ class SparsitySession(Session):
         self._state[Key.SPARSITY_WATCHED] = watched
 
     @property
-    def job(self) -> str | None:
-        """The job that tries the patterns."""
-        return self._state.get(Key.SPARSITY_JOB)
-
-    @job.setter
-    def job(self, job: str | None) -> None:
-        self._state[Key.SPARSITY_JOB] = job
+    def work(self) -> dict[str, "Work"]:
+        """The latest job of each kind."""
+        return self._state.setdefault(Key.SPARSITY_WORK, {})
 
     @property
     def run_job(self) -> str | None:
@@ -270,6 +283,7 @@ _PARAMETERS = (
     _between("budget", 1, 100),
     choice("measure", MEASURES),
     choice("order", ORDERS),
+    switch("fit"),
     choice("own", tuple(OWN)),
     Parameter(
         name="own_value",

@@ -1,6 +1,7 @@
 """What the page Sparsity says of a mask and of a pattern's effect, in words and numbers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import exp
 from typing import Any
 
@@ -67,30 +68,84 @@ def _work(mask: Answer, layers: Sequence[Answer], of: int) -> list[tuple[str, st
     ]
 
 
-def effect_words(effect: Answer, layer: int, head: int) -> str:
-    """What a pattern does to one head, in a sentence."""
-    mass, error = effect["mass"][layer][head], effect["error"][layer][head]
-    return (
-        f"keeps {share(effect['kept'])} of the pairs and {share(mass)} of the mass; "
-        f"relative output error {error:.3g}"
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A pattern on one head.
+
+    Attributes:
+        title: Of the pattern.
+        thumbnail: Its mask, kinds by rows of cells.
+        kept: Share of the pairs.
+        mass: Share of the head's mass.
+        error: Relative, of the head's output.
+        all_heads: Mean mass of every head; None of a pattern that was made for this one.
+        key: Its family, where it can be chosen; empty for one that was fitted.
+    """
+
+    title: str
+    thumbnail: Sequence[Sequence[int]]
+    kept: float
+    mass: float
+    error: float
+    all_heads: float | None = None
+    key: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it does, in a sentence."""
+        return (
+            f"keeps {share(self.kept)} of the pairs and {share(self.mass)} of the mass; "
+            f"relative output error {self.error:.3g}"
+        )
 
 
-def best_at(effects: Sequence[Answer], budget: float, layer: int, head: int) -> int | None:
-    """Which pattern keeps most of a head's mass within a budget; None where none is within.
+def rows_of(
+    effects: Sequence[Answer], fitted: Sequence[Answer], layer: int, head: int
+) -> list[Row]:
+    """Every pattern on one head, those made for it first.
 
     Args:
-        effects: Of the job `sparsity_effects`, and fitted ones.
-        budget: Share of the pairs that may be kept.
+        effects: Of the job `sparsity_effects`; those that were refused are left out.
+        fitted: Candidates of the question `sparsity_fitted`.
         layer: Place of the layer.
         head: The head.
     """
-    within = [
-        at
-        for at, effect in enumerate(effects)
-        if "refusal" not in effect and effect["kept"] <= budget
+    made = [
+        Row(
+            title=f"{'fitted' if each['fitted'] else 'at the budget'}: {each['title']}",
+            **{name: each[name] for name in ("thumbnail", "kept", "mass", "error")},
+        )
+        for each in fitted
     ]
-    return max(within, key=lambda at: effects[at]["mass"][layer][head], default=None)
+    return made + [
+        Row(
+            title=each["title"],
+            thumbnail=each["thumbnail"],
+            kept=each["kept"],
+            mass=each["mass"][layer][head],
+            error=each["error"][layer][head],
+            all_heads=_mean(each["mass"]),
+            key=each["asked"]["key"],
+        )
+        for each in effects
+        if "refusal" not in each
+    ]
+
+
+def best_of(rows: Sequence[Row], budget: float) -> int | None:
+    """Which row keeps most mass within a budget, a share of the pairs; None where none is within."""
+    within = [at for at, row in enumerate(rows) if row.kept <= budget]
+    return max(within, key=lambda at: rows[at].mass, default=None)
+
+
+def best_at(effects: Sequence[Answer], budget: float, layer: int, head: int) -> int | None:
+    """Which of the patterns tried keeps most of a head's mass within a budget; see `best_of`."""
+    return best_of(rows_of(effects, (), layer, head), budget)
+
+
+def _mean(values: Sequence[Sequence[float | None]]) -> float:
+    known = [value for line in values for value in line if value is not None]
+    return sum(known) / len(known)
 
 
 def run_verdict(run: Answer) -> str:

@@ -24,7 +24,7 @@ from attnscope.app.figures.mask import (
     mask_frame,
 )
 from attnscope.app.figures.theme import Theme
-from attnscope.app.sparsity_words import effect_words, mask_facts
+from attnscope.app.sparsity_words import Row, mask_facts
 from attnscope.app.state import Key
 from attnscope.profiling.units import count, share
 
@@ -169,10 +169,8 @@ def grid_panel(
 
 
 def patterns_table(
-    effects: Sequence[Answer],
+    rows: Sequence[Row],
     *,
-    layer: int,
-    head: int,
     best: int | None,
     chosen: int | None,
     look: Theme,
@@ -181,30 +179,30 @@ def patterns_table(
     """Draw what every pattern does to one head, a row a pattern; ticking one chooses it.
 
     Args:
-        effects: Those that could be tried.
-        layer: Place of the layer.
-        head: The head.
-        best: Row of the one that is best at the budget, or None.
-        chosen: Row of the pattern chosen, or None.
+        rows: At least one.
+        best: The row that is best at the budget, or None.
+        chosen: The row of the pattern chosen, or None.
         look: The colours.
         on_choose: Called with the table's key when the tick changes.
     """
-    rows = [
-        {
-            "mask": _thumbnail(effect["thumbnail"], look),
-            "pattern": effect["title"],
-            "best": "best" if at == best else "",
-            "kept": effect["kept"],
-            "mass": effect["mass"][layer][head],
-            "error": effect["error"][layer][head],
-            "all heads": float(np.nanmean(np.array(effect["mass"], float))),
-        }
-        for at, effect in enumerate(effects)
-    ]
+    frame = pd.DataFrame(
+        [
+            {
+                "mask": _thumbnail(row.thumbnail, look),
+                "pattern": row.title,
+                "best": "best" if at == best else "",
+                "kept": row.kept,
+                "mass": row.mass,
+                "error": row.error,
+                "all heads": row.all_heads,
+            }
+            for at, row in enumerate(rows)
+        ]
+    )
     # A tick is of a row number: another pattern chosen elsewhere is another table.
     key = f"sparsity_patterns_{len(rows)}_{chosen}"
     st.dataframe(
-        pd.DataFrame(rows),
+        frame,
         height=_ROW * (min(len(rows), _MOST_ROWS) + 1) + 3,
         row_height=_ROW,
         hide_index=True,
@@ -213,13 +211,9 @@ def patterns_table(
         on_select=lambda: on_choose(key),
         selection_mode="single-row",
         selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
-        alt=_table_words(effects, layer, head),
+        placeholder="",
+        alt="; ".join(f"{row.title} {row.words}" for row in rows),
     )
-
-
-def _table_words(effects: Sequence[Answer], layer: int, head: int) -> str:
-    told = (f"{effect['title']} {effect_words(effect, layer, head)}" for effect in effects)
-    return f"Patterns on layer {layer}, head {head}: {'; '.join(told)}."
 
 
 def _thumbnail(kinds: Sequence[Sequence[int]], look: Theme) -> str:

@@ -105,14 +105,16 @@ def assignment(
     """Draw which patterns the heads have, and the file of it.
 
     Args:
-        counts: Title and number of heads of each pattern, most first.
+        counts: Name and number of heads of each family, most first.
         text: The assignment as JSON.
         name: Of the file.
         imported: Whether it came from a file.
         on_import: Called when a file is given.
         on_clear: Called to go back to the best found here.
     """
-    said = " · ".join(f"{title}: {number}" for title, number in counts)
+    said = " · ".join(
+        f"{family} on {number} {'head' if number == 1 else 'heads'}" for family, number in counts
+    )
     whose = "From the file" if imported else "The best of each head within the budget"
     with st.container(key="sparsity_assignment", horizontal=True, vertical_alignment="center"):
         st.html(f'<p class="pg-note">{whose}: {html.escape(said)}</p>')

@@ -39,22 +39,19 @@ def next_tokens(
             orientation="h",
             name=name,
             marker={"color": colour},
-            text=[f"{100 * float(each[at]):.3g}" for each in found],
-            textposition="outside",
-            cliponaxis=False,
-            textfont={"size": 10},
             customdata=[token_label(each[0]) for each in found],
             hovertemplate=f"%{{customdata}}<br>%{{x:.3g}} % {name}<extra></extra>",
         )
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.05)
-    # Room for the number beside the longest bar.
-    most = max((100 * float(max(each[1:])) for each in found), default=1.0)
-    figure.update_xaxes(title="probability, %", range=[0, 1.15 * most])
-    labels = [token_label(each[0], 14) for each in found]
+    figure.update_xaxes(title="probability, %", rangemode="tozero")
+    labels = [
+        f"{token_label(text, 14)}  {100 * before:.3g} → {100 * after:.3g}"
+        for text, before, after in found
+    ]
     figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", automargin=True)
     height = _BAR * 2 * len(found) + 90
     if not title:
-        return dressed(figure, look=look, height=height)
+        return dressed(figure, look=look, height=height).update_layout(margin_t=34)
     framed(figure, title=title, note=note, look=look)
     figure.update_layout(plot_bgcolor=look.ground, width=800, height=height + 180)
     return figure

@@ -105,6 +105,13 @@ def _empirical(arguments: Arguments, context: Context) -> Answer:
     }
 
 
+def fitted(arguments: Arguments, context: Context) -> Answer:
+    """What `sparsity_best` found for one head; see `sparsity_best.of_head`."""
+    from attnscope.app.jobs.sparsity_best import of_head
+
+    return of_head(arguments, context)
+
+
 def ran(arguments: Arguments, context: Context) -> Answer:
     """What an earlier `sparsity_run` left: capture, run.
 
@@ -122,11 +129,16 @@ def ran(arguments: Arguments, context: Context) -> Answer:
 def assignment(arguments: Arguments, context: Context) -> Answer:
     """Patterns by head as the JSON of an assignment.
 
-    Arguments: capture; patterns (each with key, causal, parameters); heads (by layer, the number of each
-    head's pattern, or None).
+    Arguments: capture; and either patterns (each with key, causal, parameters) and heads (by layer, the number
+    of each head's pattern, or None), or best (the arguments of `sparsity_best`, which found them).
     """
     from attnscope.models.assignment import Assignment
 
+    if arguments.get("best"):
+        from attnscope.app.jobs.sparsity_best import assignment
+
+        text = assignment(arguments["best"], context)
+        return {"json": text, **_told(Assignment.from_json(text))}
     capture = _capture(arguments, context)
     patterns = [asked(each, context.settings) for each in arguments["patterns"]]
     layers = {
@@ -160,13 +172,13 @@ def assignment_read(arguments: Arguments, context: Context) -> Answer:
 
 
 def _told(assigned: "Assignment") -> Answer:
-    """For how many heads each pattern is, by title, most first."""
-    titles = [
-        "the model's own rule" if pattern is None else pattern.title
+    """For how many heads each family is, most first."""
+    families = [
+        "the model's own rule" if pattern is None else pattern.key.replace("_", " ")
         for heads in assigned.layers.values()
         for pattern in heads
     ]
-    return {"model": assigned.model, "counts": Counter(titles).most_common()}
+    return {"model": assigned.model, "counts": Counter(families).most_common()}
 
 
 def _capture(arguments: Arguments, context: Context) -> "Capture":
@@ -183,6 +195,7 @@ def _shelf(context: Context) -> "CaptureShelf":
 SPARSITY_ASKS = {
     "sparsity_mask": Ask(mask, lane="patient"),
     "sparsity_empirical": Ask(empirical, lane="long"),
+    "sparsity_fitted": Ask(fitted, lane="patient"),
     "sparsity_ran": Ask(ran),
     "sparsity_assignment": Ask(assignment, lane="patient"),
     "sparsity_assignment_read": Ask(assignment_read, lane="patient"),

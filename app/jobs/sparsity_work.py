@@ -19,6 +19,7 @@ from attnscope.models.sparsity import pattern_effects
 
 if TYPE_CHECKING:
     from attnscope.kernels.patterns.pattern import Pattern
+    from attnscope.models.layer_capture import LayerView
 
 Arguments = dict[str, Any]
 Result = dict[str, Any]
@@ -95,10 +96,16 @@ def _tried(
     views = [capture.view(layer.layer, sequence) for layer in capture.layers]
     try:
         pattern = asked(described, context.settings)
-        shown = [within(view.layer, pattern) for view in views]
+        for view in views:
+            within(view.layer, pattern)
     except AttnscopeError as error:
         return None, answer | {"refusal": str(error)}
-    length = views[0].k_GKD.shape[1]
-    cell = -(-length // _THUMBNAIL)
-    picture = shown[0].block_mask(views[0].q_HQD.shape[1], length, cell)
-    return pattern, answer | {"title": pattern.title, "thumbnail": picture.tolist()}
+    return pattern, answer | {"title": pattern.title, "thumbnail": thumbnail(views[0], pattern)}
+
+
+def thumbnail(view: "LayerView", pattern: "Pattern") -> list[list[int]]:
+    """The kinds of a pattern's blocks within a layer's own rule, in as few cells as a small picture has."""
+    cell = -(-view.k_GKD.shape[1] // _THUMBNAIL)
+    shape = view.q_HQD.shape[1], view.k_GKD.shape[1], cell
+    mask = within(view.layer, pattern).block_mask(*shape, query_offset=view.query_offset)
+    return mask.tolist()

@@ -233,6 +233,13 @@ def sparsity_effects(arguments: Arguments, context: Context) -> Result:
     return sparsity_work.effects(arguments, context)
 
 
+def sparsity_best(arguments: Arguments, context: Context) -> Result:
+    """Fit patterns to every head of a capture; see `sparsity_best.best`."""
+    from attnscope.app.jobs import sparsity_best
+
+    return sparsity_best.best(arguments, context)
+
+
 def sparsity_run(arguments: Arguments, context: Context) -> Result:
     """Run a model within patterns beside the model as it is; see `sparsity_run.run`."""
     from attnscope.app.jobs import sparsity_run
@@ -246,5 +253,6 @@ WORK = {
     "inspect": inspect,
     "profile": profile,
     "sparsity_effects": sparsity_effects,
+    "sparsity_best": sparsity_best,
     "sparsity_run": sparsity_run,
 }

@@ -24,15 +24,16 @@ from attnscope.app.components.sparsity_controls import (
 from attnscope.app.figures.heads_grid import Heads
 from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.sparsity_view import SparsitySession
-from attnscope.app.sparsity_words import QUIET, best_at, effect_words
+from attnscope.app.sparsity_words import QUIET, Row, best_of, rows_of
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
-from attnscope.profiling.units import count, share
+from attnscope.profiling.units import count, seconds, share
 
 Answer = Mapping[str, Any]
 
@@ -54,10 +55,10 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     capture_head.head(session)
     shown = session.shown
     found = None if shown is None else asking.effects(session, shown)
-    assigned = _assigned(session, shown, found, assignments)
+    best = None if shown is None else asking.fitting(session, shown)
+    assigned = _assigned(session, shown, found, best, assignments)
     ran = None if shown is None else asking.follow_run(session, shown, assigned)
-    under_way = session.watched.job_id if session.watched else session.job or session.run_job
-    capture_head.told(session, engine().status(under_way) if under_way else None)
+    capture_head.told(session, _under_way(session))
     controls(session, matrices, tokens=None if shown is None else shown.tokens)
     if shown is None:
         capture_head.absent(session)
@@ -72,11 +73,19 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
         _heads(session, shown, found)
         _own_mask(session, shown)
     with patterns:
-        _patterns(session, found)
+        _patterns(session, shown, found, best)
     st.html(f'<p class="pg-quiet">{QUIET}</p>')
     _run(session, shown, found, assigned, assignments)
     if ran is not None:
         sparsity_run.result(ran, model=shown.summary["model"], look=look())
+
+
+def _under_way(session: SparsitySession) -> JobStatus | None:
+    """The job that the visitor waits for: the capture, then a run, then what finds patterns out."""
+    capture = session.watched and session.watched.job_id
+    working = (work.job for work in session.work.values())
+    job = next(filter(None, (capture, session.run_job, *working)), None)
+    return None if job is None else engine().status(job)
 
 
 def _mask(session: SparsitySession, shown: Shown) -> None:
@@ -192,40 +201,58 @@ def _own_mask(session: SparsitySession, shown: Shown) -> None:
         )
 
 
-def _patterns(session: SparsitySession, found: Answer) -> None:
-    """Every pattern on the head chosen."""
-    view, effects = session.view, asking.tried(found)
+def _patterns(
+    session: SparsitySession, shown: Shown, found: Answer, best: Mapping[str, Any] | None
+) -> None:
+    """Every pattern on the head chosen, those fitted to it first."""
+    view = session.view
     layer, number, head = _head_of(session, found)
-    if not effects:
-        _refusals(found["patterns"])
-        return
-    best = best_at(effects, view.budget / 100, layer, head)
-    at = next((n for n, each in enumerate(effects) if each["asked"]["key"] == view.pattern), None)
+    fitted = asking.fitted(session, best) if best is not None else ()
+    rows = rows_of(found["patterns"], fitted, layer, head)
     with st.container(key="sparsity_of_head", horizontal=True, vertical_alignment="center"):
         sparsity_found.heading(f"Layer {number}, head {head}", "every pattern at its numbers")
-        head_choice(session, found["layers"], len(effects[0]["mass"][layer]))
-    sparsity_found.patterns_table(
-        effects,
-        layer=layer,
-        head=head,
-        best=best,
-        chosen=at,
-        look=look(),
-        on_choose=_told_key(session, partial(_choose_pattern, session, effects)),
-    )
-    if best is None:
-        said = f"No pattern here keeps {share(view.budget / 100)} of the pairs or fewer."
-    else:
-        words = effect_words(effects[best], layer, head)
-        said = f"Best within {share(view.budget / 100)} of the pairs: {effects[best]['title']}, {words}."
-    st.html(f'<p class="pg-note">{html.escape(said)}</p>')
+        _fit_button(session, shown, best)
+        head_choice(session, found["layers"], shown.summary["layers"][layer]["heads"])
+    if rows:
+        at = best_of(rows, view.budget / 100)
+        sparsity_found.patterns_table(
+            rows,
+            best=at,
+            chosen=next((n for n, row in enumerate(rows) if row.key == view.pattern), None),
+            look=look(),
+            on_choose=_told_key(session, partial(_choose_pattern, session, rows)),
+        )
+        within = f"{share(view.budget / 100)} of the pairs"
+        said = (
+            f"No pattern here keeps {within} or fewer."
+            if at is None
+            else f"Best within {within}: {rows[at].title}, {rows[at].words}."
+        )
+        st.html(f'<p class="pg-note">{html.escape(said)}</p>')
     _refusals(found["patterns"])
 
 
-def _choose_pattern(session: SparsitySession, effects: Sequence[Answer], key: str) -> None:
-    rows = session.draft(key)["selection"]["rows"]
-    if rows:
-        session.show(replace(session.view, pattern=effects[rows[0]]["asked"]["key"], zoom=None))
+def _fit_button(session: SparsitySession, shown: Shown, best: Mapping[str, Any] | None) -> None:
+    """Where fitting takes long, it waits to be asked for."""
+    if best is None and not session.view.fit and asking.fit_seconds(shown) > asking.QUICK_FIT_S:
+        st.button(
+            "Fit to every head",
+            on_click=act(session, lambda _: session.show(replace(session.view, fit=True))),
+            help=f"Columns and diagonals, sinks and a window, and blocks, made for each head: about "
+            f"{seconds(asking.fit_seconds(shown))} on a CPU.",
+        )
+
+
+def _choose_pattern(session: SparsitySession, rows: Sequence[Row], key: str) -> None:
+    ticked = session.draft(key)["selection"]["rows"]
+    if not ticked:
+        return
+    row = rows[ticked[0]]
+    if row.key:
+        session.show(replace(session.view, pattern=row.key, zoom=None))
+    else:
+        said = "A pattern made for one head is run with “each head its best”, below."
+        session.tell(Notice(kind="told", message=said))
 
 
 def _refusals(patterns: Sequence[Answer]) -> None:
@@ -240,13 +267,17 @@ def _refusals(patterns: Sequence[Answer]) -> None:
 
 
 def _assigned(
-    session: SparsitySession, shown: Shown | None, found: Answer | None, kept: KeptPrompts
+    session: SparsitySession,
+    shown: Shown | None,
+    found: Answer | None,
+    best: Mapping[str, Any] | None,
+    kept: KeptPrompts,
 ) -> Answer | None:
     """The patterns by head, where the model is to run with them."""
-    if shown is None or found is None or session.view.run != "heads" or not asking.tried(found):
+    if shown is None or found is None or session.view.run != "heads":
         return None
     try:
-        return asking.assigned(session, shown, found, kept)
+        return asking.assigned(session, shown, found, best, kept)
     except PromptRefused:
         session.tell(
             Notice(

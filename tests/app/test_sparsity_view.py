@@ -92,4 +92,4 @@ def test_an_answer_is_held_for_its_own_question(tmp_path: Path) -> None:
     visitor.hold(Key.SPARSITY_MASK, {"length": 3}, "drawn")
     assert visitor.held(Key.SPARSITY_MASK, {"length": 3}) == "drawn"
     assert visitor.held(Key.SPARSITY_MASK, {"length": 4}) is None
-    assert visitor.held(Key.SPARSITY_EFFECTS, {"length": 3}) is None
+    assert visitor.held(Key.SPARSITY_OWN, {"length": 3}) is None

@@ -2,8 +2,9 @@ import pytest
 
 from attnscope.app.sparsity_words import (
     best_at,
-    effect_words,
+    best_of,
     mask_facts,
+    rows_of,
     run_facts,
     run_rows,
     run_verdict,
@@ -38,7 +39,17 @@ RUN = {
 
 
 def effect(kept: float, mass: float) -> dict:
-    return {"kept": kept, "mass": [[mass]], "error": [[1 - mass]]}
+    return {
+        "title": "local",
+        "asked": {"key": "local"},
+        "thumbnail": [[2]],
+        "kept": kept,
+        "mass": [[mass, 0.0], [0.0, None]],
+        "error": [[1 - mass, 1.0], [1.0, None]],
+    }
+
+
+REFUSED = {"title": "axial", "asked": {"key": "axial"}, "refusal": "no"}
 
 
 def facts(**changed) -> dict[str, str]:
@@ -71,15 +82,28 @@ def test_an_estimate_says_that_it_is_one() -> None:
     assert "estimated from 10 of the queries" in long
 
 
-def test_an_effect_is_one_sentence() -> None:
-    said = effect_words(effect(0.25, 0.8), 0, 0).replace("\u202f", " ")
-    assert said == "keeps 25 % of the pairs and 80 % of the mass; relative output error 0.2"
+def test_a_row_says_what_its_pattern_does_to_the_head() -> None:
+    (row,) = rows_of([REFUSED, effect(0.25, 0.75)], (), 0, 0)
+    said = row.words.replace("\u202f", " ")
+    assert said == "keeps 25 % of the pairs and 75 % of the mass; relative output error 0.25"
+    assert row.all_heads == 0.25
+    assert row.key == "local"
 
 
-@pytest.mark.parametrize(("budget", "best"), [(0.1, None), (0.2, 0), (0.3, 2), (1.0, 3)])
+def test_what_was_made_for_the_head_stands_first() -> None:
+    made = {"title": "slash", "thumbnail": [[1]], "kept": 0.2, "mass": 0.9, "error": 0.1}
+    rows = rows_of([effect(0.2, 0.5)], [{**made, "fitted": True}, {**made, "fitted": False}], 0, 0)
+    assert [row.title for row in rows] == ["fitted: slash", "at the budget: slash", "local"]
+    assert [row.key for row in rows] == ["", "", "local"]
+    assert rows[0].all_heads is None
+
+
+@pytest.mark.parametrize(("budget", "best"), [(0.1, None), (0.2, 0), (0.3, 1), (1.0, 2)])
 def test_the_best_keeps_most_mass_within_the_budget(budget: float, best: int | None) -> None:
-    effects = [effect(0.2, 0.5), {"refusal": "no"}, effect(0.3, 0.9), effect(1.0, 1.0)]
-    assert best_at(effects, budget, 0, 0) == best
+    effects = [effect(0.2, 0.5), REFUSED, effect(0.3, 0.9), effect(1.0, 1.0)]
+    assert best_of(rows_of(effects, (), 0, 0), budget) == best
+    tried = [each for each in effects if each is not REFUSED]
+    assert best_at(tried, budget, 0, 0) == best
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Pa
     visit.wait_for_url("**layer=1&head=3*")
     expect(visit.get_by_role("heading", name="Layer 1, head 3")).to_be_visible()
 
-    rule = visit.get_by_label("Query i sees key j where")
+    rule = visit.get_by_role("textbox", name="Query i sees key j where")
     visit.get_by_role("combobox", name="Pattern").click()
     visit.get_by_role("option", name="rule").click()
     rule.fill("i - j <")
