@@ -173,6 +173,17 @@ def readable(data: bytes) -> str:
         ) from error
 
 
+def approximations(session: SparsitySession, shown: Shown) -> Sequence[Answer]:
+    """How far attention that approximates is off on the prompt's own q, k and v.
+
+    Raises:
+        AttnscopeError: It cannot be told.
+    """
+    asked = {"capture": shown.capture_id, "sequence": session.view.sequence}
+    answer = _answered(session, Key.SPARSITY_APPROXIMATE, "sparsity_approximations", asked)
+    return answer["approximations"]
+
+
 def start_run(session: SparsitySession, shown: Shown, assignment: Answer | None) -> None:
     """Ask for the run that the view describes.
 
@@ -199,6 +210,7 @@ def run_arguments(
         "sequence": view.sequence,
         "backend": view.run if approximates else view.run_backend,
         "new_tokens": view.new_tokens,
+        "timed": view.timed,
         "pattern": view.described(view.pattern, causal=False) if view.run == "pattern" else None,
         "layers": list(view.run_layers) or None,
         "assignment": assignment["json"] if view.run == "heads" and assignment else None,

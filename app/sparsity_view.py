@@ -70,6 +70,7 @@ class SparsityView(View):
         run_layers: Layers that are run with the pattern; empty for all.
         run_backend: The backend that runs within patterns.
         new_tokens: To generate, with and without.
+        timed: Whether a run measures time and memory as well.
         assignment: Fingerprint of an imported assignment; empty for the best of each head here.
         ran: The run whose result is shown; empty for none.
     """
@@ -94,6 +95,7 @@ class SparsityView(View):
     run_layers: tuple[int, ...] = ()
     run_backend: str = "tiled"
     new_tokens: int = 24
+    timed: bool = True
     assignment: str = ""
     ran: str = ""
 
@@ -302,6 +304,7 @@ _PARAMETERS = (
     ),
     matching("on", r"[a-z][a-z0-9_]{0,40}", "the name of a backend", "run_backend"),
     _between("new_tokens", 0, MOST_NEW_TOKENS),
+    switch("timed"),
     matching("assignment", r"[0-9a-f]{32}", "the fingerprint of an assignment"),
     matching("ran", r"[0-9a-f]{32}", "the id of a run"),
 )

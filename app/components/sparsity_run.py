@@ -13,7 +13,13 @@ from attnscope.app.components.sparsity_found import heading
 from attnscope.app.figures.next_tokens import next_tokens, next_tokens_frame
 from attnscope.app.figures.theme import Theme
 from attnscope.app.sparsity_view import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
-from attnscope.app.sparsity_words import run_facts, run_rows, run_verdict
+from attnscope.app.sparsity_words import (
+    approximation_rows,
+    measured_note,
+    run_facts,
+    run_rows,
+    run_verdict,
+)
 from attnscope.app.state import Key
 
 Answer = Mapping[str, Any]
@@ -57,7 +63,7 @@ def form(
     view = session.view
     heading("The whole model", "beside itself as it is, on this prompt")
     with st.container(key="sparsity_run_form"):
-        columns = st.columns([2.2, 2.2, 1.4, 1.2, 1.3], vertical_alignment="bottom")
+        columns = st.columns([2.2, 2.0, 1.3, 1.2, 1.0, 1.3], vertical_alignment="bottom")
         with columns[0]:
             st.selectbox(
                 "Run with", list(_WITH), format_func=_WITH.__getitem__, **field(session, "run")
@@ -86,11 +92,30 @@ def form(
                 **field(session, "new_tokens"),
             )
         with columns[4]:
+            st.checkbox(
+                "Measure",
+                help="Time in turns and peak memory, beside what is predicted; some seconds more.",
+                **field(session, "timed"),
+            )
+        with columns[5]:
             st.button(
                 "Run the model", type="primary", on_click=on_run, disabled=disabled, width="stretch"
             )
-    if view.run in _IDEAS:
-        st.html(f'<p class="pg-note">{html.escape(_IDEAS[view.run])}</p>')
+
+
+def approximations(found: Sequence[Answer], run: str) -> None:
+    """Say what an approximation is, and what each errs on this prompt.
+
+    Args:
+        found: Of the question `sparsity_approximations`.
+        run: The one chosen.
+    """
+    st.html(f'<p class="pg-note">{html.escape(_IDEAS[run])}</p>')
+    plain_table(
+        "Relative output error on this prompt's own q, k and v, before any effect on later layers",
+        approximation_rows(found),
+        header=("", "mean of the heads", "by head"),
+    )
 
 
 def assignment(
@@ -145,7 +170,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
     numbers, tokens, texts = st.columns([38, 36, 46], gap="medium")
     with numbers:
         plain_table(
-            "Predicted for the prompt",
+            "Attention as predicted, the model as measured",
             run_rows(found),
             header=("", "as it is", "so", ""),
             numbers=True,
@@ -154,7 +179,10 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
             f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
             for name, value in run_facts(found)
         )
-        st.html(f'<dl class="pg-facts pg-kept">{facts}</dl>')
+        st.html(
+            f'<p class="pg-note">{html.escape(measured_note(found))}</p>'
+            f'<dl class="pg-facts pg-kept">{facts}</dl>'
+        )
     with tokens, st.container(key="chart_next_tokens", gap=None):
         heading("The next token", "")
         title = f"{model}: the next token, {found['title']}"

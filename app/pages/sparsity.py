@@ -29,7 +29,7 @@ from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
-from attnscope.app.sparsity_view import SparsitySession
+from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession
 from attnscope.app.sparsity_words import QUIET, Row, best_of, rows_of
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
@@ -308,6 +308,13 @@ def _run(
         or refused
         or (session.view.run == "heads" and assigned is None),
     )
+    if session.view.run in APPROXIMATE:
+        try:
+            with st.spinner("Approximating every head", show_time=True):
+                found_of = asking.approximations(session, shown)
+            sparsity_run.approximations(found_of, session.view.run)
+        except AttnscopeError as error:
+            notice(Notice.of(error))
     if assigned is not None:
         safe = re.sub(r"[^A-Za-z0-9.-]+", "-", shown.summary["model"])[:60]
         sparsity_run.assignment(
