@@ -53,7 +53,7 @@ class SparsityView(View):
 
     Attributes:
         pattern: A family of `patterns_offered.SETTINGS`.
-        causal: Whether it is composed with j ≤ i.
+        causal: Whether it is composed with j ≤ i; None for as the model is.
         settings: Numbers of the families that differ from the defaults.
         rule: The text of the family `rule`.
         matrix: Fingerprint of the matrix of the family `matrix`; empty for none.
@@ -78,7 +78,7 @@ class SparsityView(View):
     keeps_values: ClassVar[bool] = True
 
     pattern: str = "sinks_window"
-    causal: bool = True
+    causal: bool | None = None
     settings: Settings = ()
     rule: str = FIRST_RULE
     matrix: str = ""
@@ -98,11 +98,6 @@ class SparsityView(View):
     timed: bool = True
     assignment: str = ""
     ran: str = ""
-
-    @property
-    def chosen(self) -> Described:
-        """The pattern chosen, as a worker is told of it."""
-        return self.described(self.pattern, causal=self.causal)
 
     def described(self, key: str, *, causal: bool) -> Described:
         """A family at its numbers."""

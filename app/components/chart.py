@@ -52,7 +52,7 @@ def files(
             st.download_button(
                 form.upper(),
                 _writer(figure, data, form, title, note),
-                file_name=_file_name(name, form, of),
+                file_name=file_name(name, form, of),
                 mime=MEDIA_TYPES[form],
                 key=f"export_{name}_{form}",
                 on_click="ignore",
@@ -81,6 +81,7 @@ def _images() -> ImageServer:
     return ImageServer()
 
 
-def _file_name(name: str, form: str, of: str = "runs") -> str:
+def file_name(name: str, form: str, of: str = "runs") -> str:
+    """Name a file <of>_<name>_<UTC time>.<form>."""
     model, what = (re.sub(r"[^A-Za-z0-9.-]+", "-", each) for each in (of, name))
     return f"{model[:60]}_{what}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"

@@ -1,12 +1,13 @@
 """The whole model run within a pattern: what it is run with, and what came of it."""
 
 import html
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components.chart import files
+from attnscope.app.components.chart import file_name, files
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.sparsity_controls import field
 from attnscope.app.components.sparsity_found import heading
@@ -166,13 +167,22 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         look: The colours.
     """
     names = ("as it is", found["title"])
-    st.html(f'<p class="pg-verdict" role="status">{html.escape(run_verdict(found))}</p>')
-    numbers, tokens, texts = st.columns([38, 36, 46], gap="medium")
+    with st.container(key="sparsity_ran", horizontal=True, vertical_alignment="center"):
+        st.html(f'<p class="pg-verdict" role="status">{html.escape(run_verdict(found))}</p>')
+        st.download_button(
+            "Export JSON",
+            json.dumps(found, ensure_ascii=False),
+            file_name=file_name("run", "json", model),
+            mime="application/json",
+            key="sparsity_ran_json",
+            on_click="ignore",
+        )
+    numbers, tokens, texts = st.columns([44, 36, 40], gap="medium")
     with numbers:
         plain_table(
             "Attention as predicted, the model as measured",
             run_rows(found),
-            header=("", "as it is", "so", ""),
+            header=("", "as it is", "within", ""),
             numbers=True,
         )
         facts = "".join(
@@ -187,7 +197,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         heading("The next token", "")
         title = f"{model}: the next token, {found['title']}"
         note = f"KL {found['kl']:.4g} nats"
-        short = ("as it is", "so run")
+        short = ("as it is", "within")
         st.plotly_chart(
             next_tokens(found["next"][:_MOST_TOKENS], look=look, names=short),
             theme=None,

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.context import Context, Resources
-from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.jobs.engine import Event, JobStatus
 from attnscope.app.jobs.work import WORK
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.patterns_offered import SETTINGS
@@ -71,6 +71,9 @@ class Engine:
         if job_id not in self.jobs:
             raise JobMissing("No such job.")
         return self.jobs[job_id][2]
+
+    def events(self, job_id: str, after: int = 0) -> list[Event]:
+        return []
 
     def cancel(self, job_id: str) -> None:
         if not self.status(job_id).is_over:
