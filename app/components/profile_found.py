@@ -8,9 +8,11 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from attnscope.app.cli_profile import HEADER
+from attnscope.app.components.notice import notice
 from attnscope.app.components.profile_plan import swatch
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures.theme import Theme
+from attnscope.app.page_session import Notice
 from attnscope.app.profile_exports import OF_ALL, OF_ONE, TITLES, figure_of
 from attnscope.app.state import Key
 from attnscope.profiling.units import count, latency, share
@@ -47,7 +49,9 @@ def charts(found: Found, *, look: Theme) -> None:
     for column, what in zip(columns, OF_ALL, strict=True):
         with column, st.container(gap="xxsmall"):
             _chart(what, found, {}, look=look)
-    st.html(table_html(found["records"]))
+    for told in found["told"]:
+        notice(Notice(kind="failed", message=told))
+    st.html(table_html(found["records"], found["kept"]))
 
 
 def cell(
@@ -74,8 +78,12 @@ def cell(
             width=380,
         )
         st.html(_verdict(record))
+        links = []
+        if record["id"] in found["kept"]:
+            links.append(("Its page on Runs", run_address(record["id"])))
         if found["plan"]["traces"]:
-            st.html(_links([("Perfetto trace", _address(found, "trace", record=record["id"]))]))
+            links.append(("Perfetto trace", _address(found, "trace", record=record["id"])))
+        st.html(_links(links))
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
         with column, st.container(gap="xxsmall"):
@@ -99,22 +107,34 @@ def absences(found: Found) -> None:
     st.html(f'<p class="pg-note pg-origin">{html.escape(found["provenance"])}</p>')
 
 
-def table_html(records: Sequence[Found]) -> str:
-    """Every cell in a row; what could not be measured says why."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in HEADER)
-    body = "".join(_table_row(each) for each in records)
+def table_html(records: Sequence[Found], kept: Sequence[str] = ()) -> str:
+    """Every cell in a row; what could not be measured says why; ids that the history holds lead there."""
+    header = [*HEADER, "run"] if kept else HEADER
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(_table_row(each, kept) for each in records)
     return (
         f'<div class="pg-scroll"><table class="pg-table"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _table_row(each: Found) -> str:
+def run_address(run: str) -> str:
+    """Where the page Runs opens a run."""
+    return f"/runs?{urlencode({'run': run})}"
+
+
+def _table_row(each: Found, kept: Sequence[str]) -> str:
     backend, *texts = each["row"]
+    *numbers, why = texts
     cells = "".join(
         f"<td{' class=pg-number' if at in _NUMBERS else ''}>{html.escape(text)}</td>"
-        for at, text in enumerate(texts, start=1)
+        for at, text in enumerate(numbers, start=1)
     )
+    cells += f"<td class=pg-why>{html.escape(why)}</td>"
+    if kept:
+        run = each["id"]
+        link = f'<a href="{run_address(run)}">{run[:6]}</a>' if run in kept else ""
+        cells += f"<td>{link}</td>"
     marked = ' class="pg-failure"' if each["failure"] or each["fallback"] else ""
     return f'<tr{marked}><th scope="row">{swatch(backend)}{html.escape(backend)}</th>{cells}</tr>'
 
@@ -208,7 +228,10 @@ def _links(links: Sequence[tuple[str, str]]) -> str:
     return "".join(
         [
             '<span class="pg-files">',
-            *(f'<a href="{html.escape(address)}" download>{text}</a>' for text, address in links),
+            *(
+                f'<a href="{html.escape(address)}"{" download" * ("/attnscope/" in address)}>{text}</a>'
+                for text, address in links
+            ),
             "</span>",
         ]
     )
