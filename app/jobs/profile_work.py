@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attnscope.app.cli_profile import rows_of
+from attnscope.app.jobs.backends_offered import device_of
+from attnscope.app.jobs.ceilings import with_ceilings
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.profile_history import history_of
-from attnscope.app.jobs.profile_plan import planned
+from attnscope.app.jobs.profile_plan import planned, roofs_of
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
 from attnscope.app.jobs.work import models, wanted
 from attnscope.models.memory import available_bytes
@@ -49,6 +51,7 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
     stream = Stream(folder.live)
     stream.tell("begin")
     dtypes, done = arguments["dtypes"], 0
+    with_ceilings(device_of(wanted(arguments, context)["device"]), context)
     with history_of(folder, context.settings) as keep:
         for number, dtype in enumerate(dtypes):
             first, last = number / len(dtypes), (number + 1) / len(dtypes)
@@ -88,7 +91,8 @@ class _Bench:
         """Every record of the plan in that dtype, the model's; those that are not there yet are made."""
         # What the weights take is taken already.
         room = available_bytes(self.model.device) + self.model.nbytes
-        cells = planned({**self.arguments, "dtypes": [dtype]}, room)
+        roofs = roofs_of(self.model.device, [dtype], self.context)
+        cells = planned({**self.arguments, "dtypes": [dtype]}, room, roofs)
         return sweep(cells, self.key, self.record, self.folder.records, report=self.progress)
 
     def key(self, cell: "Cell") -> str:
@@ -100,6 +104,7 @@ class _Bench:
         asked: dict[str, Any] = {
             "instruments": self._instruments(each.cell),
             "predicted_bytes": each.predicted_bytes,
+            "prediction": each.prediction,
         }
         if each.skip is not None:
             record = unmeasured(self.model, each.cell, each.skip, **asked)

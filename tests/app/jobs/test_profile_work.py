@@ -10,7 +10,7 @@ from attnscope.app.profile_view import ProfileView, arguments_of
 from attnscope.kernels.errors import JobCancelled
 from attnscope.profiling.store import Store
 from attnscope.profiling.sweep import read_records
-from tests.app.profiled import context_in
+from tests.app.profiled import context_in, know_ceilings
 
 PROFILE = "d" * 32
 VIEW = ProfileView(
@@ -28,6 +28,7 @@ def one_thread():
 def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     told = []
     context = context_in(tmp_path)
+    know_ceilings(context)
     context.report = told.append
     arguments = arguments_of(VIEW, "me")
     assert work.WORK["profile"](arguments, context) == {"profile": PROFILE, "cells": 2}
@@ -39,6 +40,8 @@ def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     assert tiled.peak is not None
     assert tiled.timing is not None
     assert tiled.predicted_bytes == pytest.approx(tiled.peak.allocated.value, rel=0.05)
+    assert tiled.prediction is not None
+    assert tiled.prediction.flops_per_second == 5e10
     assert refused is not None
     assert refused.outcome == "refused"
     assert folder.trace(records["tiled"].cell).read_bytes()[:2] == b"\x1f\x8b"  # gzip
@@ -75,6 +78,7 @@ def test_a_history_that_cannot_be_used_is_told_and_the_profile_goes_on(
     tmp_path, place, content, kept, words
 ):
     context = context_in(tmp_path)
+    know_ceilings(context)
     if content is not None:
         place = str(tmp_path / place)
         (tmp_path / "history.sqlite3").write_bytes(content)
@@ -92,6 +96,7 @@ def test_a_history_that_cannot_be_used_is_told_and_the_profile_goes_on(
 
 def test_a_cancelled_profile_stops_between_two_runs_and_goes_on_later(tmp_path):
     context = context_in(tmp_path)
+    know_ceilings(context)
     context.stop = threading.Event()
     arguments = arguments_of(replace(VIEW, backends=("tiled", "eager"), traces=False), "me")
     folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
