@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from attnscope.app.cli_profile import HEADER
@@ -57,10 +58,15 @@ def charts(found: Found, *, look: Theme) -> None:
     """
     files = _whole(found)
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
-    for pair in zip(OF_ALL[::2], OF_ALL[1::2], strict=True):
-        for column, what in zip(st.columns(2, gap="medium"), pair, strict=True):
+    figures = {what: figure_of(what, found, {}, look=look) for what in OF_ALL}
+    drawn = [(what, figure) for what, figure in figures.items() if figure is not None]
+    for at in range(0, len(drawn), 2):
+        columns = st.columns(2, gap="medium")
+        for column, (what, figure) in zip(columns, drawn[at : at + 2], strict=False):
             with column, st.container(gap="xxsmall"):
-                _chart(what, found, {}, look=look)
+                _chart(what, figure, found, {}, look=look)
+    if len(drawn) < len(figures):
+        st.html(_not_drawn([what for what, figure in figures.items() if figure is None], found))
     for told in found["told"]:
         notice(Notice(kind="failed", message=told))
     st.html(table_html(found["records"], found["kept"]))
@@ -100,7 +106,8 @@ def cell(
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
         with column, st.container(gap="xxsmall"):
-            _chart(what, found, detail, look=look, record=record["id"])
+            figure = figure_of(what, found, detail, look=look)
+            _chart(what, figure, found, detail, look=look, record=record["id"])
     if detail["overhead"] is not None:
         st.html(
             f'<p class="pg-note">Timing the parts took {detail["overhead"]:.3g} times as long as the run alone. '
@@ -152,7 +159,15 @@ def _table_row(each: Found, kept: Sequence[str]) -> str:
     return f'<tr{marked}><th scope="row">{swatch(backend)}{html.escape(backend)}</th>{cells}</tr>'
 
 
-def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str = "") -> None:
+def _chart(
+    what: str,
+    figure: go.Figure | None,
+    found: Found,
+    detail: Found,
+    *,
+    look: Theme,
+    record: str = "",
+) -> None:
     named = {"record": record} if record else {}
     forms = [
         (
@@ -161,11 +176,11 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
         )
         for form in MEDIA_TYPES
     ]
-    figure = figure_of(what, found, detail, look=look)
     if figure is None:
+        notes = " ".join(detail["notes"]) or "It was not measured for this cell."
         st.html(
             f'<div class="pg-heading"><h3>{TITLES[what]}</h3></div>'
-            f'<p class="pg-note">{html.escape(_absence(what, found, detail))}</p>'
+            f'<p class="pg-note">{html.escape(notes)}</p>'
         )
         return
     st.html(f'<div class="pg-heading"><h3>{TITLES[what]}</h3>{_links(forms)}</div>')
@@ -174,10 +189,20 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
     )
 
 
-def _absence(what: str, found: Found, detail: Found) -> str:
-    """Why there is nothing to draw, and what would change that."""
-    if what in OF_ONE:
-        return " ".join(detail["notes"]) or "It was not measured for this cell."
+def _not_drawn(charts: Sequence[str], found: Found) -> str:
+    """The charts that nothing was measured for, by the reason."""
+    titles: dict[str, list[str]] = {}
+    for what in charts:
+        titles.setdefault(_absence(what, found), []).append(TITLES[what])
+    return "".join(
+        f'<div class="pg-heading"><h3>{" · ".join(named)}</h3></div>'
+        f'<p class="pg-note">{html.escape(reason)}</p>'
+        for reason, named in titles.items()
+    )
+
+
+def _absence(what: str, found: Found) -> str:
+    """Why there is nothing to draw of all cells, and what would change that."""
     if what in _METERS:
         reasons = [
             reason

@@ -1,7 +1,7 @@
 """A plan measured in the worker, one cell at a time, while who watches is told what happens."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from attnscope.app.cli_profile import rows_of
 from attnscope.app.jobs.backends_offered import device_of
 from attnscope.app.jobs.ceilings import with_ceilings
-from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.context import Context, WorkerSpentError
 from attnscope.app.jobs.profile_history import history_of
 from attnscope.app.jobs.profile_plan import planned, roofs_of
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
@@ -31,6 +31,7 @@ Arguments = dict[str, Any]
 
 _EVERY_S = 0.1  # between two timed runs, or two samples, that are told
 _LOADING = 0.03  # of the whole
+_SPENT = "the process that ran out of memory was replaced, so that nothing of it was left to the next cell"
 
 
 def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
@@ -45,6 +46,9 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
 
     Returns:
         The profile's id and how many cells have a record.
+
+    Raises:
+        WorkerSpentError: A cell ran out of memory: the next goes on with the others, in a process that never met it.
     """
     folder = ProfileFolder(context.settings.profiles_folder, arguments["profile"])
     folder.begin(arguments)
@@ -64,6 +68,8 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
                 for record in bench.records(dtype):
                     keep(record)
                     done += 1
+                    if bench.is_spent:
+                        raise WorkerSpentError
     return {"profile": arguments["profile"], "cells": done}
 
 
@@ -74,6 +80,7 @@ class _Bench:
     Attributes:
         first: Share of the job that was done before its first cell.
         last: And after its last.
+        is_spent: Whether a cell ran out of memory in this process.
     """
 
     model: "LoadedModel"
@@ -86,6 +93,7 @@ class _Bench:
     share: float = 0.0
     total: float = 1.0
     name: str = ""
+    is_spent: bool = False
 
     def records(self, dtype: str) -> Iterator["RunRecord"]:
         """Every record of the plan in that dtype, the model's; those that are not there yet are made."""
@@ -111,6 +119,9 @@ class _Bench:
         else:
             watcher = Watcher(sample=self._sampled, run=self._ran)
             record = measure(self.model, each.cell, report=self._step, watcher=watcher, **asked)
+        if record.failure is not None and record.failure.outcome == "out_of_memory":
+            self.is_spent = True
+            record = replace(record, notes=(*record.notes, _SPENT))
         self.stream.tell("record", row=rows_of([record])[0])
         return record
 

@@ -200,7 +200,7 @@ def _ceilings(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     """What the least times rest on, and the way to measure it anew."""
     words = profile_plan.ceilings_words(planned["roofs"], planned["device"])
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(f'<p class="pg-note">{html.escape(words)}</p>', width="content")
+        st.html(f'<p class="pg-note">{html.escape(words)}</p>')
         st.button(
             "Find them anew" if planned["roofs"] else "Find this device's ceilings",
             key="profile_measure_ceilings",
