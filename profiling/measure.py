@@ -57,6 +57,7 @@ class Watcher:
 
 _REFUSALS = (UnsupportedCall, ModelError, PromptRefused, InvalidCall)
 _MOST_MOMENTS = 1000
+_RELEASED = "what it held when memory ran out was released before anything else was measured"
 _UNOBSERVED = {"flex": "memory by kind: a compiled kernel cannot be watched operator by operator"}
 
 
@@ -290,7 +291,8 @@ def _attempt(figures: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         )
     # Here and not above: until the error is let go, its traceback holds the tensors.
     gc.collect()
-    return {"failure": failure}
+    notes = (_RELEASED,) if failure.outcome == "out_of_memory" else ()
+    return {"failure": failure, "notes": notes}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from attnscope.app.exports import MEDIA_TYPES, TABLE_WRITERS, offline_html
 from attnscope.app.figures import theme as themes
-from attnscope.app.images import ImageServer
+from attnscope.app.images import images
 
 _CONFIG = {"displaylogo": False, "typesetMath": False, "displayModeBar": False}
 
@@ -57,12 +57,7 @@ def _writer(
         return partial(TABLE_WRITERS[form], data, {"title": title, "note": note})
     if form == "html":
         return partial(offline_html, figure, title=title, note=note)
-    return lambda: _images().draw(json.loads(str(figure.to_json())), form=form)
-
-
-@st.cache_resource(show_spinner=False)
-def _images() -> ImageServer:
-    return ImageServer()
+    return lambda: images().draw(json.loads(str(figure.to_json())), form=form)
 
 
 def _file_name(name: str, form: str) -> str:

@@ -36,7 +36,7 @@ def test_images_are_drawn_by_the_one_browser(monkeypatch: pytest.MonkeyPatch):
             assert figure["data"]
             return form.encode()
 
-    monkeypatch.setattr(chart, "_images", Images)
+    monkeypatch.setattr(chart, "images", Images)
     assert written("png") == b"png"
 
 
