@@ -10,29 +10,29 @@ import streamlit as st
 
 from attnscope.app.cli_profile import HEADER
 from attnscope.app.components.notice import notice
+from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.profile_plan import swatch
-from attnscope.app.components.profile_predictions import predictions
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures.theme import Theme
 from attnscope.app.page_session import Notice
-from attnscope.app.profile_exports import OF_ALL, OF_ONE, TITLES, figure_of, roofline_words
+from attnscope.app.profile_exports import figure_of
+from attnscope.app.profile_words import (
+    OF_ALL,
+    OF_ONE,
+    PREDICTED,
+    PREDICTED_NOTE,
+    TITLES,
+    predicted,
+    words_of,
+)
 from attnscope.app.state import Key
-from attnscope.profiling.units import count, latency, share
+from attnscope.profiling.units import count, latency
 
 Found = Mapping[str, Any]
 
 _NUMBERS = range(2, 8)  # columns of the table that are numbers
 _METERS = {"power": {"power_w"}, "energy": {"power_w", "energy_j"}}
 """The figures of the device's samples that a chart is made of."""
-_SAID: dict[str, Callable[[Found], str]] = {
-    "latency": lambda each: each["row"][HEADER.index("median")],
-    "memory": lambda each: each["row"][HEADER.index("peak memory")],
-    "throughput": lambda each: f"{each['row'][HEADER.index('tokens/s')]} tokens/s",
-    "power": lambda each: "-" if each["watts"] is None else f"{each['watts']:.3g} W",
-    "energy": lambda each: (
-        "-" if each["joules_per_token"] is None else f"{each['joules_per_token']:.3g} J a token"
-    ),
-}
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 _FIGURES = {
     "device_bytes": "memory in use",
@@ -49,14 +49,15 @@ _FIGURES = {
 }
 
 
-def charts(found: Found, *, look: Theme) -> None:
+def charts(found: Found, record: str, *, look: Theme) -> None:
     """Draw time and memory over length, and the table of cells.
 
     Args:
         found: The answer to `profile`; at least one record.
+        record: The cell that the report takes apart; empty for none.
         look: The colours.
     """
-    files = _whole(found)
+    files = _whole(found, record)
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
     figures = {what: figure_of(what, found, {}, look=look) for what in OF_ALL}
     drawn = [(what, figure) for what, figure in figures.items() if figure is not None]
@@ -70,7 +71,10 @@ def charts(found: Found, *, look: Theme) -> None:
     for told in found["told"]:
         notice(Notice(kind="failed", message=told))
     st.html(table_html(found["records"], found["kept"]))
-    predictions(found["records"])
+    rows = predicted(found["records"])
+    if rows:
+        with st.expander("Predicted beside measured"):
+            plain_table(PREDICTED_NOTE, rows, header=PREDICTED, numbers=True)
 
 
 def cell(
@@ -185,7 +189,11 @@ def _chart(
         return
     st.html(f'<div class="pg-heading"><h3>{TITLES[what]}</h3>{_links(forms)}</div>')
     st.plotly_chart(
-        figure, theme=None, key=f"profile_{what}", config=_CONFIG, alt=_alt(what, found, detail)
+        figure,
+        theme=None,
+        key=f"profile_{what}",
+        config=_CONFIG,
+        alt=f"{TITLES[what]}. {words_of(what, found, detail)}",
     )
 
 
@@ -217,27 +225,6 @@ def _absence(what: str, found: Found) -> str:
     )
 
 
-def _alt(what: str, found: Found, detail: Found) -> str:
-    """What a chart says, in words."""
-    if what == "roofline":
-        return roofline_words(found)
-    if what in OF_ALL:
-        told = [
-            f"{each['backend']} {each['phase']} {_value(what, each)}" for each in found["records"]
-        ]
-        return f"{TITLES[what]}: {'; '.join(told)}"
-    if what == "kernels":
-        told = [f"{each['name']} {share(each['share'])}" for each in detail["kernels"]]
-        return f"{TITLES[what]}: {'; '.join(told)}"
-    return TITLES[what]
-
-
-def _value(what: str, each: Found) -> str:
-    if each["failure"] is not None:
-        return f"at {count(each['length'])} tokens: {each['failure']['reason']}"
-    return f"at {count(each['length'])} tokens: {_SAID[what](each)}"
-
-
 def _verdict(record: Found) -> str:
     """What ran, and whether that is what was asked for."""
     if record["fallback"]:
@@ -266,10 +253,11 @@ def _title(found: Found) -> str:
     return f"{found['model']['title']} on {found['machine']['name']}, {when} UTC"
 
 
-def _whole(found: Found) -> str:
+def _whole(found: Found, record: str) -> str:
+    named = {"record": record} if record else {}
     return _links(
         [
-            ("Report, HTML", _address(found, "report")),
+            ("Report, HTML", _address(found, "report", **named)),
             ("Records, JSON Lines", _address(found, "records")),
         ]
     )

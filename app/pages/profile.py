@@ -223,11 +223,11 @@ def _after(session: ProfileSession) -> None:
     if found is None or not found["records"]:
         return
     look = theme(st.context.theme.type or "light")
-    profile_found.charts(found, look=look)
     measured = [each for each in found["records"] if each["failure"] is None]
-    if measured:
-        chosen = session.view.record
-        record = next((each for each in measured if each["id"] == chosen), measured[-1])
+    chosen = session.view.record
+    record = next((each for each in measured if each["id"] == chosen), (measured or [None])[-1])
+    profile_found.charts(found, "" if record is None else record["id"], look=look)
+    if record is not None:
         session.set_draft({Key.PROFILE_CELL: record["id"]})
         profile_found.cell(
             found,

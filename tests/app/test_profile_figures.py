@@ -4,6 +4,7 @@ import pytest
 
 from attnscope.app.components.profile_plan import matrix_html
 from attnscope.app.figures.profile import KIND_COLOURS, Part, kernels, parts, timeline
+from attnscope.app.figures.roofline import Achieved, Ceiling, roofline
 from attnscope.app.figures.sweep import SweepPoint, over_length
 from attnscope.app.figures.theme import DARK, LIGHT
 from attnscope.profiling.memory_timeline import KINDS
@@ -60,11 +61,30 @@ def test_beside_measured_memory_stands_what_was_predicted_and_a_failure_above():
     assert crosses.y[0] > 10
 
 
+def test_the_roof_slopes_up_to_where_memory_no_longer_binds():
+    points = [
+        Achieved(backend="tiled", phase="prefill", intensity=20, flops_per_second=3e9, words="<b>"),
+        Achieved(backend="eager", phase="decode", intensity=0.5, flops_per_second=1e8, words="w"),
+        Achieved(backend="tiled", phase="decode", intensity=0.6, flops_per_second=2e8, words="w"),
+    ]
+    ceilings = [Ceiling(name="float32, measured", flops_per_second=5e10, bytes_per_second=1e10)]
+    roof, tiled, eager = roofline(points, ceilings, look=LIGHT).data
+    assert list(roof.x)[1] == 5
+    assert list(roof.y)[1:] == [50, 50]
+    low = list(roof.x)[0]
+    assert list(roof.y)[0] == pytest.approx(10 * low)
+    assert low < 0.5
+    assert (list(tiled.x), list(tiled.y), tiled.text[0]) == ([20, 0.6], [3, 0.2], "&lt;b&gt;")
+    assert list(tiled.marker.symbol) == ["circle", "diamond"]
+    assert eager.name == "eager"
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({}, "1.00\u202fMiB"),
         ({"predicted_bytes": None}, "not known"),
+        ({"predicted_s": 0.0123}, "≥ 12.3\u202fms"),
         ({"skip": "too large"}, "1.00\u202fMiB, skipped"),
         ({"refusal": "<b>no</b>"}, "eager: &lt;b&gt;no&lt;/b&gt;"),
     ],
