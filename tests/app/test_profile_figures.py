@@ -69,10 +69,10 @@ def test_the_roof_slopes_up_to_where_memory_no_longer_binds():
     ]
     ceilings = [Ceiling(name="float32, measured", flops_per_second=5e10, bytes_per_second=1e10)]
     roof, tiled, eager = roofline(points, ceilings, look=LIGHT).data
-    assert list(roof.x)[1] == 5
+    assert roof.x[1] == 5
     assert list(roof.y)[1:] == [50, 50]
-    low = list(roof.x)[0]
-    assert list(roof.y)[0] == pytest.approx(10 * low)
+    low = next(iter(roof.x))
+    assert next(iter(roof.y)) == pytest.approx(10 * low)
     assert low < 0.5
     assert (list(tiled.x), list(tiled.y), tiled.text[0]) == ([20, 0.6], [3, 0.2], "&lt;b&gt;")
     assert list(tiled.marker.symbol) == ["circle", "diamond"]
