@@ -18,7 +18,7 @@ from attnscope.app.figures.theme import Theme, framed, plain, theme
 from attnscope.app.images import ImageServer
 from attnscope.app.offline import offline_html
 from attnscope.app.profile_points import points_of
-from attnscope.app.profile_words import OF_ALL, TITLES, achieved
+from attnscope.app.profile_words import OF_ALL, TITLES, achieved, cache_lines, cache_measured
 
 Found = Mapping[str, Any]
 
@@ -115,6 +115,13 @@ def _roofline(found: Found, detail: Found, look: Theme) -> go.Figure | None:
     return roofline([_achieved(each) for each in known], list(ceilings), look=look)
 
 
+def _cache(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+    told = found.get("cache")
+    if told is None:
+        return None
+    return figures.cache(told["tokens"], cache_lines(told), cache_measured(found), look=look)
+
+
 def _ceiling(each: Found) -> Ceiling:
     told = each["prediction"]
     return Ceiling(
@@ -197,6 +204,12 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _cache_frame(found: Found, detail: Found) -> pd.DataFrame:
+    told = found.get("cache") or {"tokens": [], "grown": [], "paged": [], "reserved": 0}
+    held = {f"{name}_bytes": told[name] for name in ("grown", "paged", "reserved")}
+    return pd.DataFrame({"tokens": told["tokens"], **held})
+
+
 def _parts_frame(found: Found, detail: Found) -> pd.DataFrame:
     return pd.DataFrame(_inner(detail["parts"]), columns=["kind", "layer", "name", "seconds"])
 
@@ -216,6 +229,7 @@ _FIGURES: dict[str, Callable[[Found, Found, Theme], go.Figure | None]] = {
     "memory": _over_length("memory"),
     "throughput": _over_length("throughput"),
     "roofline": _roofline,
+    "cache": _cache,
     "power": _over_length("power"),
     "energy": _over_length("energy"),
     "parts": _parts,
@@ -224,6 +238,7 @@ _FIGURES: dict[str, Callable[[Found, Found, Theme], go.Figure | None]] = {
 }
 _FRAMES: dict[str, Callable[[Found, Found], pd.DataFrame]] = {
     **dict.fromkeys(OF_ALL, _cells_frame),
+    "cache": _cache_frame,
     "parts": _parts_frame,
     "timeline": _timeline_frame,
     "kernels": _kernels_frame,

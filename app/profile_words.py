@@ -8,7 +8,7 @@ from attnscope.profiling.units import count, flop, latency, nbytes, share
 
 Found = Mapping[str, Any]
 
-OF_ALL = ("latency", "memory", "throughput", "roofline", "power", "energy")
+OF_ALL = ("latency", "memory", "throughput", "roofline", "cache", "power", "energy")
 """Charts of all cells; each of the others is of one."""
 OF_ONE = ("parts", "timeline", "kernels")
 TITLES = {
@@ -16,6 +16,7 @@ TITLES = {
     "memory": "Peak memory over length",
     "throughput": "Tokens per second over length",
     "roofline": "Roofline",
+    "cache": "KV cache in decode",
     "power": "Power over length",
     "energy": "Energy over length",
     "parts": "Time by layer and part",
@@ -48,11 +49,48 @@ def words_of(what: str, found: Found, detail: Found) -> str:
         told = [
             achieved(each) for each in found["records"] if each["seconds"] and each["prediction"]
         ]
+    elif what == "cache":
+        told = _cache_words(found)
     elif what in OF_ALL:
         told = [f"{each['backend']} {each['phase']} {_at(what, each)}" for each in found["records"]]
     else:
         return ""
     return "; ".join(told)
+
+
+def cache_lines(told: Found) -> dict[str, list[int]]:
+    """Bytes of the cache at each of its lengths, by the way they are kept."""
+    return {
+        "contiguous, as it grows": told["grown"],
+        f"in pages of {told['page']} tokens": told["paged"],
+        f"contiguous, reserved for {count(told['tokens'][-1])}": [told["reserved"]]
+        * len(told["tokens"]),
+    }
+
+
+def cache_measured(found: Found) -> list[tuple[int, int]]:
+    """Tokens, and bytes of the cache, of the decoding steps of its batch and dtype."""
+    told = found["cache"]
+    return sorted(
+        {
+            (each["length"] + 1, each["cache_bytes"])
+            for each in found["records"]
+            if each["phase"] == "decode"
+            and each["cache_bytes"] is not None
+            and (each["batch"], each["dtype"]) == (told["batch"], told["dtype"])
+        }
+    )
+
+
+def _cache_words(found: Found) -> list[str]:
+    told = found["cache"]
+    predicted = [
+        f"{name}: {nbytes(held[-1])} at {count(told['tokens'][-1])} tokens"
+        for name, held in cache_lines(told).items()
+    ]
+    measured = [f"{nbytes(held)} at {count(at)} tokens" for at, held in cache_measured(found)]
+    batch = f"batch {count(told['batch'])}, {told['dtype']}"
+    return [batch, *predicted, *(["measured " + ", ".join(measured)] if measured else [])]
 
 
 def achieved(each: Found) -> str:

@@ -35,7 +35,7 @@ def chart(figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note:
             for form in MEDIA_TYPES:
                 st.download_button(
                     form.upper(),
-                    _writer(figure, data, form, title, note),
+                    writer_of(figure, data, form, title, note),
                     file_name=_file_name(name, form),
                     mime=MEDIA_TYPES[form],
                     key=f"export_{name}_{form}",
@@ -49,10 +49,18 @@ def look() -> themes.Theme:
     return themes.theme(str(st.context.theme.type))
 
 
-def _writer(
+def writer_of(
     figure: go.Figure, data: pd.DataFrame, form: str, title: str, note: str
 ) -> Callable[[], bytes]:
-    """What makes the file, once the visitor asks for it."""
+    """What makes a chart's file, once it is asked for.
+
+    Args:
+        figure: The figure.
+        data: Its numbers.
+        form: A key of `exports.MEDIA_TYPES`.
+        title: Plain text.
+        note: Alternative text, plain text.
+    """
     if form in TABLE_WRITERS:
         return partial(TABLE_WRITERS[form], data, {"title": title, "note": note})
     if form == "html":

@@ -106,17 +106,32 @@ def cell(
             links.append(("Its page on Runs", run_address(record["id"])))
         if found["plan"]["traces"]:
             links.append(("Perfetto trace", _address(found, "trace", record=record["id"])))
+        if record["id"] in found["snapshots"]:
+            address = _address(found, "snapshot", record=record["id"])
+            links.append(("Memory snapshot, for pytorch.org/memory_viz", address))
         st.html(_links(links))
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
         with column, st.container(gap="xxsmall"):
             figure = figure_of(what, found, detail, look=look)
             _chart(what, figure, found, detail, look=look, record=record["id"])
+    if record["id"] not in found["snapshots"]:
+        st.html(f'<p class="pg-note">{html.escape(_no_snapshot(found))}</p>')
     if detail["overhead"] is not None:
         st.html(
             f'<p class="pg-note">Timing the parts took {detail["overhead"]:.3g} times as long as the run alone. '
             "Memory over time is watched operator by operator: its seconds order the moments, and are no latency.</p>"
         )
+
+
+def _no_snapshot(found: Found) -> str:
+    """Why there is no file for PyTorch's own viewer, and what tells the same."""
+    device = found["machine"]["device"]
+    why = "measure with “Keep traces” switched on"
+    if not device.startswith("cuda"):
+        why = f"PyTorch keeps that history on CUDA only, and this is {device}"
+    ours = f"The JSON of “{TITLES['timeline']}” is our own history of it."
+    return f"No snapshot for PyTorch's memory viewer: {why}. {ours}"
 
 
 def absences(found: Found) -> None:
@@ -219,6 +234,8 @@ def _absence(what: str, found: Found) -> str:
         ]
         why = "; ".join(reasons) or "the runs were too short for the meter"
         return f"Not measured: {why}. On an NVIDIA GPU its driver tells power and energy, and they are drawn here."
+    if what == "cache":
+        return "The model keeps no key/value cache, or it was measured before its growth was told."
     return (
         "Nothing to draw: no cell has figures yet, or this device's ceilings were not known when they were measured. "
         "Measure the ceilings, then measure again."

@@ -11,7 +11,7 @@ from attnscope.app.jobs.backends_offered import device_of
 from attnscope.app.jobs.ceilings import with_ceilings
 from attnscope.app.jobs.context import Context, WorkerSpentError
 from attnscope.app.jobs.profile_history import history_of
-from attnscope.app.jobs.profile_plan import planned, roofs_of
+from attnscope.app.jobs.profile_plan import cache_told, planned, roofs_of
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
 from attnscope.app.jobs.work import models, wanted
 from attnscope.models.memory import available_bytes
@@ -40,7 +40,7 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
     Args:
         arguments: profile (the id of its folder), owner; source, revision, device as for `load`; dtypes, backends,
             lengths, batches, phases; budget_s (seconds to time one cell at most); force (run also what is predicted
-            not to fit); traces (keep a Perfetto trace of each cell).
+            not to fit); traces (keep a Perfetto trace of each cell, and on CUDA a memory snapshot).
         context: Asked between any two runs whether it was cancelled. Every record goes into its settings' history too;
             where that cannot be used, the profile goes on, and its folder says why.
 
@@ -54,6 +54,9 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
     folder.begin(arguments)
     stream = Stream(folder.live)
     stream.tell("begin")
+    cache = cache_told(arguments)
+    if cache is not None:
+        folder.foretell(cache)
     dtypes, done = arguments["dtypes"], 0
     with_ceilings(device_of(wanted(arguments, context)["device"]), context)
     with history_of(folder, context.settings) as keep:
@@ -165,4 +168,8 @@ class _Bench:
         if not self.arguments["traces"]:
             return Instruments(effort=effort)
         self.folder.traces.mkdir(exist_ok=True)
-        return Instruments(effort=effort, trace_to=self.folder.trace(cell))
+        return Instruments(
+            effort=effort,
+            trace_to=self.folder.trace(cell),
+            snapshot_to=self.folder.snapshot(cell),
+        )

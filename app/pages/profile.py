@@ -179,7 +179,11 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
         )
         act = _act(session, _apply)
         st.checkbox("Run what is predicted not to fit", key=Key.PROFILE_FORCE, on_change=act)
-        st.checkbox("Keep traces for Perfetto", key=Key.PROFILE_TRACES, on_change=act)
+        st.checkbox(
+            "Keep traces for Perfetto, and snapshots of CUDA memory",
+            key=Key.PROFILE_TRACES,
+            on_change=act,
+        )
         left_over = _left_over(session)
         if left_over:
             st.button(

@@ -35,6 +35,7 @@ class Profiles:
             Route(f"{base}/report", guarded(report)),
             Route(f"{base}/records", guarded(records)),
             Route(f"{base}/trace", guarded(trace)),
+            Route(f"{base}/snapshot", guarded(snapshot)),
         ]
 
     async def export(self, request: Request) -> Response:
@@ -94,12 +95,21 @@ async def records(request: Request) -> Response:
 
 async def trace(request: Request) -> Response:
     """`GET /attnscope/profiles/{id}/trace?record=`: a cell's trace, for Perfetto."""
+    return await _kept(request, "trace", "application/gzip", "json.gz")
+
+
+async def snapshot(request: Request) -> Response:
+    """`GET /attnscope/profiles/{id}/snapshot?record=`: a cell's memory snapshot, for PyTorch's viewer."""
+    return await _kept(request, "snapshot", "application/octet-stream", "pickle")
+
+
+async def _kept(request: Request, what: str, media_type: str, ending: str) -> Response:
     given = Parameters(request)
     record = given.word("record", r"[0-9a-f]{16}")
     given.done()
     found = await _found(request)
-    answer = await ask(request, "profile_trace", {**_named(request), "record": record})
-    return _attached(answer["body"], "application/gzip", found, "trace", "json.gz")
+    answer = await ask(request, f"profile_{what}", {**_named(request), "record": record})
+    return _attached(answer["body"], media_type, found, what, ending)
 
 
 def _named(request: Request) -> dict[str, str]:

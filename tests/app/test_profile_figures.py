@@ -3,10 +3,11 @@ from typing import Any
 import pytest
 
 from attnscope.app.components.profile_plan import matrix_html
-from attnscope.app.figures.profile import KIND_COLOURS, Part, kernels, parts, timeline
+from attnscope.app.figures.profile import KIND_COLOURS, Part, cache, kernels, parts, timeline
 from attnscope.app.figures.roofline import Achieved, Ceiling, roofline
 from attnscope.app.figures.sweep import SweepPoint, over_length
 from attnscope.app.figures.theme import DARK, LIGHT
+from attnscope.app.profile_words import cache_measured, predicted
 from attnscope.profiling.memory_timeline import KINDS
 
 
@@ -77,6 +78,42 @@ def test_the_roof_slopes_up_to_where_memory_no_longer_binds():
     assert (list(tiled.x), list(tiled.y), tiled.text[0]) == ([20, 0.6], [3, 0.2], "&lt;b&gt;")
     assert list(tiled.marker.symbol) == ["circle", "diamond"]
     assert eager.name == "eager"
+
+
+def test_the_cache_is_predicted_as_lines_and_measured_as_points():
+    lines = {"grown": [2**20, 2**21], "paged": [2**22, 2**22]}
+    grown, paged, measured = cache([1, 2], lines, [(2, 2**21)], look=LIGHT).data
+    assert (list(grown.y), list(paged.y)) == ([1, 2], [4, 4])
+    assert grown.line.dash != paged.line.dash
+    assert (list(measured.x), list(measured.y), measured.mode) == ([2], [2], "markers")
+
+
+def test_of_the_measured_those_stand_beside_the_lines_that_they_are_lines_of():
+    cell = {"phase": "decode", "length": 64, "batch": 1, "dtype": "float32", "cache_bytes": 7}
+    others = [
+        {**cell, name: other}
+        for name, other in (("phase", "prefill"), ("batch", 2), ("cache_bytes", None))
+    ]
+    assert cache_measured(
+        {"cache": {"batch": 1, "dtype": "float32"}, "records": [cell, *others]}
+    ) == [(65, 7)]
+
+
+def test_beside_a_prediction_stands_the_measured_with_the_error():
+    cell = {"backend": "tiled", "phase": "decode", "batch": 1, "length": 64, "dtype": "float32"}
+    known = {"predicted_bytes": 101, "allocated_bytes": 100, "seconds": [0.03, 0.02, 0.04]}
+    each = {**cell, **known, "prediction": {"seconds": 0.01}, "failure": None}
+    failed = {**each, "failure": {"outcome": "refused"}}
+    unforetold = {**each, "prediction": None, "predicted_bytes": None}
+    (row,) = predicted([each, failed, unforetold])
+    assert row[5:] == (
+        "101\u202fB",
+        "100\u202fB",
+        "+1.00\u202f%",
+        "10.0\u202fms",
+        "30.0\u202fms",
+        "3x",
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -202,6 +203,17 @@ def test_what_was_held_when_memory_ran_out_is_released_and_the_record_says_so(
     record = measure(demo, replace(PREFILL, backend="tiled"), instruments=BARE)
     assert [each() for each in held] == [None]
     assert "released" in record.notes[0]
+
+
+def test_pytorchs_own_snapshot_is_no_part_of_a_run_off_cuda(
+    demo: LoadedModel, tmp_path: Path
+) -> None:
+    steps = []
+    chosen = replace(BARE, snapshot_to=tmp_path / "snapshot.pickle")
+    record = measure(demo, PREFILL, instruments=chosen, report=steps.append)
+    assert record.failure is None
+    assert "memory snapshot" not in steps
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_lack_of_memory(

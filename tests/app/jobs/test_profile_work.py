@@ -49,6 +49,9 @@ def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     assert refused.outcome == "refused"
     assert folder.trace(records["tiled"].cell).read_bytes()[:2] == b"\x1f\x8b"  # gzip
 
+    cache = folder.cache()
+    assert cache is not None
+    assert (cache["tokens"], cache["grown"][-1]) == (list(range(1, 10)), cache["reserved"])
     events, _ = folder.events(0)
     kinds = {event["kind"] for event in events}
     assert kinds == {"begin", "cell", "sample", "run", "record"}

@@ -94,6 +94,8 @@ def test_all_of_it_comes_as_a_report_and_as_records(client):
         ("/export?what=parts&format=csv&record=0000000000000000", 404),
         ("/report?record=0000000000000000", 404),
         ("/trace?record=0000000000000000", 404),
+        ("/snapshot?record=0000000000000000", 404),
+        (f"/snapshot?record={RECORD.id}", 404),
         ("/export?what=latency&nonsense=1", 400),
         ("?after=-1", 400),
     ],
