@@ -61,13 +61,15 @@ def charts(found: Found, record: str, *, look: Theme) -> None:
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
     figures = {what: figure_of(what, found, {}, look=look) for what in OF_ALL}
     drawn = [(what, figure) for what, figure in figures.items() if figure is not None]
-    for at in range(0, len(drawn), 2):
-        columns = st.columns(2, gap="medium")
-        for column, (what, figure) in zip(columns, drawn[at : at + 2], strict=False):
-            with column, st.container(gap="xxsmall"):
-                _chart(what, figure, found, {}, look=look)
-    if len(drawn) < len(figures):
-        st.html(_not_drawn([what for what, figure in figures.items() if figure is None], found))
+    missing = [what for what, figure in figures.items() if figure is None]
+    needed = len(drawn) + bool(missing)
+    places = [place for _ in range(0, needed, 2) for place in st.columns(2, gap="medium")]
+    for place, (what, figure) in zip(places, drawn, strict=False):
+        with place, st.container(gap="xxsmall"):
+            _chart(what, figure, found, {}, look=look)
+    if missing:
+        with places[len(drawn)]:
+            st.html(_not_drawn(missing, found))
     for told in found["told"]:
         notice(Notice(kind="failed", message=told))
     st.html(table_html(found["records"], found["kept"]))
@@ -245,13 +247,11 @@ def _absence(what: str, found: Found) -> str:
 def _verdict(record: Found) -> str:
     """What ran, and whether that is what was asked for."""
     if record["fallback"]:
-        return (
-            f'<p class="pg-verdict pg-fell">Silent fallback: {html.escape(record["fallback"])}.</p>'
-        )
+        return f'<p class="pg-ran pg-fell">Silent fallback: {html.escape(record["fallback"])}.</p>'
     ran = html.escape(record["kernel"] or "unknown")
     median = latency(record["seconds"][0])
     return (
-        f'<p class="pg-verdict">{median} at the median of {count(record["runs"])} runs · '
+        f'<p class="pg-ran">{median} at the median of {count(record["runs"])} runs · '
         f"attention ran as <strong>{ran}</strong></p>"
     )
 

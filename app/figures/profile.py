@@ -152,13 +152,18 @@ def cache(
         height: In pixels.
     """
     figure = go.Figure()
-    for (name, held), dash in zip(lines.items(), ("solid", "dash", "dot"), strict=False):
+    styles = (
+        {"color": KIND_COLOURS["kv_cache"]},
+        {"color": KIND_COLOURS["scores"], "shape": "hv"},
+        {"color": look.muted, "dash": "dot"},
+    )
+    for (name, held), style in zip(lines.items(), styles, strict=False):
         figure.add_scatter(
             x=list(tokens),
             y=[each / _MEBI for each in held],
             name=plain(name),
             mode="lines",
-            line={"color": KIND_COLOURS["kv_cache"], "dash": dash, "width": 1.5},
+            line={"width": 1.5, **style},
             hovertemplate="%{y:.3g} MiB at %{x} tokens<extra>%{fullData.name}</extra>",
         )
     if measured:

@@ -171,7 +171,6 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     left, right = st.columns([2.6, 1.0], gap="medium")
     with left:
         profile_plan.matrix(planned)
-        _ceilings(session, planned)
     with right, st.container(key="profile_start", gap="small"):
         st.html(
             f'<p class="pg-note">{count(len(runs))} of {count(len(planned["cells"]))} cells run here. The largest is '
@@ -198,21 +197,21 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
             disabled=not runs,
             width="stretch",
         )
+        _ceilings(session, planned)
 
 
 def _ceilings(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     """What the least times rest on, and the way to measure it anew."""
     words = profile_plan.ceilings_words(planned["roofs"], planned["device"])
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(f'<p class="pg-note">{html.escape(words)}</p>')
-        st.button(
-            "Find them anew" if planned["roofs"] else "Find this device's ceilings",
-            key="profile_measure_ceilings",
-            type="tertiary",
-            help="A large matrix product in each dtype and a large copy, in turns: a few seconds.",
-            on_click=_act(session, _measure_ceilings),
-            disabled=session.ceilings is not None,
-        )
+    st.html(f'<p class="pg-note">{html.escape(words)}</p>')
+    st.button(
+        "Find this device's ceilings anew" if planned["roofs"] else "Find this device's ceilings",
+        key="profile_measure_ceilings",
+        type="tertiary",
+        help="A large matrix product in each dtype and a large copy, in turns: a few seconds.",
+        on_click=_act(session, _measure_ceilings),
+        disabled=session.ceilings is not None,
+    )
 
 
 def _left_over(session: ProfileSession) -> int:

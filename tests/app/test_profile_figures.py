@@ -84,7 +84,7 @@ def test_the_cache_is_predicted_as_lines_and_measured_as_points():
     lines = {"grown": [2**20, 2**21], "paged": [2**22, 2**22]}
     grown, paged, measured = cache([1, 2], lines, [(2, 2**21)], look=LIGHT).data
     assert (list(grown.y), list(paged.y)) == ([1, 2], [4, 4])
-    assert grown.line.dash != paged.line.dash
+    assert grown.line.color != paged.line.color
     assert (list(measured.x), list(measured.y), measured.mode) == ([2], [2], "markers")
 
 
@@ -129,7 +129,17 @@ def test_beside_a_prediction_stands_the_measured_with_the_error():
 def test_a_cell_of_the_plan_says_what_it_takes_or_why_it_is_not_run(changed, words):
     cell = {"backend": "eager", "phase": "prefill", "batch": 1, "length": 64, "dtype": "float32"}
     told = matrix_html(
-        [{**cell, "predicted_bytes": 2**20, "skip": "", "refusal": "", **changed}], 1
+        [
+            {
+                **cell,
+                "predicted_bytes": 2**20,
+                "predicted_s": None,
+                "skip": "",
+                "refusal": "",
+                **changed,
+            }
+        ],
+        1,
     )
     assert words in told
     assert "<b>" not in told

@@ -68,7 +68,7 @@ def test_a_profile_is_watched_found_again_cancelled_and_another_is_read(visit: P
     visit.wait_for_url("**budget=0.1**")
     visit.get_by_role("button", name="Measure 3 cells").click()
     visit.locator(".as-live-profile").wait_for()
-    expect(visit.locator(".pg-verdict")).to_contain_text("attention ran as tiled", timeout=120_000)
+    expect(visit.locator(".pg-ran")).to_contain_text("attention ran as tiled", timeout=120_000)
     expect(visit.locator(".js-plotly-plot")).to_have_count(5, timeout=30_000)
     # Of the other backend each cell is there with the reason.
     rows = visit.locator(".pg-scroll tbody tr")
