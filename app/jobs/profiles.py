@@ -1,7 +1,8 @@
 """What a profile leaves in the data folder: its plan, its records, its traces, and what was seen live.
 
 One folder a profile, by an unguessable id. `records.jsonl` is the sweep's own file; `live.jsonl` is a stream of
-events that is only appended to, and read on from a position; `history.jsonl` says which records the history holds.
+events that is only appended to, and read on from a position; `history.jsonl` says which records the history holds,
+and `cache.json` how the cache was said to grow.
 """
 
 import json

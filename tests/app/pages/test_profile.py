@@ -91,6 +91,12 @@ def press(app: AppTest, words: str):
     return found.click()
 
 
+def press_is_off(app: AppTest, words: str) -> bool:
+    found = button(app, words)
+    assert found is not None
+    return found.disabled
+
+
 def measured(engine, tmp_path, *records):
     context_in(tmp_path, *(records or (RECORD, LONG, LOST)))
 
@@ -114,13 +120,13 @@ def test_ceilings_are_found_on_request_and_give_the_plan_its_times(visit, engine
     press(app, "Find this device's ceilings").run()
     arguments, status = engine.jobs["job0"]
     assert (status.kind, arguments) == ("ceilings", {"device": "auto"})
-    assert button(app, "Find this device's ceilings").disabled
+    assert press_is_off(app, "Find this device's ceilings")
     know_ceilings(engine.context)
     engine.end("job0")
     shown = told(app.run())
     assert "50 GFLOP/s in float32" in shown.replace("\u202f", " ")
     assert "≥" in shown
-    assert not button(app, "ceilings anew").disabled
+    assert not press_is_off(app, "ceilings anew")
 
 
 def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, tmp_path):
