@@ -148,7 +148,7 @@ def matrix_html(cells: Sequence[Told], room_bytes: int) -> str:
     notes = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
     return (
         '<table class="pg-table pg-matrix"><caption>Predicted peak memory, weights included'
-        f"{', and least time' * any(cell.get('predicted_s') for cell in cells)}</caption>"
+        f"{', and least time' * any(cell['predicted_s'] for cell in cells)}</caption>"
         f'<thead><tr><th scope="col">tokens</th>{head}</tr></thead><tbody>{body}</tbody></table>'
         + (f'<ul class="pg-reasons">{notes}</ul>' if notes else "")
     )

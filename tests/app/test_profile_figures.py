@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,13 @@ from attnscope.app.figures.profile import KIND_COLOURS, Part, cache, kernels, pa
 from attnscope.app.figures.roofline import Achieved, Ceiling, roofline
 from attnscope.app.figures.sweep import SweepPoint, over_length
 from attnscope.app.figures.theme import DARK, LIGHT
+from attnscope.app.jobs.profile_records import described
+from attnscope.app.profile_exports import figure_of
 from attnscope.app.profile_words import cache_measured, predicted
+from attnscope.profiling.energy import Energy
+from attnscope.profiling.measured import Measured
 from attnscope.profiling.memory_timeline import KINDS
+from tests.profiling.records import FAILED, RECORD
 
 
 def test_a_bar_adds_up_to_its_layer_and_what_lies_outside_stands_at_the_ends():
@@ -97,6 +103,18 @@ def test_of_the_measured_those_stand_beside_the_lines_that_they_are_lines_of():
     assert cache_measured(
         {"cache": {"batch": 1, "dtype": "float32"}, "records": [cell, *others]}
     ) == [(65, 7)]
+
+
+def test_power_is_drawn_where_a_meter_told_and_not_as_crosses_alone():
+    drawn = replace(RECORD, energy=Energy(joules=Measured(60.0), seconds=2.0, method="power"))
+    found = {"records": [described(drawn), described(RECORD), described(FAILED)]}
+    figure = figure_of("power", found, {}, look=LIGHT)
+    assert figure is not None
+    lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert [list(line.y) for line in lines] == [[30]]
+    untold = {"records": [described(RECORD), described(FAILED)]}
+    assert figure_of("power", untold, {}, look=LIGHT) is None
+    assert figure_of("throughput", untold, {}, look=LIGHT) is not None
 
 
 def test_beside_a_prediction_stands_the_measured_with_the_error():

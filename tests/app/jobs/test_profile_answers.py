@@ -8,9 +8,8 @@ from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.kernels.errors import JobMissing
 from attnscope.profiling.energy import Energy
 from attnscope.profiling.measured import Measured
-from attnscope.profiling.record import Prediction
 from tests.app.profiled import LONG, LOST, OWNER, PLAN, PROFILE, context_in
-from tests.profiling.records import FAILED, MODEL, RECORD
+from tests.profiling.records import FAILED, FORETOLD, MODEL, RECORD
 
 
 @pytest.fixture
@@ -97,10 +96,7 @@ def test_power_is_that_of_the_timed_stretch_and_energy_that_of_a_token():
 
 
 def test_a_prediction_is_told_with_its_least_time():
-    foretold = Prediction(
-        flops=10**9, nbytes=10**8, flops_per_second=1e10, bytes_per_second=1e8, origin="measured"
-    )
-    told = described(replace(RECORD, prediction=foretold))["prediction"]
+    told = described(FORETOLD)["prediction"]
     assert (told["seconds"], told["flops"], told["origin"]) == (1.0, 10**9, "measured")
     assert described(RECORD)["prediction"] is None
 
