@@ -46,6 +46,8 @@ class Instruments:
         timeline: Whether memory is told apart by kind.
         sampler_hz: Samples a second of the device; None for no sampler.
         trace_to: Where the Chrome trace is written, see `trace.trace`; None for no file.
+        snapshot_to: Where PyTorch's own memory snapshot is written on CUDA, see
+            `trace.write_memory_snapshot`; None for no file.
     """
 
     effort: Effort = field(default_factory=Effort)
@@ -55,6 +57,7 @@ class Instruments:
     timeline: bool = True
     sampler_hz: float | None = 20.0
     trace_to: Path | None = None
+    snapshot_to: Path | None = None
 
 
 def unmeasured(

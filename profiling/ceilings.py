@@ -50,6 +50,11 @@ class Rate:
     runs: int
     amount: int
 
+    @property
+    def spread(self) -> float:
+        """From the 10th to the 90th percentile, over the median."""
+        return (self.p90 - self.p10) / self.per_second
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:

@@ -36,7 +36,7 @@ from attnscope.profiling.part_times import time_parts
 from attnscope.profiling.record import Cell, Failure, Prediction, RunRecord, now
 from attnscope.profiling.sampler import Sampler
 from attnscope.profiling.sources import FIGURES, Sample
-from attnscope.profiling.trace import trace
+from attnscope.profiling.trace import trace, write_memory_snapshot
 
 Report = Callable[[str], None]
 """Called with what is measured next; what it raises ends the measurement."""
@@ -57,6 +57,7 @@ class Watcher:
 
 _REFUSALS = (UnsupportedCall, ModelError, PromptRefused, InvalidCall)
 _MOST_MOMENTS = 1000
+_RELEASED = "what it held when memory ran out was released before anything else was measured"
 _UNOBSERVED = {"flex": "memory by kind: a compiled kernel cannot be watched operator by operator"}
 
 
@@ -223,6 +224,7 @@ class _Bench:
         with swapped(self.model.model, backend, around=lambda *_: attention_scope()):
             traced = trace(self._call, device, asked=backend, out=self.chosen.trace_to)
         found: dict[str, Any] = {"kernels": traced.kernels, "attention": traced.attention}
+        self._snapshot()
         if not self.chosen.timeline:
             return found
         if backend in _UNOBSERVED:
@@ -238,6 +240,15 @@ class _Bench:
                 scores_shape=self._scores_shape,
             )
         return {**found, "timeline": timeline.thinned(_MOST_MOMENTS)}
+
+    def _snapshot(self) -> None:
+        """PyTorch's own, which there is on CUDA alone; the timeline tells of memory everywhere."""
+        if self.chosen.snapshot_to is None or self.model.device.type != "cuda":
+            return
+        self.report("memory snapshot")
+        self._refill()
+        with swapped(self.model.model, self.cell.backend):
+            write_memory_snapshot(self._call, self.model.device, self.chosen.snapshot_to)
 
     @property
     def _call(self) -> Callable[[], object]:
@@ -290,7 +301,8 @@ def _attempt(figures: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         )
     # Here and not above: until the error is let go, its traceback holds the tensors.
     gc.collect()
-    return {"failure": failure}
+    notes = (_RELEASED,) if failure.outcome == "out_of_memory" else ()
+    return {"failure": failure, "notes": notes}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

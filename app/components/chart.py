@@ -12,7 +12,7 @@ import streamlit as st
 
 from attnscope.app.exports import MEDIA_TYPES, TABLE_WRITERS, offline_html
 from attnscope.app.figures import theme as themes
-from attnscope.app.images import ImageServer
+from attnscope.app.images import images
 
 _CONFIG = {"displaylogo": False, "typesetMath": False, "displayModeBar": False}
 
@@ -35,7 +35,7 @@ def chart(figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note:
             for form in MEDIA_TYPES:
                 st.download_button(
                     form.upper(),
-                    _writer(figure, data, form, title, note),
+                    writer_of(figure, data, form, title, note),
                     file_name=_file_name(name, form),
                     mime=MEDIA_TYPES[form],
                     key=f"export_{name}_{form}",
@@ -49,20 +49,23 @@ def look() -> themes.Theme:
     return themes.theme(str(st.context.theme.type))
 
 
-def _writer(
+def writer_of(
     figure: go.Figure, data: pd.DataFrame, form: str, title: str, note: str
 ) -> Callable[[], bytes]:
-    """What makes the file, once the visitor asks for it."""
+    """What makes a chart's file, once it is asked for.
+
+    Args:
+        figure: The figure.
+        data: Its numbers.
+        form: A key of `exports.MEDIA_TYPES`.
+        title: Plain text.
+        note: Alternative text, plain text.
+    """
     if form in TABLE_WRITERS:
         return partial(TABLE_WRITERS[form], data, {"title": title, "note": note})
     if form == "html":
         return partial(offline_html, figure, title=title, note=note)
-    return lambda: _images().draw(json.loads(str(figure.to_json())), form=form)
-
-
-@st.cache_resource(show_spinner=False)
-def _images() -> ImageServer:
-    return ImageServer()
+    return lambda: images().draw(json.loads(str(figure.to_json())), form=form)
 
 
 def _file_name(name: str, form: str) -> str:
