@@ -52,7 +52,7 @@ def pass_inputs(
     if "logits_to_keep" in accepted and not all_logits:
         inputs["logits_to_keep"] = 1
     if "past_key_values" in accepted and not model.config.is_encoder_decoder and _is_causal(model):
-        inputs |= {"use_cache": True, "past_key_values": _growing_cache(model.config)}
+        inputs |= {"use_cache": True, "past_key_values": growing_cache(model.config)}
     return inputs
 
 
@@ -62,7 +62,7 @@ def _is_causal(model: PreTrainedModel) -> bool:
     )
 
 
-def _growing_cache(config: PreTrainedConfig) -> DynamicCache:
+def growing_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache whose windows never bite: what they cut off is put back into the formulas."""
     cache = DynamicCache(config=config)
     cache.layers = [

@@ -150,6 +150,18 @@ SPARSE_CASES = (
         sinks=True,
         pattern=pattern("block_sparse", block=8, stride=5),
     ),
+    Case(
+        id="vertical slash, causal",
+        pattern=pattern("vertical_slash", columns=(0, 9, 10), diagonals=(0, 3, 4), causal=True),
+    ),
+    Case(
+        id="block list of a cache",
+        queries=9,
+        keys=41,
+        pattern=pattern(
+            "block_list", block=8, rows=((0,), (0, 1), (2,), (0, 3), (4,)), causal=True
+        ),
+    ),
 )
 """Lines for the backends that take any pattern; not for the kernels of one band of keys."""
 
