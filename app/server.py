@@ -25,7 +25,7 @@ from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, static
-from attnscope.app.routes.calculations import CalculationExports
+from attnscope.app.routes.calculations import Calculations
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.profiles import Profiles
 from attnscope.app.routes.security import SecurityHeaders
@@ -81,7 +81,7 @@ PARTS: dict[str, Any] = {
         *maps.ROUTES,
         *Exports(IMAGES).routes,
         *Profiles(IMAGES).routes,
-        *CalculationExports(IMAGES).routes,
+        *Calculations(IMAGES).routes,
         *static.ROUTES,
     ],
     "middleware": [Middleware(SecurityHeaders), Middleware(VisitorCookie)],

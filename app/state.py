@@ -70,6 +70,7 @@ class Key(StrEnum):
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
     LAST_GOOD = "calculator_last_good"
+    PANEL = "calculator_panel"
 
 
 class Session(PageSession[View]):
