@@ -6,7 +6,6 @@ from typing import Any
 from attnscope.app.calculation_words import facts, part_words, reach_words, verdict
 from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.figures.memory import (
-    LEAST_LABELLED,
     Part,
     bar_words,
     extent_of,
@@ -29,9 +28,9 @@ def panel(view: CalculatorView, answer: Answer, reach: Answer, room: int) -> dic
         room: Bytes there are.
 
     Returns:
-        `fits`, `word` and `words` of the verdict; `reach`; `facts` (caption and value); `parts` of the bar (name,
-        words, portion, share of the width, colour, and the colour of text on it, empty where there is no room); `wall` (share
-        of the width and words, or None); `alt`, the bar for who cannot see it.
+        The verdict's `fits`, `word` and `words`; `reach`; `facts`, caption and value; `parts` of the bar, each with
+        name, words, portion, share of the width, colour, and ink, the colour of text on it; `wall`, its share of the
+        width and its words, or None; `alt`, the bar for who cannot see it.
     """
     fits, word, words = verdict(answer, room)
     parts = [Part(name=term["name"], nbytes=term["nbytes"]) for term in answer["terms"]]
@@ -50,7 +49,7 @@ def panel(view: CalculatorView, answer: Answer, reach: Answer, room: int) -> dic
                 "portion": part_words(part.nbytes, total),
                 "share": part.nbytes / extent,
                 "colour": colour,
-                "ink": readable_on(colour) if part.nbytes / extent > LEAST_LABELLED else "",
+                "ink": readable_on(colour),
             }
             for part, colour in zip(parts, part_colours(parts), strict=True)
         ],

@@ -56,17 +56,23 @@ def reach_words(view: CalculatorView, answer: Answer, reach: Answer) -> str:
     if chosen is None:
         return ""
     farthest = max(lines.values(), key=lambda line: line["longest"])
+    if farthest["longest"] == 0:
+        return "No backend fits even one token here."
     if view.length <= chosen["longest"]:
         said = f"{chosen['title']} fits up to {longest_words(chosen['longest'], most)}."
         if farthest["longest"] > chosen["longest"]:
             said += f" {farthest['title']} goes farthest, up to {count(farthest['longest'])}."
         return said
-    ends = f"{chosen['title']} ends at {longest_words(chosen['longest'], most)}."
+    ends = (
+        f"{chosen['title']} ends at {longest_words(chosen['longest'], most)}."
+        if chosen["longest"]
+        else f"{chosen['title']} fits not one token."
+    )
     first = next((line for line in lines.values() if line["longest"] >= view.length), None)
     if first is None:
         return (
             f"{ends} No backend fits {count(view.length)} tokens here; {farthest['title']} goes "
-            f"farthest, up to {longest_words(farthest['longest'], None)}."
+            f"farthest, up to {count(farthest['longest'])}."
         )
     return (
         f"{ends} The first that fits {count(view.length)} is {first['title']}, up to "

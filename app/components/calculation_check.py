@@ -41,7 +41,7 @@ def check(
         on_start: Called for the button.
     """
     with st.container(key="check_head", horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(f'<h2 class="pg-heading">Check it<small>{_ABOUT}</small></h2>')
+        st.html(f'<h2 class="pg-heading">Check it</h2><p class="pg-quiet">{_ABOUT}</p>')
         if status is None or status.is_over:
             again = "Check again" if result is not None else "Check it"
             st.button(again, key="calculator_check", on_click=on_start)
@@ -73,7 +73,7 @@ def _columns(result: Mapping[str, Column]) -> None:
         rows.append(f'<tr{mark}><th scope="row">{name}</th>{"".join(cells)}</tr>')
     worst = [f"<td>{html.escape(part_of_model(closed['moment']))}</td>"]
     worst += [f'<td colspan="2">{_said(column)}</td>' for column in others]
-    rows.append(f'<tr><th scope="row">worst moment in</th>{"".join(worst)}</tr>')
+    rows.append(f'<tr><th scope="row">worst moment in, or where it ran</th>{"".join(worst)}</tr>')
     table(("", "closed form", "traced", "error", "measured", "error"), rows)
 
 

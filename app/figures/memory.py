@@ -22,8 +22,7 @@ _HUES = {
 """Of each kind of term, by how its name begins; those of one kind stand in one family."""
 _OTHERS = ("#808890",)
 _PLACES = 1 << 10
-LEAST_LABELLED = 0.09
-"""Share of the width from which on a part has room for its name."""
+_LEAST_LABELLED = 0.09  # of the width: room for a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,7 @@ def memory_bar(
             marker={"color": colour, "line": {"color": look.ground, "width": 1}},
             text=[
                 f"{plain(part.name)}<br>{nbytes(part.nbytes)}"
-                if part.nbytes / extent > LEAST_LABELLED
+                if part.nbytes / extent > _LEAST_LABELLED
                 else ""
             ],
             textposition="inside",

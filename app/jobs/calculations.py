@@ -206,11 +206,19 @@ def _kept(
     return memo.get(method + json.dumps(arguments, sort_keys=True), make)
 
 
+def measured(arguments: Arguments, context: Context) -> Answer:
+    """Runs of the model beside their predictions; see `calculation_history.measured`."""
+    from attnscope.app.jobs import calculation_history
+
+    return calculation_history.measured(arguments, context)
+
+
 CALCULATION_ASKS = {
     "devices": Ask(devices),
     "calculation": Ask(calculation, lane="patient"),
     "reach": Ask(reach, lane="patient"),
     "contenders": Ask(contenders, lane="patient"),
     "curves": Ask(curves, lane="patient"),
+    "measured": Ask(measured, lane="patient"),
 }
 """Merged into `answers.ASKS`."""

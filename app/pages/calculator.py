@@ -13,6 +13,7 @@ from attnscope.app.calculation_panel import panel
 from attnscope.app.calculator_view import OWN_DEVICE, CalculatorView, encode, parse
 from attnscope.app.components import calculation
 from attnscope.app.components.calculation_check import check
+from attnscope.app.components.calculation_history import history
 from attnscope.app.components.calculator_controls import controls
 from attnscope.app.components.calculator_panel import calculator_panel
 from attnscope.app.components.model_bar import share
@@ -63,6 +64,7 @@ def _calculator(session: CalculatorSession) -> None:
     if found is not None:
         _draw(session, found)
         guarded(lambda: _check(session, found))()
+        guarded(lambda: _history(found))()
 
 
 def _found(session: CalculatorSession, devices: Mapping[str, Any]) -> Calculated | None:
@@ -148,6 +150,12 @@ def _check(session: CalculatorSession, found: Calculated) -> None:
             session.show(session.view.changed())
             notice(Notice(message="This check is not on this server any more.", kind="told"))
     check(status, result, on_start=guarded(start, tell=session.tell))
+
+
+def _history(found: Calculated) -> None:
+    """What the history has of this model, or why it cannot be read."""
+    _, one = found.view.questions(found.device)
+    history(found.view, engine().ask("measured", one))
 
 
 def _chart(what: str, found: Calculated, look: theme.Theme) -> None:

@@ -115,14 +115,14 @@ class Panel {
       ...told.parts.map(segment),
       ...(wall ? [h("i.as-calc-wall", { style: `left:${100 * wall.share}%` }, h("span", { text: wall.words }))] : []),
     );
+    for (const part of this.bar.querySelectorAll("div")) part.firstChild.hidden = part.scrollWidth > part.clientWidth;
     this.legend.replaceChildren(...told.parts.map(entry));
   }
 }
 
 function segment({ name, words, portion, share, colour, ink }) {
-  const style = `width:${100 * share}%;background:${colour};color:${ink || "inherit"}`;
-  const label = ink && h("span", {}, name, h("br"), words);
-  return h("div", { style, title: `${name}: ${words}, ${portion}` }, label);
+  const style = `width:${100 * share}%;background:${colour};color:${ink}`;
+  return h("div", { style, title: `${name}: ${words}, ${portion}` }, h("span", {}, name, h("br"), words));
 }
 
 function entry({ name, words, colour }) {
