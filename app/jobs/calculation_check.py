@@ -27,8 +27,8 @@ Step = Callable[[float], None]
 PARTS = ("weights", "cache", "activations", "total")
 """Bytes of parameters and buffers, of the key/value cache, of all else, and of everything."""
 
+MOST_LAYERS = 256
 _TRACED, _RUNS = 0.8, 5
-_MOST_LAYERS = 256
 _CPU_FLOPS_PER_SECOND = 2e10
 _LONGEST_RUN_S = 20.0
 _STATED = (
@@ -120,9 +120,9 @@ def _untraceable(plan: "Plan") -> AttnscopeError | None:
             f"The weights are quantised, and the class is built with weights in {plan.dtype}.",
             "Take quantization_config out of the configuration and paste it under More.",
         )
-    if len(plan.shape.layers) > _MOST_LAYERS:
+    if len(plan.shape.layers) > MOST_LAYERS:
         return UnsupportedCall(
-            f"{count(len(plan.shape.layers))} layers are too many to trace: {_MOST_LAYERS} at most.",
+            f"{count(len(plan.shape.layers))} layers are too many to trace: {MOST_LAYERS} at most.",
             "Paste a configuration of fewer layers; each takes the same.",
         )
     return None
