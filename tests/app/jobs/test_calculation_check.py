@@ -44,10 +44,11 @@ def test_the_demo_is_traced_and_measured_part_by_part(
     json.dumps(found)
     closed = found["closed"]
     assert closed["total"] == sum(closed[part] for part in PARTS[:-1])
-    for column in (found["traced"], found["measured"]):
+    # Matrix products on a CPU take scratch memory, which the trace does not see and a small run feels.
+    for column, allowed in ((found["traced"], 2e-3), (found["measured"], 1e-2)):
         assert column["weights"] == closed["weights"]
         assert column["cache"] == closed["cache"]
-        assert column["total"] == pytest.approx(closed["total"], rel=2e-3)
+        assert column["total"] == pytest.approx(closed["total"], rel=allowed)
         assert column["moment"]
 
 
