@@ -10,6 +10,7 @@ benchmarks/results/<date>_<device>_calculator_page.jsonl.
 
 import argparse
 import time
+from typing import Any
 
 from playwright.sync_api import Page, expect
 
@@ -40,7 +41,7 @@ def in_the_worker(model: str) -> list[dict]:
     context = Context(settings=Settings(), device="cpu", resources=Resources())
     devices = calculations.devices({}, context)
 
-    def ask(**changed: int) -> float:
+    def ask(**changed: Any) -> float:
         view = CalculatorView(model=model, **changed)
         device = device_of(view, devices)
         plan, one = view.questions(device)

@@ -77,11 +77,12 @@ class _Growing(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        keys, values = self.keys, self.values
-        self.keys, self.values = (
-            torch.cat(pair, dim=-2) for pair in ((keys, key_states), (values, value_states))
-        )
-        return self.keys, self.values
+        assert self.keys is not None
+        assert self.values is not None
+        keys = torch.cat((self.keys, key_states), dim=-2)
+        values = torch.cat((self.values, value_states), dim=-2)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def step_inputs(model: PreTrainedModel, prompt: dict[str, Any], marker: Marker) -> dict[str, Any]:

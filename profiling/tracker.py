@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -95,7 +96,7 @@ def traced_peak(
             else:
                 inputs = step(model, batch, length)
             cache = inputs.get("past_key_values")
-            tracker.track_external(model, inputs["input_ids"], *layers_of(cache))
+            tracker.track_external(model, inputs["input_ids"], *chain(*layers_of(cache)))
             watch = _Watch(tracker, cache, report)
             watch.follow(model, stack)
             with tracker:
@@ -144,7 +145,7 @@ class _Watch:
         if peak > self._peak:
             self._peak = peak
             # Storages, not tensors: what a window keeps of a prompt is a view of all of it.
-            stored = (each.untyped_storage() for layer in layers_of(self._cache) for each in layer)
+            stored = (each.untyped_storage() for each in chain(*layers_of(self._cache)))
             self.cached = sum(each.nbytes() for each in stored)
 
 
