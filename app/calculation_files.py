@@ -27,9 +27,15 @@ from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import latency, nbytes
 
 Answer = Mapping[str, Any]
-OF_LENGTH = {"memory": "totals", "time": "seconds", "cost": "costs"}
+_VALUES = {"memory": "totals", "time": "seconds", "cost": "costs"}
 """The charts over length, and where the worker's answer holds their values."""
-CHARTS = ("bar", *OF_LENGTH)
+CHARTS = ("bar", *_VALUES)
+_FILES = {
+    "bar": "memory-bar",
+    "memory": "memory-over-length",
+    "time": "time-over-length",
+    "cost": "cost-over-length",
+}
 _NOTES = {
     "memory": "Memory at the worst moment over length, by backend",
     "time": "Least time of one pass over length, by backend: roofline, from the listed peaks",
@@ -126,7 +132,7 @@ def curves_of(what: str, found: Calculated) -> list[Curve]:
         Curve(
             backend=line["name"],
             title=line["title"],
-            values=tuple(line[OF_LENGTH[what]]),
+            values=tuple(line[_VALUES[what]]),
             dash=DASHES[place % len(DASHES)],
         )
         for place, line in enumerate(found.curves["lines"])
@@ -183,11 +189,3 @@ def file(
     if form == "html":
         return offline_html(figure, title=found.title, note=words), name
     return images.draw(json.loads(str(figure.to_json())), form=form), name
-
-
-_FILES = {
-    "bar": "memory-bar",
-    "memory": "memory-over-length",
-    "time": "time-over-length",
-    "cost": "cost-over-length",
-}

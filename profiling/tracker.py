@@ -103,10 +103,11 @@ def traced_peak(
                 model(**inputs)
     except AttnscopeError:
         raise
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # any operation of any model
+        lines = str(error).strip().splitlines()
         raise ModelUnsupported(
             f"{shape.architecture} cannot be traced on {backend}: "
-            f"{str(error).strip().splitlines()[0][:200]}",
+            f"{lines[0][:200] if lines else type(error).__name__}",
             "Measure it on the Profile page instead.",
         ) from error
     peak = tracker.get_tracker_snapshot("peak")[_CPU]

@@ -16,6 +16,8 @@ from attnscope.kernels.errors import (
 from attnscope.profiling.units import count, nbytes, seconds
 
 if TYPE_CHECKING:
+    import torch
+
     from attnscope.profiling.estimate import MemoryEstimate
     from attnscope.profiling.plan import Plan
     from attnscope.profiling.record import RunRecord
@@ -33,13 +35,6 @@ _CPU_FLOPS_PER_SECOND = 2e10
 _LONGEST_RUN_S = 20.0
 _STATED = (
     "This backend's kernel cannot be traced: its calls hold what it states, and all else is traced."
-)
-_UNTRAINED = PromptRefused(
-    "A training step is neither traced nor run here.", "Choose Prompt or Next token above."
-)
-_UNPAGED = UnsupportedCall(
-    "The model's own class keeps a cache that grows to fit, without pages.",
-    "Set the page of the cache to 0 under More.",
 )
 
 
@@ -87,9 +82,8 @@ def _closed(found: "MemoryEstimate") -> Answer:
 def _traced(plan: "Plan", length: int, report: Step) -> Answer:
     from attnscope.profiling.tracker import traced_peak
 
-    refusal = _untraceable(plan)
-    if refusal is not None:
-        raise refusal
+    _check_pass(plan)
+    _check_traceable(plan)
     asked: dict[str, Any] = {
         "backend": plan.backend,
         "batch": plan.batch,
@@ -110,22 +104,31 @@ def _traced(plan: "Plan", length: int, report: Step) -> Answer:
     return _column(parts, peak.module, note)
 
 
-def _untraceable(plan: "Plan") -> AttnscopeError | None:
+def _check_pass(plan: "Plan") -> None:
+    """Refuses what is neither traced nor run."""
     if plan.phase == "training":
-        return _UNTRAINED
+        raise PromptRefused(
+            "A training step is neither traced nor run here.",
+            "Choose Prompt or Next token above.",
+        )
     if plan.page is not None:
-        return _UNPAGED
+        raise UnsupportedCall(
+            "The model's own class keeps a cache that grows to fit, without pages.",
+            "Set the page of the cache to 0 under More.",
+        )
+
+
+def _check_traceable(plan: "Plan") -> None:
     if plan.shape.quantisation is not None:
-        return UnsupportedCall(
+        raise UnsupportedCall(
             f"The weights are quantised, and the class is built with weights in {plan.dtype}.",
             "Take quantization_config out of the configuration and paste it under More.",
         )
     if len(plan.shape.layers) > MOST_LAYERS:
-        return UnsupportedCall(
+        raise UnsupportedCall(
             f"{count(len(plan.shape.layers))} layers are too many to trace: {MOST_LAYERS} at most.",
             "Paste a configuration of fewer layers; each takes the same.",
         )
-    return None
 
 
 def _measured(
@@ -137,9 +140,9 @@ def _measured(
     from attnscope.profiling.measure import measure
     from attnscope.profiling.record import Cell
 
-    refusal = _unmeasurable(plan, found, arguments, context)
-    if refusal is not None:
-        raise refusal
+    _check_pass(plan)
+    _check_run(plan, found, str(arguments["model"]))
+    _check_room(plan, found, device_of(context.device))
     decodes = plan.phase == "decode"
     cell = Cell(
         backend=plan.backend,
@@ -174,50 +177,46 @@ def _parts_of(record: "RunRecord") -> tuple[int | None, ...]:
     return weights, cache, total - weights - cache, total
 
 
-def _unmeasurable(
-    plan: "Plan", found: "MemoryEstimate", arguments: Arguments, context: Context
-) -> AttnscopeError | None:
-    """Why this cannot be run here, before a weight is loaded."""
+def _check_run(plan: "Plan", found: "MemoryEstimate", source: str) -> None:
+    """Refuses what no run here is, before a weight is loaded."""
     from attnscope.models.loading import DEMO
-    from attnscope.models.memory import available_bytes
-    from attnscope.profiling.roofline import work
 
-    source = str(arguments["model"])
-    if plan.phase == "training":
-        return _UNTRAINED
-    if plan.page is not None:
-        return _UNPAGED
     if source != DEMO and not source.startswith(("/", "./")):
-        return UnsupportedCall(
+        raise UnsupportedCall(
             "Only the configuration was read: this check downloads no weights.",
             "Measure the model on the page Profile; its runs then stand below.",
         )
     if plan.backend.startswith("transformers_"):
-        return UnsupportedCall(
+        raise UnsupportedCall(
             "Runs here swap in a backend of ours, and this is the model's own attention.",
             "Choose eager or sdpa_flash to measure the nearest.",
         )
     if plan.all_logits:
-        return UnsupportedCall(
+        raise UnsupportedCall(
             "A run here gives the logits of the last position.",
             "Choose those logits under More.",
         )
     if found.length == 1 and plan.phase == "decode":
-        return PromptRefused("A run needs a token in the cache before it.", "Choose 2 or more.")
-    device = device_of(context.device)
+        raise PromptRefused("A run needs a token in the cache before it.", "Choose 2 or more.")
+
+
+def _check_room(plan: "Plan", found: "MemoryEstimate", device: "torch.device") -> None:
+    """Refuses what this machine cannot hold, or a processor not compute in a moment."""
+    from attnscope.models.memory import available_bytes
+    from attnscope.profiling.roofline import work
+
     room = available_bytes(device)
     if found.total_bytes > room:
-        return UnsupportedCall(
+        raise UnsupportedCall(
             f"It is predicted to take {nbytes(found.total_bytes)}, and {device} has {nbytes(room)} left.",
             "Choose a shorter length or a smaller batch.",
         )
     expected = work(plan, found.length).flops / _CPU_FLOPS_PER_SECOND
     if device.type == "cpu" and expected > _LONGEST_RUN_S:
-        return UnsupportedCall(
+        raise UnsupportedCall(
             f"One run would take about {seconds(expected)} on this processor.",
             "Choose a shorter length or a smaller batch.",
         )
-    return None
 
 
 def _column(parts: tuple[int | None, ...], moment: str, note: str) -> Answer:

@@ -99,7 +99,6 @@ def _asked(view: CalculatorView, device: Mapping[str, Any]) -> Calculated:
 def _draw(session: CalculatorSession, found: Calculated) -> None:
     def take() -> None:
         held = session.draft(Key.PANEL)["set"]
-        session.tell()
         chosen = {name: str(held[name]) for name in ("length", "batch")}
         view, unusable = parse({**encode(session.view.changed()), **chosen})
         session.tell(*(Notice(message=text) for text in unusable))
