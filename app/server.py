@@ -25,7 +25,7 @@ from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, start, static
-from attnscope.app.routes.calculations import CalculationExports
+from attnscope.app.routes.calculations import Calculations
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.profiles import Profiles
 from attnscope.app.routes.security import SecurityHeaders
@@ -80,7 +80,7 @@ PARTS: dict[str, Any] = {
         *maps.ROUTES,
         *Exports(images()).routes,
         *Profiles(images()).routes,
-        *CalculationExports(images()).routes,
+        *Calculations(images()).routes,
         *start.ROUTES,
         *static.ROUTES,
     ],

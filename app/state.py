@@ -71,6 +71,7 @@ class Key(StrEnum):
     PROFILE_CELL = "profile_cell"
     PROFILE_CEILINGS = "profile_ceilings"
     LAST_GOOD = "calculator_last_good"
+    PANEL = "calculator_panel"
 
 
 class Session(PageSession[View]):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from attnscope.app.jobs import calculations
+from attnscope.app.jobs.calculations import CALCULATION_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
 from attnscope.app.jobs.memo import Memo
@@ -389,10 +389,8 @@ ASKS = {
     "exact_map": Ask(attention_map, lane="long"),
     "row": Ask(row),
     "column": Ask(column),
-    "calculation": Ask(calculations.calculation, lane="patient"),
-    "curves": Ask(calculations.curves, lane="patient"),
-    "devices": Ask(calculations.devices),
     "overview": Ask(overview, lane="patient"),
     "diagnostics": Ask(diagnostics, lane="long"),
+    **CALCULATION_ASKS,
     **PROFILE_ASKS,
 }

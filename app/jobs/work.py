@@ -224,4 +224,18 @@ def profile(arguments: Arguments, context: Context) -> Result:
     return profile_work.profile(arguments, context)
 
 
-WORK = {"load": load, "plan": plan, "inspect": inspect, "profile": profile, "ceilings": ceilings}
+def check(arguments: Arguments, context: Context) -> Result:
+    """Hold an estimate against a trace and a run; see `calculation_check.check`."""
+    from attnscope.app.jobs import calculation_check
+
+    return calculation_check.check(arguments, context)
+
+
+WORK = {
+    "load": load,
+    "plan": plan,
+    "inspect": inspect,
+    "profile": profile,
+    "ceilings": ceilings,
+    "check": check,
+}
