@@ -5,15 +5,18 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import calculator, inspect, profile, runs
+from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.pages import calculator, inspect, profile, runs, sparsity
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.settings import Settings
+from attnscope.app.sparsity_view import SparsitySession
 from attnscope.app.state import CalculatorSession, Session, visitor
 
 STYLES = tuple(
-    Path(__file__).resolve().with_name(f"{name}.css") for name in ("page", "tables", "calculator")
+    Path(__file__).resolve().with_name(f"{name}.css")
+    for name in ("page", "tables", "calculator", "sparsity")
 )
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
@@ -21,6 +24,20 @@ ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def sparsity_page() -> None:
+    """Run the page Sparsity over this visitor's session."""
+
+    def page() -> None:
+        settings = Settings.from_environment()
+        kept = KeptPrompts(settings.data / "prompts")
+        state, query, owner = visitor()
+        session = SparsitySession(state, query, kept, owner, default=_session().view)
+        assignments = KeptPrompts(settings.data / "assignments")
+        sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
+
+    guarded(page)()
 
 
 def profile_page() -> None:
@@ -60,6 +77,7 @@ def main() -> None:
         st.html(style)
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),
         st.Page(runs_page, title="Runs", url_path="runs"),

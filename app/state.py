@@ -72,6 +72,19 @@ class Key(StrEnum):
     PROFILE_CEILINGS = "profile_ceilings"
     LAST_GOOD = "calculator_last_good"
     PANEL = "calculator_panel"
+    SPARSITY_SHOWN = "sparsity_shown"
+    SPARSITY_WATCHED = "sparsity_watched"
+    SPARSITY_WORK = "sparsity_work"
+    SPARSITY_FITTED = "sparsity_fitted"
+    SPARSITY_MASK = "sparsity_mask"
+    SPARSITY_OWN = "sparsity_own_mask"
+    SPARSITY_RUN = "sparsity_run_job"
+    SPARSITY_RAN = "sparsity_ran"
+    SPARSITY_ASSIGNED = "sparsity_assigned"
+    SPARSITY_IMPORT = "sparsity_import"
+    SPARSITY_RULE = "sparsity_rule"
+    SPARSITY_UPLOAD = "sparsity_upload"
+    SPARSITY_GRID = "sparsity_grid"
 
 
 class Session(PageSession[View]):

@@ -137,6 +137,7 @@ SPARSE_CASES = (
             "bigbird", window=12, global_tokens=2, random_blocks=2, block=4, seed=1, causal=True
         ),
     ),
+    Case(id="rule", pattern=pattern("rule", text="i - j < 6 and j % 3 != 1 or j < min(2, i)")),
     Case(id="axial, odd", pattern=pattern("axial", height=5, width=7)),
     Case(
         id="strided slide of a cache",

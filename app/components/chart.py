@@ -31,17 +31,33 @@ def chart(figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note:
         st.plotly_chart(
             figure, theme=None, config=_CONFIG, key=f"plot_{name}", alt=f"{title}. {note}"
         )
-        with st.popover("Export", key=f"export_{name}"):
-            for form in MEDIA_TYPES:
-                st.download_button(
-                    form.upper(),
-                    writer_of(figure, data, form, title, note),
-                    file_name=_file_name(name, form),
-                    mime=MEDIA_TYPES[form],
-                    key=f"export_{name}_{form}",
-                    on_click="ignore",
-                    width="stretch",
-                )
+        files(figure, data, name=name, title=title, note=note)
+
+
+def files(
+    figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note: str, of: str = "runs"
+) -> None:
+    """Draw the button that writes a figure or its numbers as a file.
+
+    Args:
+        figure: As the file shows it.
+        data: Its numbers.
+        name: Of the files, and of the widgets.
+        title: Plain text.
+        note: Alternative text, plain text.
+        of: What the files' names begin with.
+    """
+    with st.popover("Export", key=f"export_{name}"):
+        for form in MEDIA_TYPES:
+            st.download_button(
+                form.upper(),
+                writer_of(figure, data, form, title, note),
+                file_name=_file_name(name, form, of),
+                mime=MEDIA_TYPES[form],
+                key=f"export_{name}_{form}",
+                on_click="ignore",
+                width="stretch",
+            )
 
 
 def look() -> themes.Theme:
@@ -68,6 +84,6 @@ def writer_of(
     return lambda: images().draw(json.loads(str(figure.to_json())), form=form)
 
 
-def _file_name(name: str, form: str) -> str:
-    safe = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
-    return f"runs_{safe}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+def _file_name(name: str, form: str, of: str = "runs") -> str:
+    model, what = (re.sub(r"[^A-Za-z0-9.-]+", "-", each) for each in (of, name))
+    return f"{model[:60]}_{what}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"

@@ -18,6 +18,7 @@ from attnscope.kernels.patterns.longformer import Longformer
 from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.rule import Rule
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.kernels.patterns.strided import Strided
@@ -38,6 +39,7 @@ FAMILIES: dict[str, type[Pattern]] = {
     "block_sparse": BlockSparse,
     "axial": Axial,
     "chunked": Chunked,
+    "rule": Rule,
     "vertical_slash": VerticalSlash,
     "block_list": BlockList,
     "matrix": Matrix,

@@ -135,6 +135,15 @@ def _sparse() -> Iterator[tuple[Pattern, Rule]]:
         )
 
 
+def _written() -> Iterator[tuple[Pattern, Rule]]:
+    yield (
+        pattern("rule", text="i - j < 5 or j < 2 or (i // 4 == j // 4 and j % 3 == 0)"),
+        lambda i, j: i - j < 5 or j < 2 or (i // 4 == j // 4 and j % 3 == 0),
+    )
+    yield pattern("rule", text="abs(i - 2 * j) > 7"), lambda i, j: abs(i - 2 * j) > 7
+    yield pattern("rule", text="(i + j) % 5 == 1"), lambda i, j: (i + j) % 5 == 1
+
+
 def _fitted() -> Iterator[tuple[Pattern, Rule]]:
     for c, d in (
         ((0,), (0,)),
@@ -172,6 +181,8 @@ RULES = [
     *(_causal(*each) for each in PACKED[::2]),
     *SPARSE,
     *(_causal(*each) for each in SPARSE[::2]),
+    *_written(),
+    *(_causal(*each) for each in _written()),
     *FITTED,
     *(_causal(*each) for each in FITTED),
 ]
