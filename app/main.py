@@ -4,8 +4,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from attnscope.app.backends_view import BackendsSession, BackendsView
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import calculator, inspect, profile, runs
+from attnscope.app.pages import backends, calculator, inspect, profile, runs
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
@@ -21,6 +22,17 @@ ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def backends_page() -> None:
+    """Run the Backends page over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = BackendsView.of(inspected.view)
+        backends.page(BackendsSession(*visitor(), kept=inspected.kept, default=first))
+
+    guarded(page)()
 
 
 def profile_page() -> None:
@@ -60,6 +72,7 @@ def main() -> None:
         st.html(style)
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),
         st.Page(runs_page, title="Runs", url_path="runs"),

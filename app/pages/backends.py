@@ -1,0 +1,292 @@
+"""Backends: which one is right, and is it exact here? One click runs them all on a prompt, against float64."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from attnscope.app import inspections
+from attnscope.app.backends_view import (
+    BackendsSession,
+    BackendsView,
+    arguments_of,
+    chosen_layers,
+    model_of,
+    region_around,
+)
+from attnscope.app.backends_words import provenance
+from attnscope.app.components import backends_bar, backends_found
+from attnscope.app.components.chart import look
+from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.progress import progress
+from attnscope.app.components.prompt_box import prompt_box
+from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.page_session import Notice
+from attnscope.app.prompt_drafts import PromptDrafts
+from attnscope.app.state import Key
+from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobMissing
+
+_LOOK_EVERY_S = 1.0
+
+Told = Mapping[str, Any]
+
+
+def page(session: BackendsSession) -> None:
+    """Draw the page for one run of the script.
+
+    Args:
+        session: The visitor's.
+
+    Raises:
+        EngineUnavailable: The page runs without the server that belongs to it.
+    """
+    engine()
+    if session.follow_url():
+        _fill_drafts(session)
+    _follow(session)
+    offered, refused = _offered(session)
+    found = session.found
+    backends_bar.bar(
+        session.view,
+        offered,
+        found,
+        models=list(dict.fromkeys(["demo", session.default.model])),
+        devices=_devices(),
+        on_apply=_act(session, _apply),
+    )
+    model = found["facts"]["model"] if found else {}
+    prompt_box(
+        _prompt(session),
+        limit=offered["max_length"] if offered else None,
+        has_template=bool(model.get("has_chat_template")),
+        bytes_per_token=None,
+        on_run=_act(session, _check),
+        verb="Check",
+        purpose="Run every backend on the prompt, and hold each against float64",
+    )
+    with st.container(key="told", gap="small"):
+        for told in (*session.notices, *filter(None, [refused])):
+            notice(told)
+        if session.job is not None:
+            progress(engine().status(session.job))
+    if session.job is not None:
+        # Only this part is drawn again while results come; the end of the job runs the whole page.
+        st.fragment(guarded(lambda: _coming(session, offered)), run_every=_LOOK_EVERY_S)()
+    elif found is not None and found["results"]:
+        _found(session, found)
+    elif offered is not None:
+        st.html(backends_found.table_html(offered["backends"]))
+
+
+def _offered(session: BackendsSession) -> tuple[Told | None, Notice | None]:
+    """What can run, before anything is run; or why nobody can say."""
+    asked = model_of(session.view)
+    known = session.offered
+    if known is None or known[0] != asked:
+        try:
+            known = asked, engine().ask("check_offered", asked)
+        except AttnscopeError as error:
+            return None, Notice.of(error)
+        session.offered = known
+    return known[1], None
+
+
+def _follow(session: BackendsSession) -> None:
+    """Find the job of the check shown, take it up when it is over, and read what it found."""
+    view, ended = session.view, None
+    if session.job is not None:
+        ended = engine().status(session.job)
+        if not ended.is_over:
+            return
+        session.job = session.found = None
+        session.tell(*_ending(ended))
+    if not view.check:
+        session.found = None
+        return
+    if session.found is not None and session.found["asked"]["check"] == view.check:
+        return
+    session.found = _stored(view.check)
+    arguments = _arguments(session) if session.found is None else dict(session.found["asked"])
+    session.job = engine().under_way("check", arguments, owner=session.owner)
+    if session.found is None and session.job is None:
+        if ended is None:
+            gone = "This check is not on this server."
+            session.tell(Notice(message=gone, remedy="Check the backends again."))
+        session.show(view.asked)
+
+
+def _ending(status: JobStatus) -> tuple[Notice, ...]:
+    """What is said of a job that did not end well."""
+    if status.state == "cancelled":
+        return (Notice(kind="told", message="Cancelled; what was found is kept."),)
+    if status.state == "failed":
+        kind = "failed" if status.reference else "refused"
+        words = {"message": status.reason, "remedy": status.remedy, "reference": status.reference}
+        return (Notice(kind=kind, **words),)
+    return ()
+
+
+def _stored(check: str) -> Told | None:
+    with suppress(JobMissing):
+        return engine().ask("check", {"check": check})
+    return None
+
+
+def _coming(session: BackendsSession, offered: Told | None) -> None:
+    """The table while results come: those there are, and what the others are offered as."""
+    found = _stored(session.view.check)
+    known = {} if found is None else {each["name"]: each for each in found["results"]}
+    rows = [known.get(each["name"], each) for each in (offered or {"backends": []})["backends"]]
+    with st.container(key="backends_coming"):
+        st.html(backends_found.table_html(rows))
+
+
+def _found(session: BackendsSession, found: Told) -> None:
+    backends_found.table(found)
+    colours = look()
+    ran = {each["name"]: each for each in found["results"] if each["heads"]}
+    if ran:
+        row = ran.get(session.view.backend) or _asking_most(list(ran.values()))
+        _one(session, found, row, list(ran))
+    backends_found.costs(found, look=colours)
+    st.html(f'<p class="pg-note pg-origin">{provenance(found["facts"])}</p>')
+
+
+def _one(session: BackendsSession, found: Told, row: Told, names: list[str]) -> None:
+    """One backend looked at: its heads, its worst, and the choice of it for Inspect."""
+    view, worst = session.view, row["worst"]
+    layers = 1 + max(head["layer"] for head in row["heads"])
+    session.set_draft({Key.CHECK_BACKEND: row["name"]})
+    chosen = ()
+    try:
+        text = str(session.draft(Key.CHECK_LAYERS) or "")
+        chosen = chosen_layers(text, row["name"], layers)
+    except InvalidCall as error:
+        notice(Notice.of(error))
+    # A capture shows no map of what approximates, and nobody should look through what is wrong.
+    usable = row["exact"] and row["verdict"] != "wrong"
+    addresses = (
+        (view.inspected(backend=row["name"]), view.inspected(layers=chosen) if chosen else "")
+        if usable
+        else ("", "")
+    )
+    backends_found.choice(
+        row["name"],
+        names,
+        addresses,
+        layers=layers,
+        on_choose=_act(session, _choose),
+        on_layers=_nothing,
+    )
+    backends_found.one(found, row, _head_address(view, found, worst, row), look=look())
+
+
+def _head_address(view: BackendsView, found: Told, worst: Told, row: Told) -> str:
+    """Inspect at the head to look at first, round its wrong cell; under eager where this backend is not right."""
+    cell = worst["cell"]
+    sequence = 0 if cell is None else cell["sequence"]
+    tokens = len(found["facts"]["tokens"][sequence])
+    return view.inspected(
+        backend=row["name"] if row["exact"] and cell is None else "eager",
+        layer=worst["layer"],
+        head=worst["head"],
+        sequence=sequence,
+        region=None if cell is None else region_around(cell["query"], worst["key"], tokens),
+    )
+
+
+def _asking_most(rows: list[Told]) -> Told:
+    """The backend to look at unasked: a wrong one, or the exact one that errs most, or any."""
+    exact = [each for each in rows if each["exact"]] or rows
+    return next(
+        (each for each in exact if each["verdict"] == "wrong"),
+        max(exact, key=lambda each: each["worst"]["relative"] or 0.0),
+    )
+
+
+def _devices() -> list[str]:
+    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
+    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
+    return ["cpu", *(device for device in devices if device != "auto")]
+
+
+def _arguments(session: BackendsSession) -> dict[str, Any]:
+    texts = inspections.texts_of(session.view, session.kept)
+    return arguments_of(session.view, texts, session.owner)
+
+
+# What the visitor's controls do; each runs before the page is drawn anew
+
+
+def _act(session: BackendsSession, work: Callable[[BackendsSession], None]) -> Callable[[], None]:
+    return guarded(lambda: work(session), tell=session.tell)
+
+
+def _check(session: BackendsSession) -> None:
+    """Take the prompt that stands in the box, and check every backend on it."""
+    session.tell()
+    _prompt(session).run()
+    if session.notices:
+        return
+    before = session.view
+    session.show(replace(before.asked, check=secrets.token_hex(16)))
+    try:
+        arguments = _arguments(session)
+        session.job = engine().submit("check", arguments, owner=session.owner)
+    except AttnscopeError:
+        session.show(before)
+        raise
+    session.found = None
+
+
+def _look_at(session: BackendsSession, view: BackendsView) -> None:
+    """Take another model or prompt; what was found belongs to the old one."""
+    session.tell()
+    changed = view.asked != session.view.asked
+    session.show(view.asked if changed else view)
+
+
+def _apply(session: BackendsSession) -> None:
+    _look_at(
+        session,
+        replace(
+            session.view,
+            model=str(session.draft(Key.SOURCE) or "").strip() or "demo",
+            revision=str(session.draft(Key.REVISION) or "").strip(),
+            device=session.draft(Key.DEVICE) or "auto",
+            dtype=session.draft(Key.DTYPE) or "auto",
+        ),
+    )
+
+
+def _choose(session: BackendsSession) -> None:
+    session.show(replace(session.view, backend=session.draft(Key.CHECK_BACKEND) or ""))
+
+
+def _nothing() -> None:
+    """The run of the script that follows reads the widget."""
+
+
+def _fill_drafts(session: BackendsSession) -> None:
+    view = session.view
+    session.set_draft(
+        {
+            Key.SOURCE: view.model,
+            Key.REVISION: view.revision,
+            Key.DEVICE: view.device,
+            Key.DTYPE: view.dtype,
+            Key.CHAT: view.chat,
+            Key.CHECK_LAYERS: "",
+        }
+    )
+    _prompt(session).fill()
+
+
+def _prompt(session: BackendsSession) -> PromptDrafts:
+    return PromptDrafts(
+        session=session, kept=session.kept, look_at=lambda view: _look_at(session, view)
+    )
