@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnscope.kernels import registry
 from attnscope.kernels.backends.backend import Backend
-from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.errors import AttnscopeError, InvalidCall
 from attnscope.models.loading import LoadedModel
 from attnscope.models.prompt_pass import prompt_logits
 from attnscope.models.prompting import Batch
@@ -205,11 +205,11 @@ class _Check:
         """Everything of one backend but its latency."""
         plain = BackendResult(name=backend.name, title=backend.title, exact=backend.exact)
         self._tell(backend.name)
-        judged = attempt(partial(self._judged, plain))
+        judged = _tried(partial(self._judged, plain))
         if isinstance(judged, Failure):
             judged = replace(plain, failure=judged)
         if judged.failure is None:
-            figures = attempt(partial(self._figures, judged))
+            figures = _tried(partial(self._figures, judged))
             judged = replace(judged, failure=figures) if isinstance(figures, Failure) else figures
         if self.model.device.type == "cuda" and judged.failure is not None:
             torch.cuda.empty_cache()
@@ -304,6 +304,21 @@ class _Check:
         if call is not None:
             share = 0.7 * min(1.0, call.layer / attention_layers(self.model.model.config))
         self.report((1 - _TIMING_SHARE) * (self.done + share) / self.steps, words)
+
+
+def _tried(work: Callable[[], BackendResult]) -> BackendResult | Failure:
+    """See `attempt`; a backend that breaks in any other way has failed, and the others are checked all the same."""
+    try:
+        return attempt(work)
+    except AttnscopeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a compiler's or a driver's: there is no telling which
+        first = str(error).strip().partition("\n")[0][:200]
+        return Failure(
+            outcome="failed",
+            reason=f"It broke: {type(error).__name__}: {first}",
+            remedy="Use another backend here.",
+        )
 
 
 def _wrong(result: BackendResult) -> Failure | None:

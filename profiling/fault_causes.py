@@ -105,8 +105,9 @@ class _Row:
 
     def nearest(self, sums_ND: Tensor, sink: float) -> list[int]:
         """Of N sums as of `sums`, the few whose outputs are nearest to the one found."""
-        outs_ND = sums_ND[:, :-1] / (sums_ND[:, -1:] + sink)
-        misses_N = (outs_ND - self.found_D).abs().amax(-1).nan_to_num(nan=math.inf)
+        totals_N1 = (sums_ND[:, -1:] + sink).clamp_min(torch.finfo(torch.float64).tiny)
+        misses_N = (sums_ND[:, :-1] / totals_N1 - self.found_D).abs().amax(-1)
+        misses_N = misses_N.nan_to_num(nan=math.inf)
         return misses_N.topk(min(4, len(misses_N)), largest=False).indices.tolist()
 
 
@@ -139,18 +140,19 @@ def cause_of(
         _row(call, where, head, wide[where[0]], spans[where[0]][0], errors.cell_allowed)
         for where in tried
     ]
-    found = [one for explain in _EXPLAIN for one in explain(rows) if one[0] <= 1]
-    if not found:
-        return None
-    first = rows[0]
-    _, words, key = min(found, key=lambda one: one[0])
-    return Cause(
-        layer=call.layer,
-        head=head,
-        query=tried[0][1] - first.start,
-        key=None if key is None else key - first.start,
-        words=words,
-    )
+    for explainers in (_RULES, _SEARCHES):
+        found = [one for explain in explainers for one in explain(rows) if one[0] <= 1]
+        if found:
+            _, words, key = min(found, key=lambda one: one[0])
+            start = rows[0].start
+            return Cause(
+                layer=call.layer,
+                head=head,
+                query=tried[0][1] - start,
+                key=None if key is None else key - start,
+                words=words,
+            )
+    return None
 
 
 def _row(
@@ -250,10 +252,16 @@ def _one_key(rows: Rows) -> Explained:
 def _flips(row: _Row) -> list[int]:
     """The keys each of which, seen where it is hidden or hidden where it is seen, explains the output."""
     terms_K, sink = row.terms()
-    total_D = row.sums(terms_K * row.seen_K).sum(0)
-    signs_K = torch.where(row.seen_K, -1.0, 1.0).to(terms_K)
-    likely = row.nearest(total_D + row.sums(signs_K * terms_K), sink)
+    sums_KD = row.sums(terms_K * row.seen_K)
+    with_KD = sums_KD.sum(0) + row.sums(terms_K)
+    without_KD = _before(sums_KD) + _before(sums_KD.flip(0)).flip(0)
+    likely = row.nearest(without_KD.where(row.seen_K[:, None], with_KD), sink)
     return [key for key in likely if row.flipped(key).miss() <= 1]
+
+
+def _before(sums_KD: Tensor) -> Tensor:
+    """The sum of all before each: never as a difference, in which what is small is lost."""
+    return torch.cat([torch.zeros_like(sums_KD[:1]), sums_KD[:-1].cumsum(0)])
 
 
 def _key_words(row: _Row, key: int) -> str:
@@ -296,11 +304,10 @@ def _lost_keys(rows: Rows) -> Explained:
     row = rows[-1]
     terms_K, sink = row.terms()
     sums_KD = row.sums(terms_K * row.seen_K)
-    before_KD = sums_KD.cumsum(0) - sums_KD
-    for cut in row.nearest(before_KD, sink):
+    for cut in row.nearest(_before(sums_KD), sink):
         miss = _seeing(rows, lambda row, cut=cut: row.seen_K & (_keys(row) < cut))
         yield miss, f"Its keys from {cut - row.start} on are not seen.", None
-    for cut in row.nearest(sums_KD.sum(0) - before_KD, sink):
+    for cut in row.nearest(sums_KD.flip(0).cumsum(0).flip(0), sink):
         miss = _seeing(rows, lambda row, cut=cut: row.seen_K & (_keys(row) >= cut))
         yield miss, f"Its keys before {cut - row.start} are not seen.", None
 
@@ -361,7 +368,9 @@ def _lowest(function: Callable[[float], float], low: float, high: float) -> floa
     return (low + high) / 2
 
 
-_EXPLAIN = (
-    *(_unwritten, _other_group, _one_key, _other_softmax, _other_mask),
-    *(_lost_keys, _other_window, _size, _other_scale),
+_RULES = (
+    *(_unwritten, _other_group, _one_key, _other_softmax, _other_mask, _lost_keys, _other_window),
+    _size,
 )
+_SEARCHES = (_other_scale,)
+"""What takes long, and is tried last."""

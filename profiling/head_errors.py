@@ -50,7 +50,8 @@ class HeadError:
     Attributes:
         layer: From 0.
         head: From 0.
-        relative: ‖out − reference‖ / ‖reference‖; None where the output holds NaN or infinity.
+        relative: ‖out − reference‖ / ‖reference‖; None where the output holds NaN or infinity, and where
+            its own q, k or v do, after a wrong layer: then it is not judged, and has no cell.
         largest: The largest absolute difference; None likewise.
         allowed: The most that `relative` may be.
         wrong_queries: How many queries have a cell beyond what a cell may err.
@@ -74,7 +75,7 @@ class HeadError:
     def excess(self) -> float:
         """`relative` in units of what is allowed; infinite for NaN, and for any error of an exact 0."""
         if self.relative is None:
-            return math.inf
+            return 0.0 if self.cell is None else math.inf
         if self.allowed:
             return self.relative / self.allowed
         return math.inf if self.relative else 0.0
@@ -111,7 +112,7 @@ def layer_errors(call: LayerCall, spans: Sequence[Span]) -> LayerErrors:
     for head in range(call.q_BHQD.shape[1]):
         wrong, most = sums.beyond(head, cell_allowed)
         relative, largest = sums.of(head)
-        is_wrong = bool(wrong) or not relative <= allowed
+        is_wrong = bool(wrong) or relative > allowed
         queries = [query - spans[sequence][0] for sequence, query in wrong]
         errors.append(
             HeadError(
@@ -133,7 +134,9 @@ def layer_errors(call: LayerCall, spans: Sequence[Span]) -> LayerErrors:
 
 
 def cell_errors(out: Tensor, exact: Tensor, weights: Tensor, v: Tensor) -> Tensor:
-    """The error of every cell relative to Σ wₖ·|vₖ|; NaN and infinity count as infinite.
+    """The error of every cell relative to Σ wₖ·|vₖ|.
+
+    NaN and infinity err infinitely, but where the exact cell is no number either there is nothing to hold them against.
 
     Args:
         out: `[..., Q, D]`.
@@ -143,7 +146,8 @@ def cell_errors(out: Tensor, exact: Tensor, weights: Tensor, v: Tensor) -> Tenso
     """
     # What lies under the smallest normal number is rounded as coarsely as that.
     sizes = weights @ v.double().abs() + torch.finfo(out.dtype).tiny
-    return ((out.double() - exact).abs() / sizes).nan_to_num(nan=math.inf)
+    errors = ((out.double() - exact).abs() / sizes).nan_to_num(nan=math.inf)
+    return errors.where(exact.isfinite(), 0.0)
 
 
 class _Sums:
@@ -155,6 +159,7 @@ class _Sums:
         self._error_H, self._theirs_H, self._size_H, self._largest_H = (
             zeros_H.clone() for _ in range(4)
         )
+        self._is_judged_H = torch.zeros_like(zeros_H, dtype=torch.bool)
         self._their_cell = 0.0
         self._rows: list[tuple[int, int]] = []
         self._cells: list[Tensor] = []
@@ -163,10 +168,12 @@ class _Sums:
         reference = rows.exact()
         exact_HQD, weights_HQK = reference.out_BHQD[0], reference.weights_BHQK[0]
         v_HKD = rows.v_BGKD[0].repeat_interleave(rows.call.group_size, 0)
-        error_HQD = rows.out_BHQD[0].double() - exact_HQD
+        known_HQD = exact_HQD.isfinite()
+        error_HQD = (rows.out_BHQD[0].double() - exact_HQD).where(known_HQD, 0.0)
         self._error_H += error_HQD.square().sum((-1, -2))
-        self._size_H += exact_HQD.square().sum((-1, -2))
+        self._size_H += exact_HQD.where(known_HQD, 0.0).square().sum((-1, -2))
         self._largest_H = torch.maximum(self._largest_H, error_HQD.abs().amax((-1, -2)))
+        self._is_judged_H |= known_HQD.any(-1).any(-1)
         cells_HQD = cell_errors(rows.out_BHQD[0], exact_HQD, weights_HQK, v_HKD)
         self._cells.append(cells_HQD.amax(-1))
         self._rows += [(sequence, rows.first + at) for at in range(cells_HQD.shape[1])]
@@ -174,7 +181,8 @@ class _Sums:
             theirs_HQD = rows.pytorchs()[0]
             # Where PyTorch's overflows it sets no measure.
             theirs_HQD = theirs_HQD.where(theirs_HQD.isfinite(), exact_HQD.to(theirs_HQD.dtype))
-            self._theirs_H += (theirs_HQD.double() - exact_HQD).square().sum((-1, -2))
+            error_HQD = (theirs_HQD.double() - exact_HQD).where(known_HQD, 0.0)
+            self._theirs_H += error_HQD.square().sum((-1, -2))
             cells_HQD = cell_errors(theirs_HQD, exact_HQD, weights_HQK, v_HKD)
             self._their_cell = max(self._their_cell, cells_HQD.max().item())
 
@@ -185,7 +193,9 @@ class _Sums:
         return allowed_error(self._out, theirs), CELL_TIMES * cell
 
     def of(self, head: int) -> tuple[float, float]:
-        """The relative error and the largest absolute one."""
+        """The relative error and the largest absolute one; NaN where there was nothing to judge."""
+        if not self._is_judged_H[head]:
+            return math.nan, math.nan
         size, error = self._size_H[head].sqrt().item(), self._error_H[head].sqrt().item()
         return error / size if size else error, self._largest_H[head].item()
 
