@@ -24,7 +24,7 @@ from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
-from attnscope.app.routes import jobs, maps, static
+from attnscope.app.routes import jobs, maps, start, static
 from attnscope.app.routes.calculations import CalculationExports
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.profiles import Profiles
@@ -82,6 +82,7 @@ PARTS: dict[str, Any] = {
         *Exports(IMAGES).routes,
         *Profiles(IMAGES).routes,
         *CalculationExports(IMAGES).routes,
+        *start.ROUTES,
         *static.ROUTES,
     ],
     "middleware": [Middleware(SecurityHeaders), Middleware(VisitorCookie)],

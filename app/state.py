@@ -69,6 +69,7 @@ class Key(StrEnum):
     PROFILE_FORCE = "profile_force"
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
+    PROFILE_CEILINGS = "profile_ceilings"
     LAST_GOOD = "calculator_last_good"
     CHECK_JOB = "check_job"
     CHECK_FOUND = "check_found"

@@ -6,11 +6,11 @@ from attnscope.app.jobs.checks import CheckFolder
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.work import described, models, prompts, wanted
 from attnscope.models.prompting import batch_of
-from attnscope.profiling.asked import now
 from attnscope.profiling.backend_check import check
 from attnscope.profiling.json_data import to_data
 from attnscope.profiling.latency import Effort
 from attnscope.profiling.machine import machine_of
+from attnscope.profiling.record import now
 
 if TYPE_CHECKING:
     from attnscope.models.loading import LoadedModel
