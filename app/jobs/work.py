@@ -228,6 +228,10 @@ def check(arguments: Arguments, context: Context) -> Result:
 
 
 WORK = {
-    **{"load": load, "plan": plan, "inspect": inspect, "check": check},
-    **{"profile": profile, "ceilings": ceilings},
+    "load": load,
+    "plan": plan,
+    "inspect": inspect,
+    "check": check,
+    "profile": profile,
+    "ceilings": ceilings,
 }

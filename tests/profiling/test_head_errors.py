@@ -105,7 +105,9 @@ def model_of(family: str, dtype: torch.dtype) -> LoadedModel:
     decoder = family in DECODERS
     config = (DECODERS if decoder else ENCODERS)[family]()
     loader = hf.AutoModelForCausalLM if decoder else hf.AutoModelForMaskedLM
-    return LoadedModel.of(tiny(config, loader).to(dtype), tiny_tokenizer("left"))
+    model = tiny(config, loader)
+    model.to(dtype)  # pyright: ignore[reportArgumentType]
+    return LoadedModel.of(model, tiny_tokenizer("left"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
