@@ -9,6 +9,7 @@ from attnscope.app import layer_backends, view
 from attnscope.app.layer_backends import LayerBackends
 from attnscope.app.link import matching, query_of, values_of
 from attnscope.app.page_session import PageSession
+from attnscope.app.prompt_drafts import fields_of
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.state import Key
 from attnscope.app.view import DEFAULT_BACKEND, Region, View
@@ -90,6 +91,19 @@ def arguments_of(view: BackendsView, texts: tuple[str, ...], owner: str) -> dict
         "texts": list(texts),
         "chat": view.chat,
     }
+
+
+def view_of(arguments: Mapping[str, Any]) -> BackendsView:
+    """The view whose check a job makes: the inverse of `arguments_of`."""
+    return BackendsView(
+        model=arguments["source"],
+        revision=arguments["revision"] or "",
+        device=arguments["device"],
+        dtype=arguments["dtype"],
+        chat=arguments["chat"],
+        check=arguments["check"],
+        **fields_of(tuple(arguments["texts"])),
+    )
 
 
 def model_of(view: BackendsView) -> dict[str, Any]:

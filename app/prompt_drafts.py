@@ -91,13 +91,11 @@ class PromptDrafts:
         except PromptRefused as error:
             self.session.tell(Notice.of(error))
             return
-        known = next((entry for entry in examples() if (entry.text,) == passed), None)
-        self.look_at(
-            replace(
-                self.session.view,
-                texts=() if known else passed,
-                example=known.title if known else "",
-                stored="",
-                chat=chat,
-            )
-        )
+        self.look_at(replace(self.session.view, **fields_of(passed), chat=chat))
+
+
+def fields_of(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a view that name prompts: a shipped one goes by its title."""
+    known = next((entry for entry in examples() if (entry.text,) == texts), None)
+    title = known.title if known else ""
+    return {"texts": () if known else texts, "example": title, "stored": ""}

@@ -16,6 +16,7 @@ from attnscope.app.backends_view import (
     chosen_layers,
     model_of,
     region_around,
+    view_of,
 )
 from attnscope.app.backends_words import provenance
 from attnscope.app.components import backends_bar, backends_found
@@ -28,7 +29,7 @@ from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
 from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.state import Key
-from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobMissing
+from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobMissing, PromptRefused
 
 _LOOK_EVERY_S = 1.0
 
@@ -46,7 +47,7 @@ def page(session: BackendsSession) -> None:
     """
     engine()
     if session.follow_url():
-        _fill_drafts(session)
+        _arrive(session)
     _follow(session)
     offered, refused = _offered(session)
     found = session.found
@@ -95,28 +96,36 @@ def _offered(session: BackendsSession) -> tuple[Told | None, Notice | None]:
     return known[1], None
 
 
+def _arrive(session: BackendsSession) -> None:
+    """Find the check that a link names, its job where it still runs, and fill the controls."""
+    view = session.view
+    session.job = session.found = None
+    if view.check:
+        session.found = _stored(view.check)
+        if session.found is not None:
+            session.show(replace(view_of(session.found["asked"]), backend=view.backend))
+        with suppress(PromptRefused):
+            arguments = _arguments(session)
+            session.job = engine().under_way("check", arguments, owner=session.owner)
+        if session.found is None and session.job is None:
+            gone = Notice(message="This check is not on this server.", remedy="Check again.")
+            session.tell(gone)
+            session.show(view.asked)
+    _fill_drafts(session)
+
+
 def _follow(session: BackendsSession) -> None:
-    """Find the job of the check shown, take it up when it is over, and read what it found."""
-    view, ended = session.view, None
-    if session.job is not None:
-        ended = engine().status(session.job)
-        if not ended.is_over:
-            return
-        session.job = session.found = None
-        session.tell(*_ending(ended))
-    if not view.check:
-        session.found = None
+    """Take up the job that is over, and read what it found."""
+    if session.job is None:
         return
-    if session.found is not None and session.found["asked"]["check"] == view.check:
+    status = engine().status(session.job)
+    if not status.is_over:
         return
-    session.found = _stored(view.check)
-    arguments = _arguments(session) if session.found is None else dict(session.found["asked"])
-    session.job = engine().under_way("check", arguments, owner=session.owner)
-    if session.found is None and session.job is None:
-        if ended is None:
-            gone = "This check is not on this server."
-            session.tell(Notice(message=gone, remedy="Check the backends again."))
-        session.show(view.asked)
+    session.job = None
+    session.tell(*_ending(status))
+    session.found = _stored(session.view.check)
+    if session.found is None:
+        session.show(session.view.asked)
 
 
 def _ending(status: JobStatus) -> tuple[Notice, ...]:
@@ -233,6 +242,7 @@ def _check(session: BackendsSession) -> None:
     if session.notices:
         return
     before = session.view
+    _let_go(session)
     session.show(replace(before.asked, check=secrets.token_hex(16)))
     try:
         arguments = _arguments(session)
@@ -243,11 +253,21 @@ def _check(session: BackendsSession) -> None:
     session.found = None
 
 
+def _let_go(session: BackendsSession) -> None:
+    """End the job of a check that is no longer wanted."""
+    if session.job is not None:
+        engine().cancel(session.job)
+        session.job = None
+
+
 def _look_at(session: BackendsSession, view: BackendsView) -> None:
     """Take another model or prompt; what was found belongs to the old one."""
     session.tell()
-    changed = view.asked != session.view.asked
-    session.show(view.asked if changed else view)
+    if view.asked == session.view.asked:
+        return
+    _let_go(session)
+    session.found = None
+    session.show(view.asked)
 
 
 def _apply(session: BackendsSession) -> None:
