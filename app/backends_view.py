@@ -33,6 +33,7 @@ class BackendsView:
         stored: Fingerprint of prompts too long for a link.
         check: Id of the check whose results are shown; empty for none.
         backend: The backend looked at; empty for the one that asks for it most.
+        layers: On which layers Inspect is to run it, as people write them; empty for all.
     """
 
     model: str = "demo"
@@ -45,6 +46,7 @@ class BackendsView:
     stored: str = ""
     check: str = ""
     backend: str = ""
+    layers: str = ""
 
     @classmethod
     def of(cls, inspected: View) -> "BackendsView":
@@ -54,7 +56,7 @@ class BackendsView:
     @property
     def asked(self) -> "BackendsView":
         """The model and the prompt alone."""
-        return replace(self, check="", backend="")
+        return replace(self, check="", backend="", layers="")
 
     def inspected(
         self,
@@ -211,4 +213,5 @@ _PARAMETERS = (
     *view.PROMPT_PARAMETERS,
     matching("check", r"[0-9a-f]{32}", "the id of a check"),
     view.BACKEND,
+    matching("layers", r"[0-9][0-9 ,;-]{0,60}", "layers such as 0-3, 5"),
 )

@@ -21,7 +21,7 @@ Told = Mapping[str, Any]
 COLUMNS = (
     "backend",
     "verdict",
-    "error, layer.head",
+    "error of the worst head",
     "logits differ by",
     "same top token",
     "latency",
@@ -35,6 +35,16 @@ _TITLES = {
     "heads": "Relative error of every head",
 }
 _FILE_WIDTH = 960
+PROMISE = (
+    "Check runs every backend on the prompt: each head's output is held against dense attention in float64, then "
+    "logits, latency in turns, peak memory, and the kernel that really ran."
+)
+_MEANING = (
+    "Error: of a head's output, relative to its size, against dense attention in float64 on the layer's own q, k, v; "
+    "in float32 it may be 1e-5, in 16 bits twice what PyTorch's own attention errs on the same numbers. Logits: "
+    "against the same model with float64 attention in every layer. Speed-up: over eager. Memory: at the worst "
+    "moment, weights included."
+)
 
 
 def table_html(rows: Sequence[Told]) -> str:
@@ -54,12 +64,19 @@ def table_html(rows: Sequence[Told]) -> str:
 def notes_html(rows: Sequence[Told]) -> str:
     """What a reader of the figures must know: what ran in place of what was asked, and what is not settled."""
     told = [each["fallback"] for each in rows if each["fallback"]]
-    told += [f"{each['name']}: cut short by its budget" for each in rows if each["shortened"]]
+    shortened = [each["name"] for each in rows if each["shortened"]]
+    if shortened:
+        told.append(f"Timed more briefly than the rule asks, for want of time: {_list(shortened)}.")
     doubts = [f"{each['name']} ({each['unsettled']})" for each in rows if each["unsettled"]]
     if doubts:
         told.append(f"Not settled, so no ratio of theirs should be quoted: {'; '.join(doubts)}.")
     items = "".join(f"<li>{html.escape(words)}</li>" for words in told)
     return f'<ul class="pg-reasons">{items}</ul>' if items else ""
+
+
+def _list(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def table(found: Told) -> None:
@@ -71,7 +88,7 @@ def table(found: Told) -> None:
     rows, title = found["results"], found["facts"]["model"]["title"]
     with st.container(key="chart_backends-table", gap=None):
         st.html('<div class="pg-heading"><h3>Every backend, held against float64</h3></div>')
-        st.html(table_html(rows) + notes_html(rows))
+        st.html(table_html(rows) + notes_html(rows) + f'<p class="pg-note">{_MEANING}</p>')
         table_files(
             frames.results_frame(rows),
             name="backends-table",
@@ -155,7 +172,8 @@ def worst_html(row: Told, address: str) -> str:
 def choice(
     name: str,
     options: Sequence[str],
-    addresses: tuple[str, str],
+    address: str,
+    why_not: str,
     *,
     layers: int,
     on_choose: Callable[[], None],
@@ -166,7 +184,8 @@ def choice(
     Args:
         name: Of the backend.
         options: Names of those that ran.
-        addresses: Inspect under it on all layers, and on the layers named; the second empty where none are.
+        address: Inspect under it, on the layers that were named; empty where it is not offered.
+        why_not: Why it is not; empty where it is.
         layers: How many the model has.
         on_choose: Called before the rerun when another backend is chosen.
         on_layers: Called before the rerun when other layers are named.
@@ -177,21 +196,22 @@ def choice(
         st.selectbox(
             "Backend looked at", options, key=Key.CHECK_BACKEND, on_change=on_choose, width=260
         )
-        if addresses[0]:
-            st.text_input(
-                "Only on layers",
-                key=Key.CHECK_LAYERS,
-                placeholder=f"all, 0 to {layers - 1}",
-                help="Such as 0-3, 5; the others run on eager.",
-                on_change=on_layers,
-                width=180,
-            )
-            where = "on these layers" if addresses[1] else "on all layers"
-            address = addresses[1] or addresses[0]
-            st.html(
-                f'<a class="pg-open" href="{html.escape(address)}" target="_self">'
-                f"Inspect with {html.escape(name)} {where}</a>"
-            )
+        if why_not:
+            st.html(f'<p class="pg-note">{html.escape(why_not)}</p>')
+            return
+        text = st.text_input(
+            "Only on layers",
+            key=Key.CHECK_LAYERS,
+            placeholder=f"all, 0 to {layers - 1}",
+            help="Such as 0-3, 5; the others run on eager.",
+            on_change=on_layers,
+            width=180,
+        )
+        where = "on these layers" if text.strip() else "on all layers"
+        st.html(
+            f'<a class="pg-open" href="{html.escape(address)}" target="_self">'
+            f"Inspect with {html.escape(name)} {where}</a>"
+        )
 
 
 def _row(each: Told) -> str:
@@ -211,10 +231,10 @@ def _row(each: Told) -> str:
             f'<tr>{name}<td>{kind}</td><td colspan="{len(COLUMNS) - 2}">not checked yet</td></tr>'
         )
     texts = {name: html.escape(text) for name, text in zip(HEADER, each["row"], strict=True)}
-    spread = texts["p10 - p90"]
+    spread, worst = texts["p10 - p90"], each["worst"]
     cells = (
         texts["verdict"],
-        f"{texts['error']} <small>at {texts['worst head']}</small>",
+        f"{texts['error']} <small>layer {worst['layer']}, head {worst['head']}</small>",
         texts["logits"],
         texts["same top token"],
         "timed last, in turns"
@@ -240,12 +260,14 @@ def _cell_html(worst: Told, cell: Told | None) -> str:
         f"Of this head: {worst['queries']}.",
         worst["cause"] or "No single change of a rule explains it.",
     ]
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return "".join(f'<p class="pg-cell">{html.escape(line)}</p>' for line in lines)
 
 
 def _chart(what: str, figure: go.Figure, found: Told, words: Sequence[str], *, look: Theme) -> None:
     rows, facts = found["results"], found["facts"]
-    title = f"{facts['model']['title']}: {_TITLES[what].lower()}"
+    of = f", {words[0]}" if what == "heads" else ""
+    heading = f"{_TITLES[what]}{of}"
+    title = f"{facts['model']['title']}: {heading.lower()}"
     exported = go.Figure(figure)
     height = (figure.layout["height"] or 0) + 140
     framed(exported, title=title, note=provenance(facts), look=look)
@@ -260,7 +282,7 @@ def _chart(what: str, figure: go.Figure, found: Told, words: Sequence[str], *, l
         note="; ".join(words),
         of=facts["model"]["title"],
         exported=exported,
-        heading=_TITLES[what],
+        heading=heading,
     )
 
 

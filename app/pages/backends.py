@@ -29,6 +29,7 @@ from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
 from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.state import Key
+from attnscope.app.view import DEFAULT_BACKEND
 from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobMissing, PromptRefused
 
 _LOOK_EVERY_S = 1.0
@@ -80,6 +81,7 @@ def page(session: BackendsSession) -> None:
     elif found is not None and found["results"]:
         _found(session, found)
     elif offered is not None:
+        st.html(f'<p class="pg-note">{backends_found.PROMISE}</p>')
         st.html(backends_found.table_html(offered["backends"]))
 
 
@@ -103,7 +105,8 @@ def _arrive(session: BackendsSession) -> None:
     if view.check:
         session.found = _stored(view.check)
         if session.found is not None:
-            session.show(replace(view_of(session.found["asked"]), backend=view.backend))
+            asked = view_of(session.found["asked"])
+            session.show(replace(asked, backend=view.backend, layers=view.layers))
         with suppress(PromptRefused):
             arguments = _arguments(session)
             session.job = engine().under_way("check", arguments, owner=session.owner)
@@ -167,31 +170,41 @@ def _found(session: BackendsSession, found: Told) -> None:
 
 def _one(session: BackendsSession, found: Told, row: Told, names: list[str]) -> None:
     """One backend looked at: its heads, its worst, and the choice of it for Inspect."""
-    view, worst = session.view, row["worst"]
-    layers = 1 + max(head["layer"] for head in row["heads"])
-    session.set_draft({Key.CHECK_BACKEND: row["name"]})
-    chosen = ()
-    try:
-        text = str(session.draft(Key.CHECK_LAYERS) or "")
-        chosen = chosen_layers(text, row["name"], layers)
-    except InvalidCall as error:
-        notice(Notice.of(error))
-    # A capture shows no map of what approximates, and nobody should look through what is wrong.
-    usable = row["exact"] and row["verdict"] != "wrong"
-    addresses = (
-        (view.inspected(backend=row["name"]), view.inspected(layers=chosen) if chosen else "")
-        if usable
-        else ("", "")
-    )
+    view, name, layers = session.view, row["name"], _layers(row)
+    session.set_draft({Key.CHECK_BACKEND: name})
+    if session.draft(Key.CHECK_LAYERS) is None:
+        session.set_draft({Key.CHECK_LAYERS: view.layers})
+    address, why_not = "", _not_offered(row)
+    if not why_not:
+        try:
+            chosen = chosen_layers(view.layers, name, layers)
+            address = view.inspected(layers=chosen) if chosen else view.inspected(backend=name)
+        except InvalidCall as error:
+            notice(Notice.of(error))
+            address = view.inspected(backend=name)
     backends_found.choice(
-        row["name"],
+        name,
         names,
-        addresses,
+        address,
+        why_not,
         layers=layers,
         on_choose=_act(session, _choose),
-        on_layers=_nothing,
+        on_layers=_act(session, lambda session: _choose_layers(session, layers)),
     )
-    backends_found.one(found, row, _head_address(view, found, worst, row), look=look())
+    backends_found.one(found, row, _head_address(view, found, row["worst"], row), look=look())
+
+
+def _layers(row: Told) -> int:
+    return 1 + max(head["layer"] for head in row["heads"])
+
+
+def _not_offered(row: Told) -> str:
+    """Why Inspect is not opened under a backend."""
+    if row["verdict"] == "wrong":
+        return "It is wrong on this prompt, so Inspect is not offered with it."
+    if not row["exact"]:
+        return "It approximates: no map of softmax weights shows what it does."
+    return ""
 
 
 def _head_address(view: BackendsView, found: Told, worst: Told, row: Told) -> str:
@@ -287,8 +300,12 @@ def _choose(session: BackendsSession) -> None:
     session.show(replace(session.view, backend=session.draft(Key.CHECK_BACKEND) or ""))
 
 
-def _nothing() -> None:
-    """The run of the script that follows reads the widget."""
+def _choose_layers(session: BackendsSession, layers: int) -> None:
+    """Take the layers into the view, or say what is wrong with them and leave it as it was."""
+    text = str(session.draft(Key.CHECK_LAYERS) or "").strip()
+    chosen_layers(text, DEFAULT_BACKEND, layers)
+    session.tell()
+    session.show(replace(session.view, layers=text))
 
 
 def _fill_drafts(session: BackendsSession) -> None:
@@ -300,7 +317,7 @@ def _fill_drafts(session: BackendsSession) -> None:
             Key.DEVICE: view.device,
             Key.DTYPE: view.dtype,
             Key.CHAT: view.chat,
-            Key.CHECK_LAYERS: "",
+            Key.CHECK_LAYERS: view.layers,
         }
     )
     _prompt(session).fill()

@@ -175,7 +175,7 @@ def test_a_wrong_backend_is_looked_at_unasked(visit, engine, tmp_path):
         "head": "0",
         "region": "0-6-0-6",
     }
-    assert "Inspect with tiled" not in shown
+    assert "Inspect is not offered with it" in shown
 
 
 def test_a_right_backend_is_chosen_for_all_layers_or_some(visit, engine, tmp_path):
@@ -186,15 +186,27 @@ def test_a_right_backend_is_chosen_for_all_layers_or_some(visit, engine, tmp_pat
     assert opened(app, "Inspect with sdpa_flash on all layers")["backend"] == "sdpa_flash"
     app.text_input(key=Key.CHECK_LAYERS).set_value("1").run()
     assert opened(app, "Inspect with sdpa_flash on these layers")["layers"] == "1: sdpa_flash"
+    assert url(app)["layers"] == "1"
+    assert (
+        opened(visit(**url(app)), "Inspect with sdpa_flash on these")["layers"] == "1: sdpa_flash"
+    )
     app.text_input(key=Key.CHECK_LAYERS).set_value("0-7").run()
     assert "There is no layer 2 to give a backend." in told(app)
+    assert url(app)["layers"] == "1"
+
+
+def test_layers_of_a_link_that_the_model_has_not_are_one_sentence(visit, engine, tmp_path):
+    context_in(tmp_path, *RESULTS)
+    app = visit(check=CHECK, backend="eager", layers="0-99")
+    assert "There is no layer 2 to give a backend." in told(app)
+    assert opened(app, "Inspect with eager")
 
 
 def test_no_map_is_promised_of_what_approximates(visit, engine, tmp_path):
     context_in(tmp_path, *RESULTS)
     app = visit(check=CHECK, backend="linear")
     assert "The worst head: layer 0, head 0" in told(app)
-    assert "Inspect with" not in told(app)
+    assert "no map of softmax weights shows what it does" in told(app)
 
 
 def test_another_prompt_or_model_leaves_what_was_found(visit, engine, tmp_path):
