@@ -8,11 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from attnscope.app import layer_backends
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.tables import Work
-from attnscope.kernels.errors import InvalidCall, PromptRefused
+from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             _, planned = _planned(arguments, model)
             captured = capture(
                 model,
-                **_prompts(arguments, model),
+                **prompts(arguments, model),
                 backend=_backends(arguments, plan_of(model, [1]).layers),
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
@@ -133,8 +134,8 @@ def _planned(arguments: Arguments, model: "LoadedModel") -> "tuple[list[int], Ca
     from attnscope.models.capture import plan as plan_of
     from attnscope.models.prompting import batch_of
 
-    prompts = _prompts(arguments, model)
-    batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
+    found = prompts(arguments, model)
+    batch = batch_of(model, found.get("text"), found.get("input_ids"), None)
     lengths = [len(ids) for ids in batch.ids]
     return lengths, plan_of(
         model, lengths, arguments.get("layers"), values=_keeps_values(arguments)
@@ -145,7 +146,7 @@ def _keeps_values(arguments: Arguments) -> bool:
     return bool(arguments.get("values"))
 
 
-def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
+def prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
     """The prompts as `capture` takes them: text, or ids where the chat template is asked for."""
     texts = list(arguments["texts"])
     if not arguments.get("chat"):
@@ -177,12 +178,7 @@ def _backends(arguments: Arguments, layers: Sequence[int]) -> str | dict[int, st
     """One backend, or one for each layer where some run on another."""
     backend = arguments.get("backend") or "eager"
     others = {int(layer): name for layer, name in (arguments.get("layer_backends") or {}).items()}
-    unknown = sorted(set(others) - set(layers))
-    if unknown:
-        raise InvalidCall(
-            f"There is no layer {unknown[0]} to give a backend.",
-            f"The layers are 0 to {len(layers) - 1}.",
-        )
+    layer_backends.check(tuple(sorted(others.items())), len(layers))
     return {layer: others.get(layer, backend) for layer in layers} if others else backend
 
 
@@ -245,4 +241,5 @@ WORK: dict[str, Work] = {
     "sparsity_effects": _of("sparsity_work", "effects"),
     "sparsity_best": _of("sparsity_best", "best"),
     "sparsity_run": _of("sparsity_run", "run"),
+    "check_backends": _of("check_work", "check_backends"),
 }
