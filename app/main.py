@@ -38,6 +38,8 @@ def sparsity_page() -> None:
         assignments = KeptPrompts(settings.data / "assignments")
         sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
 
+    guarded(page)()
+
 
 def backends_page() -> None:
     """Run the Backends page over this visitor's session."""
