@@ -4,9 +4,10 @@ from pathlib import Path
 
 import streamlit as st
 
+from attnscope.app.backends_view import BackendsSession, BackendsView
 from attnscope.app.components.notice import guarded
 from attnscope.app.kept_matrices import KeptMatrices
-from attnscope.app.pages import calculator, inspect, profile, runs, sparsity
+from attnscope.app.pages import backends, calculator, inspect, profile, runs, sparsity
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
@@ -36,6 +37,17 @@ def sparsity_page() -> None:
         session = SparsitySession(state, query, kept, owner, default=_session().view)
         assignments = KeptPrompts(settings.data / "assignments")
         sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
+
+    guarded(page)()
+
+
+def backends_page() -> None:
+    """Run the Backends page over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = BackendsView.of(inspected.view)
+        backends.page(BackendsSession(*visitor(), kept=inspected.kept, default=first))
 
     guarded(page)()
 
@@ -78,6 +90,7 @@ def main() -> None:
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
+        st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),
         st.Page(runs_page, title="Runs", url_path="runs"),

@@ -10,26 +10,18 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from attnscope.app.cli_profile import HEADER
-from attnscope.app.exports import TABLE_WRITERS, offline_html
+from attnscope.app.exports import TABLE_WRITERS
 from attnscope.app.figures import profile as figures
-from attnscope.app.figures.sweep import over_length
+from attnscope.app.figures.roofline import Achieved, Ceiling, roofline
+from attnscope.app.figures.sweep import Reading, over_length
 from attnscope.app.figures.theme import Theme, framed, plain, theme
 from attnscope.app.images import ImageServer
-from attnscope.app.profile_report import points_of, report
+from attnscope.app.offline import offline_html
+from attnscope.app.profile_points import points_of
+from attnscope.app.profile_words import OF_ALL, TITLES, achieved, cache_lines, cache_measured
 
 Found = Mapping[str, Any]
 
-OF_ALL = ("latency", "memory")
-"""Charts of all cells; each of the others is of one."""
-OF_ONE = ("parts", "timeline", "kernels")
-TITLES = {
-    "latency": "Latency over length",
-    "memory": "Peak memory over length",
-    "parts": "Time by layer and part",
-    "timeline": "Memory by what it is",
-    "kernels": "Kernels that ran",
-}
 _WIDTH, _HEIGHT, _NOTE_CHARACTERS = 960, 600, 150
 
 
@@ -98,13 +90,6 @@ def export(
         return alone.draw(drawing, form=form)
 
 
-def report_of(found: Found) -> bytes:
-    """All of a profile as one page that opens offline."""
-    title = f"{found['model']['title']}: time by backend and length"
-    rows = [each["row"] for each in found["records"]]
-    return report(found["records"], HEADER, rows, title=title, note=found["provenance"])
-
-
 def filename(title: str, what: str, ending: str, now: datetime | None = None) -> str:
     """Name a file <model>_profile-<what>_<UTC time>.<ending>."""
     model = re.sub(r"[^A-Za-z0-9.-]+", "-", title).strip("-.")[:60]
@@ -112,12 +97,49 @@ def filename(title: str, what: str, ending: str, now: datetime | None = None) ->
     return f"{model or 'model'}_profile-{what}_{time}.{ending}"
 
 
-def _latency(found: Found, detail: Found, look: Theme) -> go.Figure:
-    return over_length(points_of(found["records"]), "milliseconds", look=look, height=340)
+def _over_length(reading: Reading) -> Callable[[Found, Found, Theme], go.Figure | None]:
+    def figure(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+        points = points_of(found["records"], reading)
+        # Crosses alone would say that something was measured.
+        is_told = reading in ("latency", "memory") or any(point.value for point in points)
+        return over_length(points, reading, look=look, height=340) if is_told else None
+
+    return figure
 
 
-def _memory(found: Found, detail: Found, look: Theme) -> go.Figure:
-    return over_length(points_of(found["records"]), "mebibytes", look=look, height=340)
+def _roofline(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+    known = [each for each in found["records"] if each["seconds"] and each["prediction"]]
+    if not known:
+        return None
+    ceilings = {_ceiling(each): None for each in known}
+    return roofline([_achieved(each) for each in known], list(ceilings), look=look)
+
+
+def _cache(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+    told = found.get("cache")
+    if told is None:
+        return None
+    return figures.cache(told["tokens"], cache_lines(told), cache_measured(found), look=look)
+
+
+def _ceiling(each: Found) -> Ceiling:
+    told = each["prediction"]
+    return Ceiling(
+        name=f"{each['dtype']}, {told['origin']}",
+        flops_per_second=told["flops_per_second"],
+        bytes_per_second=told["bytes_per_second"],
+    )
+
+
+def _achieved(each: Found) -> Achieved:
+    told = each["prediction"]
+    return Achieved(
+        backend=each["backend"],
+        phase=each["phase"],
+        intensity=told["flops"] / told["nbytes"],
+        flops_per_second=told["flops"] / each["seconds"][0],
+        words=achieved(each),
+    )
 
 
 def _parts(found: Found, detail: Found, look: Theme) -> go.Figure | None:
@@ -157,6 +179,7 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
     for each in found["records"]:
         median, p10, p90 = each["seconds"] or (None, None, None)
         failure = each["failure"] or {"outcome": "", "reason": ""}
+        told = each["prediction"] or {}
         rows.append(
             {
                 **{name: each[name] for name in names},
@@ -165,6 +188,12 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
                 "p90_s": p90,
                 "peak_allocated_bytes": each["allocated_bytes"],
                 "predicted_bytes": each["predicted_bytes"],
+                **{f"{name}_predicted": told.get(name) for name in ("seconds", "flops", "nbytes")},
+                "ceiling_flops_per_s": told.get("flops_per_second"),
+                "ceiling_bytes_per_s": told.get("bytes_per_second"),
+                "ceilings": told.get("origin", ""),
+                "watts": each["watts"],
+                "joules_per_token": each["joules_per_token"],
                 "kernel": each["kernel"],
                 "flags": "; ".join(each["flags"]),
                 "outcome": failure["outcome"],
@@ -173,6 +202,12 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _cache_frame(found: Found, detail: Found) -> pd.DataFrame:
+    told = found.get("cache") or {"tokens": [], "grown": [], "paged": [], "reserved": 0}
+    held = {f"{name}_bytes": told[name] for name in ("grown", "paged", "reserved")}
+    return pd.DataFrame({"tokens": told["tokens"], **held})
 
 
 def _parts_frame(found: Found, detail: Found) -> pd.DataFrame:
@@ -190,15 +225,20 @@ def _kernels_frame(found: Found, detail: Found) -> pd.DataFrame:
 
 
 _FIGURES: dict[str, Callable[[Found, Found, Theme], go.Figure | None]] = {
-    "latency": _latency,
-    "memory": _memory,
+    "latency": _over_length("latency"),
+    "memory": _over_length("memory"),
+    "throughput": _over_length("throughput"),
+    "roofline": _roofline,
+    "cache": _cache,
+    "power": _over_length("power"),
+    "energy": _over_length("energy"),
     "parts": _parts,
     "timeline": _timeline,
     "kernels": _kernels,
 }
 _FRAMES: dict[str, Callable[[Found, Found], pd.DataFrame]] = {
-    "latency": _cells_frame,
-    "memory": _cells_frame,
+    **dict.fromkeys(OF_ALL, _cells_frame),
+    "cache": _cache_frame,
     "parts": _parts_frame,
     "timeline": _timeline_frame,
     "kernels": _kernels_frame,

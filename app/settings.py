@@ -124,6 +124,16 @@ class Settings:
         return self.data / "profiles"
 
     @property
+    def checks_folder(self) -> Path:
+        """Where checks of backends are written, one folder each."""
+        return self.data / "checks"
+
+    @property
+    def ceilings_folder(self) -> Path:
+        """Where the measured ceilings of devices are kept."""
+        return self.data / "ceilings"
+
+    @property
     def matrices_folder(self) -> Path:
         """Where uploaded matrices are kept."""
         return self.data / "matrices"

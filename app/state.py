@@ -11,7 +11,7 @@ from attnscope.app import calculator_view
 from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.page_session import Notice, PageSession
-from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.routes.visitor import owner_of
 from attnscope.app.view import View, encode, parse
 
@@ -69,7 +69,9 @@ class Key(StrEnum):
     PROFILE_FORCE = "profile_force"
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
+    PROFILE_CEILINGS = "profile_ceilings"
     LAST_GOOD = "calculator_last_good"
+    PANEL = "calculator_panel"
     SPARSITY_SHOWN = "sparsity_shown"
     SPARSITY_WATCHED = "sparsity_watched"
     SPARSITY_WORK = "sparsity_work"
@@ -84,6 +86,11 @@ class Key(StrEnum):
     SPARSITY_RULE = "sparsity_rule"
     SPARSITY_UPLOAD = "sparsity_upload"
     SPARSITY_GRID = "sparsity_grid"
+    CHECK_JOB = "check_job"
+    CHECK_FOUND = "check_found"
+    CHECK_OFFERED = "check_offered"
+    CHECK_BACKEND = "check_backend"
+    CHECK_LAYERS = "check_layers"
 
 
 class Session(PageSession[View]):
@@ -177,8 +184,7 @@ class Session(PageSession[View]):
 
     def show(self, view: View) -> None:
         """See `PageSession.show`; prompts too long for a link are kept under their fingerprint."""
-        if view.texts and packed(view.texts) is None:
-            view = replace(view, stored=self.kept.keep(view.texts), texts=())
+        view = replace(view, **self.kept.for_link(view.texts, view.stored))
         self.look(view)
         super().show(view)
 

@@ -259,22 +259,31 @@ _INSPECTED = (
     *("sequence", "layer", "head", "reading", "scale", "pooling", "region", "pinned"),
     *("direction", "merged", "hide_special", "sort", "filter", "compare"),
 )
-_PARAMETERS = (
+MODEL_PARAMETERS = (
     Parameter(name="model", attribute="model", read=line, hint="the name of a model"),
     matching("revision", r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", "a branch, tag or commit"),
     matching("device", r"auto|cpu|mps|cuda(:[0-9]{1,2})?", "a device such as cpu or cuda:0"),
     choice("dtype", DTYPES),
-    matching("backend", _KEY, "the name of a backend"),
+)
+"""Which model a view is of, on every page that loads one."""
+BACKEND = matching("backend", _KEY, "the name of a backend")
+PROMPT_PARAMETERS = (
+    switch("chat"),
+    Parameter(name="example", attribute="example", read=line, hint="the title of an example"),
+    Parameter(name="prompt", attribute="texts", read=unpacked, write=_packed),
+    matching("prompts", r"[0-9a-f]{32}", "the fingerprint of kept prompts", "stored"),
+)
+"""Which prompts a view is of, likewise."""
+_PARAMETERS = (
+    *MODEL_PARAMETERS,
+    BACKEND,
     Parameter(
         name="layers",
         attribute="layer_backends",
         read=layer_backends.read,
         write=layer_backends.written,
     ),
-    switch("chat"),
-    Parameter(name="example", attribute="example", read=line, hint="the title of an example"),
-    Parameter(name="prompt", attribute="texts", read=unpacked, write=_packed),
-    matching("prompts", r"[0-9a-f]{32}", "the fingerprint of kept prompts", "stored"),
+    *PROMPT_PARAMETERS,
     number("sequence"),
     number("layer"),
     number("head"),

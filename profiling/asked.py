@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from attnscope.models.loading import LoadedModel
 from attnscope.profiling.latency import Effort
@@ -15,9 +16,11 @@ from attnscope.profiling.record import (
     Failure,
     ModelUsed,
     Pairs,
+    Prediction,
     RunRecord,
     Telemetry,
     cell_key,
+    now,
 )
 
 FILLED_BY = "tiled"
@@ -45,6 +48,8 @@ class Instruments:
         timeline: Whether memory is told apart by kind.
         sampler_hz: Samples a second of the device; None for no sampler.
         trace_to: Where the Chrome trace is written, see `trace.trace`; None for no file.
+        snapshot_to: Where PyTorch's own memory snapshot is written on CUDA, see
+            `trace.write_memory_snapshot`; None for no file.
     """
 
     effort: Effort = field(default_factory=Effort)
@@ -54,6 +59,7 @@ class Instruments:
     timeline: bool = True
     sampler_hz: float | None = 20.0
     trace_to: Path | None = None
+    snapshot_to: Path | None = None
 
 
 def unmeasured(
@@ -63,10 +69,12 @@ def unmeasured(
     *,
     instruments: Instruments,
     predicted_bytes: int | None = None,
+    prediction: Prediction | None = None,
     seed: int = 0,
 ) -> RunRecord:
     """The record of a cell that was not run; the rest as for `measure`."""
-    return replace(blank(model, cell, instruments, predicted_bytes, seed), failure=failure)
+    empty = blank(model, cell, instruments, predicted_bytes, seed)
+    return replace(empty, prediction=prediction, failure=failure)
 
 
 def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) -> str:
@@ -78,17 +86,21 @@ def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) 
 def model_used(model: LoadedModel) -> ModelUsed:
     """Which model this is, for a record."""
     config = model.model.config
-    told = {name: value for name, value in config.to_dict().items() if name not in _VOLATILE}
-    text = json.dumps(told, sort_keys=True, default=str)
     return ModelUsed(
         source=model.source,
         revision=model.revision,
         title=model.title,
         architecture=str(config.model_type),
-        config_hash=hashlib.sha256(text.encode()).hexdigest(),
+        config_hash=hash_of(config.to_dict()),
         parameters=model.parameters,
         weight_bytes=model.nbytes,
     )
+
+
+def hash_of(config: Mapping[str, Any]) -> str:
+    """`ModelUsed.config_hash` of a whole configuration, whether or not its model is loaded."""
+    told = {name: value for name, value in config.items() if name not in _VOLATILE}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def blank(
@@ -136,8 +148,3 @@ def _parameters(cell: Cell, chosen: Instruments) -> Pairs:
     if cell.phase == "decode":
         set_to["cache_filled_by"] = FILLED_BY
     return tuple((name, str(value)) for name, value in set_to.items())
-
-
-def now() -> str:
-    """The time of a record: UTC, with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")

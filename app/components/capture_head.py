@@ -1,8 +1,8 @@
 """The head of a page that looks at a capture: its model, its prompt, and the job that makes it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -11,23 +11,15 @@ from attnscope.app.components.model_bar import BackendChoice, backend_choices, m
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.examples import examples
 from attnscope.app.inspections import Watched
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
-from attnscope.app.prompt_links import checked
-from attnscope.app.prompts import Prompt, uploaded
+from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.state import Key, Session
 from attnscope.app.view import View
-from attnscope.kernels.errors import (
-    AttnscopeError,
-    CaptureMissing,
-    EngineUnavailable,
-    PromptRefused,
-)
+from attnscope.kernels.errors import AttnscopeError, CaptureMissing, EngineUnavailable
 
-_DRAFT_CHARACTERS = 20_000
 _BACKENDS_S = 1.5
 
 
@@ -56,17 +48,13 @@ def head(session: Session) -> None:
         devices=_devices(),
         on_apply=act(session, _apply),
     )
+    prompt = _prompt(session)
     prompt_box(
-        examples(),
-        session.draft(Key.OFFERED, ()),
-        session.draft(Key.UPLOAD_REFUSAL),
+        prompt,
         limit=shown.model.get("max_length") if shown else None,
         has_template=bool(shown and shown.model.get("has_chat_template")),
         bytes_per_token=shown.model.get("bytes_per_token") if shown else None,
-        on_run=act(session, _run),
-        on_example=act(session, _choose_example),
-        on_upload=act(session, _read_upload),
-        on_choose=act(session, _choose_prompts),
+        on_run=guarded(prompt.run, tell=session.tell),
     )
 
 
@@ -188,74 +176,12 @@ def _devices() -> Sequence[str]:
 # What the visitor's controls do; each runs before the page is drawn anew
 
 
-def _run(session: Session) -> None:
-    text = session.draft(Key.DRAFT, "")
-    _ask(session, (text,), chat=bool(session.draft(Key.CHAT, False)))
-
-
-def _ask(session: Session, texts: tuple[str, ...], *, chat: bool = False) -> None:
-    """Take prompts into the view, or say why not and leave everything as it was."""
-    try:
-        passed = checked(texts)
-    except PromptRefused as error:
-        session.tell(Notice.of(error))
-        return
-    known = next((entry for entry in examples() if (entry.text,) == passed), None)
-    _look_at(
-        session,
-        replace(
-            session.view,
-            texts=() if known else passed,
-            example=known.title if known else "",
-            stored="",
-            chat=chat,
-        ),
-    )
-
-
 def _look_at(session: Session, view: View) -> None:
     """Show another prompt or model: same head, but nothing that belongs to the old tokens."""
     session.try_again()
     if view.capture_key != session.view.capture_key:
         view = replace(view, region=None, pinned=None, sequence=0, compare="")
     session.show(view)
-
-
-def _choose_example(session: Session) -> None:
-    title = session.draft(Key.EXAMPLE)
-    if not title:
-        return
-    _look_at(session, replace(session.view, example=title, texts=(), stored="", chat=False))
-    _fill_prompt_draft(session)
-
-
-def _read_upload(session: Session) -> None:
-    file = session.draft(Key.UPLOAD)
-    session.set_draft({Key.OFFERED: (), Key.CHOSEN: [], Key.UPLOAD_REFUSAL: None})
-    if file is None:
-        return
-    try:
-        found = uploaded(file.getvalue(), file.name)
-    except PromptRefused as error:
-        session.set_draft({Key.UPLOAD_REFUSAL: Notice.of(error)})
-        return
-    session.set_draft({Key.OFFERED: found, Key.CHOSEN: [0]})
-    if len(found) == 1:
-        _inspect_prompts(session, found)
-
-
-def _choose_prompts(session: Session) -> None:
-    offered: tuple[Prompt, ...] = session.draft(Key.OFFERED, ())
-    chosen = [offered[index] for index in session.draft(Key.CHOSEN, []) if index < len(offered)]
-    if not chosen:
-        session.tell(Notice(message="No prompt is chosen.", remedy="Choose at least one."))
-        return
-    _inspect_prompts(session, chosen)
-
-
-def _inspect_prompts(session: Session, prompts: Sequence[Prompt]) -> None:
-    _ask(session, tuple(prompt.text for prompt in prompts))
-    _fill_prompt_draft(session)
 
 
 def _apply(session: Session) -> None:
@@ -294,14 +220,8 @@ def _fill_drafts(session: Session) -> None:
             Key.CHAT: view.chat,
         }
     )
-    _fill_prompt_draft(session)
+    _prompt(session).fill()
 
 
-def _fill_prompt_draft(session: Session) -> None:
-    texts: tuple[str, ...] = ()
-    # A refusal is told where the capture is asked for.
-    with suppress(PromptRefused):
-        texts = inspections.texts_of(session.view, session.kept)
-    text = "".join(texts)
-    fits = len(texts) == 1 and len(text) <= _DRAFT_CHARACTERS
-    session.set_draft({Key.DRAFT: text if fits else ""})
+def _prompt(session: Session) -> PromptDrafts:
+    return PromptDrafts(session=session, kept=session.kept, look_at=partial(_look_at, session))

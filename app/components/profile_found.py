@@ -5,19 +5,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from attnscope.app.cli_profile import HEADER
+from attnscope.app.components.notice import notice
+from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.profile_plan import swatch
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures.theme import Theme
-from attnscope.app.profile_exports import OF_ALL, OF_ONE, TITLES, figure_of
+from attnscope.app.page_session import Notice
+from attnscope.app.profile_exports import figure_of
+from attnscope.app.profile_words import (
+    OF_ALL,
+    OF_ONE,
+    PREDICTED,
+    PREDICTED_NOTE,
+    TITLES,
+    predicted,
+    words_of,
+)
 from attnscope.app.state import Key
-from attnscope.profiling.units import count, latency, share
+from attnscope.profiling.units import count, latency
 
 Found = Mapping[str, Any]
 
 _NUMBERS = range(2, 8)  # columns of the table that are numbers
+_METERS = {"power": {"power_w"}, "energy": {"power_w", "energy_j"}}
+"""The figures of the device's samples that a chart is made of."""
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 _FIGURES = {
     "device_bytes": "memory in use",
@@ -34,20 +49,34 @@ _FIGURES = {
 }
 
 
-def charts(found: Found, *, look: Theme) -> None:
+def charts(found: Found, record: str, *, look: Theme) -> None:
     """Draw time and memory over length, and the table of cells.
 
     Args:
         found: The answer to `profile`; at least one record.
+        record: The cell that the report takes apart; empty for none.
         look: The colours.
     """
-    files = _whole(found)
+    files = _whole(found, record)
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
-    columns = st.columns(len(OF_ALL), gap="medium")
-    for column, what in zip(columns, OF_ALL, strict=True):
-        with column, st.container(gap="xxsmall"):
-            _chart(what, found, {}, look=look)
-    st.html(table_html(found["records"]))
+    figures = {what: figure_of(what, found, {}, look=look) for what in OF_ALL}
+    drawn = [(what, figure) for what, figure in figures.items() if figure is not None]
+    missing = [what for what, figure in figures.items() if figure is None]
+    needed = len(drawn) + bool(missing)
+    places = [place for _ in range(0, needed, 2) for place in st.columns(2, gap="medium")]
+    for place, (what, figure) in zip(places, drawn, strict=False):
+        with place, st.container(gap="xxsmall"):
+            _chart(what, figure, found, {}, look=look)
+    if missing:
+        with places[len(drawn)]:
+            st.html(_not_drawn(missing, found))
+    for told in found["told"]:
+        notice(Notice(kind="failed", message=told))
+    st.html(table_html(found["records"], found["kept"]))
+    rows = predicted(found["records"])
+    if rows:
+        with st.expander("Predicted beside measured"):
+            plain_table(PREDICTED_NOTE, rows, header=PREDICTED, numbers=True)
 
 
 def cell(
@@ -74,17 +103,37 @@ def cell(
             width=380,
         )
         st.html(_verdict(record))
+        links = []
+        if record["id"] in found["kept"]:
+            links.append(("Its page on Runs", run_address(record["id"])))
         if found["plan"]["traces"]:
-            st.html(_links([("Perfetto trace", _address(found, "trace", record=record["id"]))]))
+            links.append(("Perfetto trace", _address(found, "trace", record=record["id"])))
+        if record["id"] in found["snapshots"]:
+            address = _address(found, "snapshot", record=record["id"])
+            links.append(("Memory snapshot, for pytorch.org/memory_viz", address))
+        st.html(_links(links))
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
         with column, st.container(gap="xxsmall"):
-            _chart(what, found, detail, look=look, record=record["id"])
+            figure = figure_of(what, found, detail, look=look)
+            _chart(what, figure, found, detail, look=look, record=record["id"])
+    if record["id"] not in found["snapshots"]:
+        st.html(f'<p class="pg-note">{html.escape(_no_snapshot(found))}</p>')
     if detail["overhead"] is not None:
         st.html(
             f'<p class="pg-note">Timing the parts took {detail["overhead"]:.3g} times as long as the run alone. '
             "Memory over time is watched operator by operator: its seconds order the moments, and are no latency.</p>"
         )
+
+
+def _no_snapshot(found: Found) -> str:
+    """Why there is no file for PyTorch's own viewer, and what tells the same."""
+    device = found["machine"]["device"]
+    why = "measure with “Keep traces” switched on"
+    if not device.startswith("cuda"):
+        why = f"PyTorch keeps that history on CUDA only, and this is {device}"
+    ours = f"The JSON of “{TITLES['timeline']}” is our own history of it."
+    return f"No snapshot for PyTorch's memory viewer: {why}. {ours}"
 
 
 def absences(found: Found) -> None:
@@ -99,27 +148,47 @@ def absences(found: Found) -> None:
     st.html(f'<p class="pg-note pg-origin">{html.escape(found["provenance"])}</p>')
 
 
-def table_html(records: Sequence[Found]) -> str:
-    """Every cell in a row; what could not be measured says why."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in HEADER)
-    body = "".join(_table_row(each) for each in records)
+def table_html(records: Sequence[Found], kept: Sequence[str] = ()) -> str:
+    """Every cell in a row; what could not be measured says why; ids that the history holds lead there."""
+    header = [*HEADER, "run"] if kept else HEADER
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(_table_row(each, kept) for each in records)
     return (
         f'<div class="pg-scroll"><table class="pg-table"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _table_row(each: Found) -> str:
+def run_address(run: str) -> str:
+    """Where the page Runs opens a run."""
+    return f"/runs?{urlencode({'run': run})}"
+
+
+def _table_row(each: Found, kept: Sequence[str]) -> str:
     backend, *texts = each["row"]
+    *numbers, why = texts
     cells = "".join(
         f"<td{' class=pg-number' if at in _NUMBERS else ''}>{html.escape(text)}</td>"
-        for at, text in enumerate(texts, start=1)
+        for at, text in enumerate(numbers, start=1)
     )
+    cells += f"<td class=pg-why>{html.escape(why)}</td>"
+    if kept:
+        run = each["id"]
+        link = f'<a href="{run_address(run)}">{run[:6]}</a>' if run in kept else ""
+        cells += f"<td>{link}</td>"
     marked = ' class="pg-failure"' if each["failure"] or each["fallback"] else ""
     return f'<tr{marked}><th scope="row">{swatch(backend)}{html.escape(backend)}</th>{cells}</tr>'
 
 
-def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str = "") -> None:
+def _chart(
+    what: str,
+    figure: go.Figure | None,
+    found: Found,
+    detail: Found,
+    *,
+    look: Theme,
+    record: str = "",
+) -> None:
     named = {"record": record} if record else {}
     forms = [
         (
@@ -128,7 +197,6 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
         )
         for form in MEDIA_TYPES
     ]
-    figure = figure_of(what, found, detail, look=look)
     if figure is None:
         notes = " ".join(detail["notes"]) or "It was not measured for this cell."
         st.html(
@@ -138,40 +206,52 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
         return
     st.html(f'<div class="pg-heading"><h3>{TITLES[what]}</h3>{_links(forms)}</div>')
     st.plotly_chart(
-        figure, theme=None, key=f"profile_{what}", config=_CONFIG, alt=_alt(what, found, detail)
+        figure,
+        theme=None,
+        key=f"profile_{what}",
+        config=_CONFIG,
+        alt=f"{TITLES[what]}. {words_of(what, found, detail)}",
     )
 
 
-def _alt(what: str, found: Found, detail: Found) -> str:
-    """What a chart says, in words."""
-    if what in OF_ALL:
-        told = [
-            f"{each['backend']} {each['phase']} {_value(what, each)}" for each in found["records"]
+def _not_drawn(charts: Sequence[str], found: Found) -> str:
+    """The charts that nothing was measured for, by the reason."""
+    titles: dict[str, list[str]] = {}
+    for what in charts:
+        titles.setdefault(_absence(what, found), []).append(TITLES[what])
+    return "".join(
+        f'<div class="pg-heading"><h3>{" · ".join(named)}</h3></div>'
+        f'<p class="pg-note">{html.escape(reason)}</p>'
+        for reason, named in titles.items()
+    )
+
+
+def _absence(what: str, found: Found) -> str:
+    """Why there is nothing to draw of all cells, and what would change that."""
+    if what in _METERS:
+        reasons = [
+            reason
+            for reason, names in found["missing"].items()
+            if not _METERS[what].isdisjoint(names)
         ]
-        return f"{TITLES[what]}: {'; '.join(told)}"
-    if what == "kernels":
-        told = [f"{each['name']} {share(each['share'])}" for each in detail["kernels"]]
-        return f"{TITLES[what]}: {'; '.join(told)}"
-    return TITLES[what]
-
-
-def _value(what: str, each: Found) -> str:
-    if each["failure"] is not None:
-        return f"at {count(each['length'])} tokens: {each['failure']['reason']}"
-    column = HEADER.index("median" if what == "latency" else "peak memory")
-    return f"at {count(each['length'])} tokens: {each['row'][column]}"
+        why = "; ".join(reasons) or "the runs were too short for the meter"
+        return f"Not measured: {why}. On an NVIDIA GPU its driver tells power and energy, and they are drawn here."
+    if what == "cache":
+        return "The model keeps no key/value cache, or it was measured before its growth was told."
+    return (
+        "Nothing to draw: no cell has figures yet, or this device's ceilings were not known when they were measured. "
+        "Measure the ceilings, then measure again."
+    )
 
 
 def _verdict(record: Found) -> str:
     """What ran, and whether that is what was asked for."""
     if record["fallback"]:
-        return (
-            f'<p class="pg-verdict pg-fell">Silent fallback: {html.escape(record["fallback"])}.</p>'
-        )
+        return f'<p class="pg-ran pg-fell">Silent fallback: {html.escape(record["fallback"])}.</p>'
     ran = html.escape(record["kernel"] or "unknown")
     median = latency(record["seconds"][0])
     return (
-        f'<p class="pg-verdict">{median} at the median of {count(record["runs"])} runs · '
+        f'<p class="pg-ran">{median} at the median of {count(record["runs"])} runs · '
         f"attention ran as <strong>{ran}</strong></p>"
     )
 
@@ -190,10 +270,11 @@ def _title(found: Found) -> str:
     return f"{found['model']['title']} on {found['machine']['name']}, {when} UTC"
 
 
-def _whole(found: Found) -> str:
+def _whole(found: Found, record: str) -> str:
+    named = {"record": record} if record else {}
     return _links(
         [
-            ("Report, HTML", _address(found, "report")),
+            ("Report, HTML", _address(found, "report", **named)),
             ("Records, JSON Lines", _address(found, "records")),
         ]
     )
@@ -208,7 +289,10 @@ def _links(links: Sequence[tuple[str, str]]) -> str:
     return "".join(
         [
             '<span class="pg-files">',
-            *(f'<a href="{html.escape(address)}" download>{text}</a>' for text, address in links),
+            *(
+                f'<a href="{html.escape(address)}"{" download" * ("/attnscope/" in address)}>{text}</a>'
+                for text, address in links
+            ),
             "</span>",
         ]
     )

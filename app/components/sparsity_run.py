@@ -172,7 +172,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         st.download_button(
             "Export JSON",
             json.dumps(found, ensure_ascii=False),
-            file_name=file_name("run", "json", model),
+            file_name=file_name(model, "run", "json"),
             mime="application/json",
             key="sparsity_ran_json",
             on_click="ignore",

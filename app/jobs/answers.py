@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from attnscope.app.jobs import calculations
+from attnscope.app.jobs.calculations import CALCULATION_ASKS
+from attnscope.app.jobs.check_answers import CHECK_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
 from attnscope.app.jobs.kept_answers import rounded, write_beside
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
-NUMBERS = (
-    1  # raised when the same question gets other numbers, so that no older answer is taken for it
-)
+NUMBERS = 1  # raised when a question gets other numbers, so that no older answer is taken for it
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
@@ -374,11 +373,10 @@ ASKS = {
     "exact_map": Ask(attention_map, lane="long"),
     "row": Ask(row),
     "column": Ask(column),
-    "calculation": Ask(calculations.calculation, lane="patient"),
-    "curves": Ask(calculations.curves, lane="patient"),
-    "devices": Ask(calculations.devices),
     "overview": Ask(overview, lane="patient"),
     "diagnostics": Ask(diagnostics, lane="long"),
+    **CALCULATION_ASKS,
     **PROFILE_ASKS,
     **SPARSITY_ASKS,
+    **CHECK_ASKS,
 }

@@ -28,18 +28,22 @@ def live(arguments: Arguments, context: Context) -> Answer:
 
 
 def found(arguments: Arguments, context: Context) -> Answer:
-    """Every record of a profile in short, its plan, its model and machine, and where the numbers come from."""
+    """Every record of a profile in short, its plan, model and machine, the origin, and what the history holds of it."""
     from attnscope.app.jobs.profile_records import described, missing, provenance
     from attnscope.profiling.json_data import to_data
 
     folder = _folder(arguments, context)
     asked, records = folder.plan(), _records(folder)
+    kept, told = folder.history()
+    shared = {"plan": asked, "kept": sorted(kept), "told": list(told)}
     if not records:
-        return {"plan": asked, "records": []}
+        return {**shared, "records": []}
     return {
-        "plan": asked,
+        **shared,
         "records": [described(record) for record in records],
         "measured": records[-1].created,
+        "cache": folder.cache(),
+        "snapshots": [each.id for each in records if folder.snapshot(each.cell).exists()],
         "model": to_data(records[0].model),
         "machine": to_data(records[0].machine),
         "missing": missing(records),
@@ -78,6 +82,18 @@ def trace(arguments: Arguments, context: Context) -> Answer:
     return {"body": path.read_bytes()}
 
 
+def snapshot(arguments: Arguments, context: Context) -> Answer:
+    """PyTorch's own memory snapshot of one record, a pickle for pytorch.org/memory_viz."""
+    folder, record = _folder(arguments, context), _record(arguments, context)
+    path = folder.snapshot(record.cell)
+    if not path.exists():
+        raise JobMissing(
+            "No memory snapshot was kept of this cell.",
+            "PyTorch makes them on CUDA only; measure again there with “Keep traces” switched on.",
+        )
+    return {"body": path.read_bytes()}
+
+
 def _folder(arguments: Arguments, context: Context) -> ProfileFolder:
     return ProfileFolder(context.settings.profiles_folder, str(arguments["profile"]))
 
@@ -104,5 +120,6 @@ PROFILE_ASKS = {
     "profile_last": Ask(last),
     "profile_lines": Ask(lines),
     "profile_trace": Ask(trace, lane="patient"),
+    "profile_snapshot": Ask(snapshot, lane="patient"),
 }
 """Merged into `answers.ASKS`."""

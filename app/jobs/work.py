@@ -4,13 +4,16 @@ Heavy imports stay inside the functions: the server reads the table too, and a w
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from attnscope.app import layer_backends
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
-from attnscope.kernels.errors import InvalidCall, PromptRefused
+from attnscope.app.jobs.tables import Work
+from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -104,7 +107,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             _, planned = _planned(arguments, model)
             captured = capture(
                 model,
-                **_prompts(arguments, model),
+                **prompts(arguments, model),
                 backend=_backends(arguments, plan_of(model, [1]).layers),
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
@@ -131,8 +134,8 @@ def _planned(arguments: Arguments, model: "LoadedModel") -> "tuple[list[int], Ca
     from attnscope.models.capture import plan as plan_of
     from attnscope.models.prompting import batch_of
 
-    prompts = _prompts(arguments, model)
-    batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
+    found = prompts(arguments, model)
+    batch = batch_of(model, found.get("text"), found.get("input_ids"), None)
     lengths = [len(ids) for ids in batch.ids]
     return lengths, plan_of(
         model, lengths, arguments.get("layers"), values=_keeps_values(arguments)
@@ -143,7 +146,7 @@ def _keeps_values(arguments: Arguments) -> bool:
     return bool(arguments.get("values"))
 
 
-def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
+def prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
     """The prompts as `capture` takes them: text, or ids where the chat template is asked for."""
     texts = list(arguments["texts"])
     if not arguments.get("chat"):
@@ -175,12 +178,7 @@ def _backends(arguments: Arguments, layers: Sequence[int]) -> str | dict[int, st
     """One backend, or one for each layer where some run on another."""
     backend = arguments.get("backend") or "eager"
     others = {int(layer): name for layer, name in (arguments.get("layer_backends") or {}).items()}
-    unknown = sorted(set(others) - set(layers))
-    if unknown:
-        raise InvalidCall(
-            f"There is no layer {unknown[0]} to give a backend.",
-            f"The layers are 0 to {len(layers) - 1}.",
-        )
+    layer_backends.check(tuple(sorted(others.items())), len(layers))
     return {layer: others.get(layer, backend) for layer in layers} if others else backend
 
 
@@ -208,51 +206,40 @@ def wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
     Raises:
         ModelNotFound: It lies in a folder that visitors are kept out of.
     """
-    device = arguments.get("device") or "auto"
     source = cast("str", arguments["source"])
     refuse_folder(source, context.settings.model_folders)
     return {
         "source": source,
         "revision": arguments.get("revision") or None,
-        "device": context.device if device == "auto" else device,
+        "device": device_asked(arguments, context),
         "dtype": arguments.get("dtype") or "auto",
     }
 
 
-def profile(arguments: Arguments, context: Context) -> Result:
-    """Measure every cell of a plan and write each record down at once; see `profile_work.profile`."""
-    from attnscope.app.jobs import profile_work
-
-    return profile_work.profile(arguments, context)
-
-
-def sparsity_effects(arguments: Arguments, context: Context) -> Result:
-    """Try patterns on every head of a capture; see `sparsity_work.effects`."""
-    from attnscope.app.jobs import sparsity_work
-
-    return sparsity_work.effects(arguments, context)
+def device_asked(arguments: Arguments, context: Context) -> str:
+    """The device a job asks for by name, or the worker's own."""
+    device = arguments.get("device") or "auto"
+    return context.device if device == "auto" else device
 
 
-def sparsity_best(arguments: Arguments, context: Context) -> Result:
-    """Fit patterns to every head of a capture; see `sparsity_best.best`."""
-    from attnscope.app.jobs import sparsity_best
+def _of(module: str, name: str) -> Work:
+    """The work of a module that is imported when its first job comes."""
 
-    return sparsity_best.best(arguments, context)
+    def work(arguments: Arguments, context: Context) -> Result:
+        return getattr(import_module(f"attnscope.app.jobs.{module}"), name)(arguments, context)
 
-
-def sparsity_run(arguments: Arguments, context: Context) -> Result:
-    """Run a model within patterns beside the model as it is; see `sparsity_run.run`."""
-    from attnscope.app.jobs import sparsity_run
-
-    return sparsity_run.run(arguments, context)
+    return work
 
 
-WORK = {
+WORK: dict[str, Work] = {
     "load": load,
     "plan": plan,
     "inspect": inspect,
-    "profile": profile,
-    "sparsity_effects": sparsity_effects,
-    "sparsity_best": sparsity_best,
-    "sparsity_run": sparsity_run,
+    "profile": _of("profile_work", "profile"),
+    "ceilings": _of("ceilings", "ceilings"),
+    "check": _of("calculation_check", "check"),
+    "sparsity_effects": _of("sparsity_work", "effects"),
+    "sparsity_best": _of("sparsity_best", "best"),
+    "sparsity_run": _of("sparsity_run", "run"),
+    "check_backends": _of("check_work", "check_backends"),
 }

@@ -1,5 +1,6 @@
 """Profile: what does it cost, live, on this device? A plan, its measurement as it happens, and what was found."""
 
+import html
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +51,7 @@ def page(session: ProfileSession) -> None:
     # Streamlit forgets the controls that a run of the script does not draw.
     drafts = _drafts(session.view).items()
     session.set_draft({key: value for key, value in drafts if session.draft(key) is None})
+    _follow_ceilings(session)
     _follow(session)
     planned, refused = (None, None) if session.job else _planned(session)
     profile_plan.bar(
@@ -65,8 +67,8 @@ def page(session: ProfileSession) -> None:
     with st.container(key="told", gap="small"):
         for told in (*session.notices, *filter(None, [refused])):
             notice(told)
-        if session.job is not None:
-            progress(engine().status(session.job))
+        for job in filter(None, (session.job, session.ceilings)):
+            progress(engine().status(job))
     if session.job is not None:
         profile_live(session.view.profile)
     else:
@@ -120,6 +122,17 @@ def _follow(session: ProfileSession) -> None:
         session.show(view.plan)
 
 
+def _follow_ceilings(session: ProfileSession) -> None:
+    """Once a device's ceilings are measured, the plan is asked for anew: its times rest on them."""
+    if session.ceilings is None:
+        return
+    ended = engine().status(session.ceilings)
+    if ended.is_over:
+        session.ceilings = None
+        session.remember(Key.PROFILE_PLANNED, None, None)
+        session.tell(*_ending(ended))
+
+
 def _ending(status: JobStatus) -> tuple[Notice, ...]:
     """What is said of a job that did not end well."""
     if status.state == "cancelled":
@@ -165,7 +178,11 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
         )
         act = _act(session, _apply)
         st.checkbox("Run what is predicted not to fit", key=Key.PROFILE_FORCE, on_change=act)
-        st.checkbox("Keep traces for Perfetto", key=Key.PROFILE_TRACES, on_change=act)
+        st.checkbox(
+            "Keep traces for Perfetto, and snapshots of CUDA memory",
+            key=Key.PROFILE_TRACES,
+            on_change=act,
+        )
         left_over = _left_over(session)
         if left_over:
             st.button(
@@ -180,6 +197,21 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
             disabled=not runs,
             width="stretch",
         )
+        _ceilings(session, planned)
+
+
+def _ceilings(session: ProfileSession, planned: Mapping[str, Any]) -> None:
+    """What the least times rest on, and the way to measure it anew."""
+    words = profile_plan.ceilings_words(planned["roofs"], planned["device"])
+    st.html(f'<p class="pg-note">{html.escape(words)}</p>')
+    st.button(
+        "Find this device's ceilings anew" if planned["roofs"] else "Find this device's ceilings",
+        key="profile_measure_ceilings",
+        type="tertiary",
+        help="A large matrix product in each dtype and a large copy, in turns: a few seconds.",
+        on_click=_act(session, _measure_ceilings),
+        disabled=session.ceilings is not None,
+    )
 
 
 def _left_over(session: ProfileSession) -> int:
@@ -194,11 +226,11 @@ def _after(session: ProfileSession) -> None:
     if found is None or not found["records"]:
         return
     look = theme(st.context.theme.type or "light")
-    profile_found.charts(found, look=look)
     measured = [each for each in found["records"] if each["failure"] is None]
-    if measured:
-        chosen = session.view.record
-        record = next((each for each in measured if each["id"] == chosen), measured[-1])
+    chosen = session.view.record
+    record = next((each for each in measured if each["id"] == chosen), (measured or [None])[-1])
+    profile_found.charts(found, "" if record is None else record["id"], look=look)
+    if record is not None:
         session.set_draft({Key.PROFILE_CELL: record["id"]})
         profile_found.cell(
             found,
@@ -256,6 +288,12 @@ def _apply(session: ProfileSession) -> None:
 def _start(session: ProfileSession) -> None:
     _apply(session)
     _submit(session, replace(session.view, profile=secrets.token_hex(16), record=""))
+
+
+def _measure_ceilings(session: ProfileSession) -> None:
+    asked = {"device": session.view.device}
+    session.ceilings = engine().submit("ceilings", asked, owner=session.owner)
+    session.tell()
 
 
 def _go_on(session: ProfileSession) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.cell_pattern import CellPattern, Edges
 from attnscope.kernels.patterns.lookup import Lookup, placed_lookup
-from attnscope.kernels.patterns.pattern import Spans, require_integer, spans
+from attnscope.kernels.patterns.pattern import UNLIKE, Spans, require_integer, spans
+
+_MOST_BITS = 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,17 @@ class BlockList(CellPattern):
         """See `CellPattern.every`."""
         seen, there = self._touched(queries, keys)
         return seen == there
+
+    def phases(self, queries: range, key_starts: np.ndarray, width: int) -> np.ndarray:
+        """See `Pattern.phases`: one bit for each square that the list does not divide."""
+        down, right = gcd(self.block, len(queries)), gcd(self.block, width)
+        bits = len(queries) // down * (width // right)
+        if bits > _MOST_BITS or queries.start % down:
+            return super(BlockList, self).phases(queries, key_starts, width)
+        row_S = self._row(np.arange(queries.start, queries.stop, down))
+        column_CS = self._column(key_starts[:, None] + np.arange(0, width, right))
+        seen_CB = self._table_IJ[row_S[:, None, None], column_CS].swapaxes(0, 1).reshape(-1, bits)
+        return np.where(key_starts % right == 0, seen_CB @ (1 << np.arange(bits)), UNLIKE)
 
     def keys_seen(self, query_Q: np.ndarray, first_Q: np.ndarray, last_Q: np.ndarray) -> np.ndarray:
         """See `Pattern.keys_seen`."""

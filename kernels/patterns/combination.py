@@ -46,12 +46,35 @@ class Combination(Pattern):
         for start in range(0, len(one), step):
             strip, beside = one[start : start + step], other[start : start + step]
             rows, columns = np.nonzero((strip == PARTIAL) & (beside == PARTIAL))
+            edges = (start + rows) * block, columns * block
+            unclear = self._unclear(queries, key_length, block, *edges)
+            rows, columns = rows[unclear], columns[unclear]
             self._joined(strip, beside, out=strip)
             for some in chunks(len(rows), _PAIRS_AT_A_TIME // block**2):
                 at = rows[some], columns[some]
                 placed = start + at[0], at[1]
                 strip[at] = block_kinds(self, queries, key_length, block, *placed)
         return one
+
+    def _unclear(
+        self,
+        queries: range,
+        key_length: int,
+        block: int,
+        query_starts: np.ndarray,
+        key_starts: np.ndarray,
+    ) -> np.ndarray:
+        """Which of the blocks that both parts divide may be other than divided: bool `[blocks]`.
+
+        Args:
+            queries: Absolute positions.
+            key_length: Keys.
+            block: Their size.
+            query_starts: Of each block, int64, as an index into the queries.
+            key_starts: Likewise, its first key.
+        """
+        del queries, key_length, block, key_starts
+        return np.ones(len(query_starts), np.bool_)
 
 
 def inside_runs(

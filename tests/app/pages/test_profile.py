@@ -6,9 +6,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
+from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.state import Key
 from attnscope.kernels.errors import JobMissing, QueueFull
-from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in
+from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in, know_ceilings
 from tests.app.statuses import RUNNING
 from tests.profiling.records import RECORD
 
@@ -90,6 +91,12 @@ def press(app: AppTest, words: str):
     return found.click()
 
 
+def press_is_off(app: AppTest, words: str) -> bool:
+    found = button(app, words)
+    assert found is not None
+    return found.disabled
+
+
 def measured(engine, tmp_path, *records):
     context_in(tmp_path, *(records or (RECORD, LONG, LOST)))
 
@@ -107,6 +114,21 @@ def test_a_first_visit_has_a_plan_that_one_click_starts(visit, engine):
     assert all(widget.disabled for widget in app.multiselect)
 
 
+def test_ceilings_are_found_on_request_and_give_the_plan_its_times(visit, engine):
+    app = visit()
+    assert "No time is predicted" in told(app)
+    press(app, "Find this device's ceilings").run()
+    arguments, status = engine.jobs["job0"]
+    assert (status.kind, arguments) == ("ceilings", {"device": "auto"})
+    assert press_is_off(app, "Find this device's ceilings")
+    know_ceilings(engine.context)
+    engine.end("job0")
+    shown = told(app.run())
+    assert "50 GFLOP/s in float32" in shown.replace("\u202f", " ")
+    assert "≥" in shown
+    assert not press_is_off(app, "ceilings anew")
+
+
 def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, tmp_path):
     app = visit()
     press(app, "Measure").run()
@@ -114,7 +136,7 @@ def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, t
     query = dict(app.query_params)
     again = visit(**query)
     assert button(again, "Measure") is None
-    assert "pg-verdict" not in told(again)
+    assert "pg-ran" not in told(again)
 
     context = context_in(tmp_path, RECORD, LOST)
     kept = context.settings.profiles_folder
@@ -125,6 +147,7 @@ def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, t
     assert "attention ran as <strong>tiled</strong>" in told(again)
     assert "needs 7 GiB" in told(again)
     assert "power: no meter" in told(again)
+    assert "/runs?run" not in told(again)
 
 
 def test_a_link_to_a_profile_opens_it_with_its_plan(visit, engine, tmp_path):
@@ -139,6 +162,19 @@ def test_a_link_to_a_profile_opens_it_with_its_plan(visit, engine, tmp_path):
     assert button(app, "Go on: 1 left") is not None
     press(app, "Go on").run()
     assert engine.jobs["job0"][0]["profile"] == PROFILE
+
+
+def test_each_run_that_the_history_holds_leads_to_its_page_and_trouble_is_told(
+    visit, engine, tmp_path
+):
+    measured(engine, tmp_path)
+    folder = ProfileFolder(engine.context.settings.profiles_folder, PROFILE)
+    folder.keep(LONG.id)
+    folder.tell("Not every run is kept: the <disk> is full.")
+    shown = told(visit(profile=PROFILE))
+    assert f'href="/runs?run={LONG.id}"' in shown
+    assert f"/runs?run={RECORD.id}" not in shown
+    assert "the &lt;disk&gt; is full" in shown
 
 
 def test_what_the_visitor_measured_last_is_shown_at_a_first_visit(visit, engine, tmp_path):

@@ -66,6 +66,8 @@ def test_equals_a_double_loop(found: Pattern, rule, queries, keys, offset) -> No
         meant = [[FULL if c.all() else PARTIAL if c.any() else EMPTY for c in r] for r in cells]
         assert mask.dtype == np.uint8
         assert mask.tolist() == meant
+        kept = found.kept_blocks(queries, keys, block, query_offset=offset)
+        assert kept == sum(cell != EMPTY for row in meant for cell in row)
 
 
 @every_rule
