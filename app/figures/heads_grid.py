@@ -121,8 +121,8 @@ def heads_grid(
     figure.update_layout(title=None, annotations=[], font_size=12)
     figure.update_layout(width=cell * heads + 56, height=cell * rows + 44)
     figure.update_layout(margin={"l": 46, "r": 10, "t": 4, "b": 40})
-    figure.update_xaxes(title_font_size=12, title_standoff=4)
-    return figure.update_yaxes(title_font_size=12, title_standoff=4)
+    figure.update_xaxes(title_font_size=12)
+    return figure.update_yaxes(title_font_size=12)
 
 
 def heads_frame(found: Heads) -> pd.DataFrame:

@@ -157,8 +157,9 @@ def _squared(
         return figure.update_layout(width=900, height=960)
     figure.update_layout(title=None, annotations=[], font_size=12, height=side)
     figure.update_layout(margin={"l": 50, "r": 4, "t": 6, "b": 42})
-    figure.update_xaxes(title_font_size=12, title_standoff=6)
-    return figure.update_yaxes(title_font_size=12, title_standoff=6)
+    # No standoff of the titles: while there is no tick yet, Plotly would place them at infinity.
+    figure.update_xaxes(title_font_size=12)
+    return figure.update_yaxes(title_font_size=12)
 
 
 def _words(mask: Mask) -> list[list[str]]:

@@ -51,7 +51,8 @@ def next_tokens(
     figure.update_yaxes(tickvals=places, ticktext=labels, autorange="reversed", automargin=True)
     height = _BAR * 2 * len(found) + 90
     if not title:
-        return dressed(figure, look=look, height=height).update_layout(margin_t=34)
+        dressed(figure, look=look, height=height).update_layout(margin_t=34)
+        return figure.update_xaxes(title_standoff=None)
     framed(figure, title=title, note=note, look=look)
     figure.update_layout(plot_bgcolor=look.ground, width=800, height=height + 180)
     return figure
