@@ -160,7 +160,7 @@ def worst_html(row: Told, address: str) -> str:
     told = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     kind = "wrong" if cell is not None else "worst"
     link = (
-        f'<p><a class="pg-open" href="{html.escape(address)}" target="_self">'
+        f'<p class="pg-cell"><a class="pg-open" href="{html.escape(address)}" target="_self">'
         f"Open this head in Inspect</a></p>"
     )
     return (
@@ -258,9 +258,16 @@ def _cell_html(worst: Told, cell: Told | None) -> str:
         f"First wrong cell: {sequence}query {cell['query']}{token}, channel {cell['channel']}: "
         f"{found}, and {cell['right']:.6g} is right.",
         f"Of this head: {worst['queries']}.",
-        worst["cause"] or "No single change of a rule explains it.",
+        _cause(worst),
     ]
     return "".join(f'<p class="pg-cell">{html.escape(line)}</p>' for line in lines)
+
+
+def _cause(worst: Told) -> str:
+    if not worst["cause"]:
+        return "No single change of a rule explains it."
+    token = worst["key_token"].strip()
+    return f"{worst['cause']} Key {worst['key']} is “{token}”." if token else worst["cause"]
 
 
 def _chart(what: str, figure: go.Figure, found: Told, words: Sequence[str], *, look: Theme) -> None:
