@@ -192,7 +192,7 @@ def capture(
         planned = plan(model, [batch.length] * batch.size, layers)
         budget = default_budget(model.device) if byte_budget is None else byte_budget
         planned.check(budget)
-        _check_shown(backend, planned.layers)
+        check_shown(backend, planned.layers)
         recording = _Recording(
             wanted=frozenset(planned.layers), total=len(_shapes(model)), progress=progress
         )
@@ -235,8 +235,8 @@ def refuses_capture(backend: Backend) -> Refusal | None:
     )
 
 
-def _check_shown(backend: Backends, layers: Iterable[int]) -> None:
-    """Raises UnsupportedCall when a layer to keep would run on an approximation."""
+def check_shown(backend: Backends, layers: Iterable[int]) -> None:
+    """Raises UnsupportedCall when a layer to keep runs on an approximation."""
     for layer in layers:
         running = registry.backend(backend_of(backend, layer, decodes=False))
         refusal = refuses_capture(running)
@@ -253,7 +253,7 @@ class _Recording:
 
     def record(self, call: LayerCall) -> None:
         if call.layer in self.wanted:
-            self.layers.append(_kept(call))
+            self.layers.append(kept(call))
         self.report(call.layer + 1)
 
     def report(self, done: int) -> None:
@@ -262,7 +262,8 @@ class _Recording:
             self.progress(min(1.0, done / self.total), f"layer {under_way} of {self.total}")
 
 
-def _kept(call: LayerCall) -> LayerCapture:
+def kept(call: LayerCall) -> LayerCapture:
+    """What a capture keeps of one attention call, in memory of its own."""
     return LayerCapture(
         layer=call.layer,
         name=call.name,
