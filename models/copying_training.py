@@ -110,9 +110,7 @@ def image_model() -> PreTrainedModel:
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     for name, value in _SPECIAL.items():
         setattr(config, name, value)
-    model: Any = VisionEncoderDecoderModel(config=config)
-    model.encoder.config.add_pooling_layer = False
-    return model
+    return VisionEncoderDecoderModel(config=config)
 
 
 TASKS: dict[Task, tuple[Callable[[], PreTrainedModel], Callable[..., Batch], Plan]] = {
