@@ -29,7 +29,14 @@ MOMENT_S = 1.5
 """How long the page waits before it shows the progress of a job instead."""
 
 
-def mask(session: SparsitySession, tokens: int) -> Answer:
+def is_causal(session: SparsitySession, shown: Shown | None) -> bool:
+    """Whether masks are composed with j ≤ i: as the visitor says, else as the model is."""
+    if session.view.causal is not None:
+        return session.view.causal
+    return shown is None or _hides_future(shown)
+
+
+def mask(session: SparsitySession, shown: Shown) -> Answer:
     """The mask of the pattern chosen, at its length.
 
     Raises:
@@ -37,8 +44,8 @@ def mask(session: SparsitySession, tokens: int) -> Answer:
     """
     view = session.view
     asked = {
-        "pattern": view.chosen,
-        "length": view.length or tokens,
+        "pattern": view.described(view.pattern, causal=is_causal(session, shown)),
+        "length": view.length or shown.tokens,
         "block": view.block,
         "zoom": view.zoom,
     }
@@ -67,7 +74,7 @@ def effects(session: SparsitySession, shown: Shown) -> Answer | None:
     """What every pattern does to every head; None while that is not known, or cannot be."""
     view = session.view
     # A model that hides the future does so under every pattern.
-    causal = view.causal and not _is_causal(shown)
+    causal = is_causal(session, shown) and not _hides_future(shown)
     asked = {
         "capture": shown.capture_id,
         "sequence": view.sequence,
@@ -173,6 +180,17 @@ def readable(data: bytes) -> str:
         ) from error
 
 
+def approximations(session: SparsitySession, shown: Shown) -> Sequence[Answer]:
+    """How far attention that approximates is off on the prompt's own q, k and v.
+
+    Raises:
+        AttnscopeError: It cannot be told.
+    """
+    asked = {"capture": shown.capture_id, "sequence": session.view.sequence}
+    answer = _answered(session, Key.SPARSITY_APPROXIMATE, "sparsity_approximations", asked)
+    return answer["approximations"]
+
+
 def start_run(session: SparsitySession, shown: Shown, assignment: Answer | None) -> None:
     """Ask for the run that the view describes.
 
@@ -199,6 +217,7 @@ def run_arguments(
         "sequence": view.sequence,
         "backend": view.run if approximates else view.run_backend,
         "new_tokens": view.new_tokens,
+        "timed": view.timed,
         "pattern": view.described(view.pattern, causal=False) if view.run == "pattern" else None,
         "layers": list(view.run_layers) or None,
         "assignment": assignment["json"] if view.run == "heads" and assignment else None,
@@ -291,12 +310,9 @@ def _is_over_soon(job: str) -> bool:
     return over
 
 
-def _is_causal(shown: Shown) -> bool:
-    return any(_hides_future(layer["pattern"]) for layer in shown.summary["layers"])
-
-
-def _hides_future(pattern: Mapping[str, Any]) -> bool:
-    return pattern["key"] in IMPLIED_CAUSAL or "causal" in pattern["parameters"]
+def _hides_future(shown: Shown) -> bool:
+    patterns = [layer["pattern"] for layer in shown.summary["layers"]]
+    return any(each["key"] in IMPLIED_CAUSAL or "causal" in each["parameters"] for each in patterns)
 
 
 def exact_backends(choices: Sequence[Any]) -> list[str]:

@@ -53,7 +53,7 @@ class SparsityView(View):
 
     Attributes:
         pattern: A family of `patterns_offered.SETTINGS`.
-        causal: Whether it is composed with j ≤ i.
+        causal: Whether it is composed with j ≤ i; None for as the model is.
         settings: Numbers of the families that differ from the defaults.
         rule: The text of the family `rule`.
         matrix: Fingerprint of the matrix of the family `matrix`; empty for none.
@@ -70,6 +70,7 @@ class SparsityView(View):
         run_layers: Layers that are run with the pattern; empty for all.
         run_backend: The backend that runs within patterns.
         new_tokens: To generate, with and without.
+        timed: Whether a run measures time and memory as well.
         assignment: Fingerprint of an imported assignment; empty for the best of each head here.
         ran: The run whose result is shown; empty for none.
     """
@@ -77,7 +78,7 @@ class SparsityView(View):
     keeps_values: ClassVar[bool] = True
 
     pattern: str = "sinks_window"
-    causal: bool = True
+    causal: bool | None = None
     settings: Settings = ()
     rule: str = FIRST_RULE
     matrix: str = ""
@@ -94,13 +95,9 @@ class SparsityView(View):
     run_layers: tuple[int, ...] = ()
     run_backend: str = "tiled"
     new_tokens: int = 24
+    timed: bool = True
     assignment: str = ""
     ran: str = ""
-
-    @property
-    def chosen(self) -> Described:
-        """The pattern chosen, as a worker is told of it."""
-        return self.described(self.pattern, causal=self.causal)
 
     def described(self, key: str, *, causal: bool) -> Described:
         """A family at its numbers."""
@@ -302,6 +299,7 @@ _PARAMETERS = (
     ),
     matching("on", r"[a-z][a-z0-9_]{0,40}", "the name of a backend", "run_backend"),
     _between("new_tokens", 0, MOST_NEW_TOKENS),
+    switch("timed"),
     matching("assignment", r"[0-9a-f]{32}", "the fingerprint of an assignment"),
     matching("ran", r"[0-9a-f]{32}", "the id of a run"),
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
-from attnscope.profiling.units import count, flop, nbytes, share
+from attnscope.profiling.units import count, flop, latency, nbytes, share
 
 Answer = Mapping[str, Any]
 
@@ -187,4 +187,43 @@ def run_rows(run: Answer) -> list[tuple[str, str, str, str]]:
     for name, (title, write) in writers.items():
         before, after = run[name]
         rows.append((title, write(before), write(after), share(after / before) if before else ""))
+    return rows + _measured_rows(run["measured"])
+
+
+def _measured_rows(measured: Answer | None) -> list[tuple[str, str, str, str]]:
+    rows = []
+    writers = {"seconds": ("time, measured", latency), "nbytes": ("memory, measured", nbytes)}
+    for name, (title, write) in writers.items() if measured else ():
+        before, after = measured[name] if measured else (None, None)
+        if before is None or after is None:
+            rows.append((title, "not known here", "", ""))
+        else:
+            part = share(after / before) if before else ""
+            rows.append((title, write(before), write(after), part))
+    return rows
+
+
+def measured_note(run: Answer) -> str:
+    """How far the measured figures may be trusted; empty without any."""
+    measured = run["measured"]
+    if measured is None:
+        return "Nothing was measured: tick “Measure” for time and memory."
+    said = f"Measured on {measured['device']}, in turns, one prompt; memory beyond the weights."
+    unsettled = measured["unsettled"]
+    return (
+        f"{said} The times are not settled enough to compare: {unsettled}." if unsettled else said
+    )
+
+
+def approximation_rows(found: Sequence[Answer]) -> list[tuple[str, str, str]]:
+    """What each approximation errs: name, mean, and the range of the heads or the refusal."""
+    rows = []
+    for each in found:
+        size = f", {each['size']}" if each["size"] else ""
+        name = f"{each['name']}{size}"
+        if "refusal" in each:
+            rows.append((name, "refused", each["refusal"]))
+        else:
+            mean, least, most = each["error"]
+            rows.append((name, f"{mean:.3g}", f"{least:.3g} to {most:.3g}"))
     return rows

@@ -76,7 +76,7 @@ def _files(writers: Mapping[str, Callable[[], bytes]], *, name: str, of: str) ->
             st.download_button(
                 form.upper(),
                 write,
-                file_name=_file_name(of, name, form),
+                file_name=file_name(of, name, form),
                 mime=MEDIA_TYPES[form],
                 key=f"export_{name}_{form}",
                 on_click="ignore",
@@ -103,6 +103,7 @@ def writer_of(
     return lambda: images().draw(json.loads(str(figure.to_json())), form=form)
 
 
-def _file_name(of: str, name: str, form: str) -> str:
+def file_name(of: str, name: str, form: str) -> str:
+    """Name a file <of>_<name>_<UTC time>.<form>."""
     first, then = (re.sub(r"[^A-Za-z0-9.-]+", "-", part)[:60] for part in (of, name))
     return f"{first}_{then}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"

@@ -34,13 +34,16 @@ from attnscope.profiling.units import count, nbytes
 _RECEIVED_MIB = 64
 
 
-def controls(session: SparsitySession, kept: KeptMatrices, *, tokens: int | None) -> None:
+def controls(
+    session: SparsitySession, kept: KeptMatrices, *, tokens: int | None, causal: bool
+) -> None:
     """Draw them; a change is in the view before the page is drawn anew.
 
     Args:
         session: The visitor's.
         kept: Where uploaded matrices go.
         tokens: Of the prompt; None while there is none.
+        causal: Whether masks are composed with j ≤ i.
     """
     view = session.view
     settings = SETTINGS[view.pattern]
@@ -62,7 +65,7 @@ def controls(session: SparsitySession, kept: KeptMatrices, *, tokens: int | None
             with column:
                 _number(session, setting)
         with past:
-            _past(session)
+            _past(session, causal)
         with length:
             _length(session, tokens)
         with block:
@@ -175,17 +178,19 @@ def _matrix(session: SparsitySession, kept: KeptMatrices) -> None:
         )
 
 
-def _past(session: SparsitySession) -> None:
+def _past(session: SparsitySession, causal: bool) -> None:
     implied = session.view.pattern in IMPLIED_CAUSAL
-    widget = field(session, "causal")
-    if implied:
-        session.set_draft({widget["key"]: True})
     st.checkbox(
         "Past only",
         disabled=implied,
         help="Composes the mask with j ≤ i. On the heads, a pattern is always composed with the "
         "model's own rule.",
-        **widget,
+        **_widget(
+            session,
+            "sparsity_causal",
+            implied or causal,
+            lambda value: session.show(replace(session.view, causal=bool(value))),
+        ),
     )
 
 
@@ -240,15 +245,25 @@ def choice(session: SparsitySession, name: str, words: Mapping[str, str]) -> Non
     )
 
 
-def head_choice(session: SparsitySession, layers: Sequence[int], heads: int) -> None:
+def head_choice(
+    session: SparsitySession, layers: Sequence[int], heads: int, prompts: Sequence[str]
+) -> None:
     """Draw the head that is looked at, and the budget of its patterns.
 
     Args:
         session: The visitor's.
         layers: The model's own number of each layer.
         heads: Of the layer chosen.
+        prompts: The beginning of each prompt of the capture.
     """
     with st.popover("Head and budget"):
+        if len(prompts) > 1:
+            st.selectbox(
+                "Prompt",
+                range(len(prompts)),
+                format_func=lambda at: f"{at + 1}. {prompts[at]}",
+                **field(session, "sequence"),
+            )
         st.selectbox(
             "Layer",
             range(len(layers)),

@@ -1,19 +1,26 @@
 """The whole model run within a pattern: what it is run with, and what came of it."""
 
 import html
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components.chart import files
+from attnscope.app.components.chart import file_name, files
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.sparsity_controls import field
 from attnscope.app.components.sparsity_found import heading
 from attnscope.app.figures.next_tokens import next_tokens, next_tokens_frame
 from attnscope.app.figures.theme import Theme
 from attnscope.app.sparsity_view import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
-from attnscope.app.sparsity_words import run_facts, run_rows, run_verdict
+from attnscope.app.sparsity_words import (
+    approximation_rows,
+    measured_note,
+    run_facts,
+    run_rows,
+    run_verdict,
+)
 from attnscope.app.state import Key
 
 Answer = Mapping[str, Any]
@@ -57,7 +64,7 @@ def form(
     view = session.view
     heading("The whole model", "beside itself as it is, on this prompt")
     with st.container(key="sparsity_run_form"):
-        columns = st.columns([2.2, 2.2, 1.4, 1.2, 1.3], vertical_alignment="bottom")
+        columns = st.columns([2.2, 2.0, 1.3, 1.2, 1.0, 1.3], vertical_alignment="bottom")
         with columns[0]:
             st.selectbox(
                 "Run with", list(_WITH), format_func=_WITH.__getitem__, **field(session, "run")
@@ -86,11 +93,30 @@ def form(
                 **field(session, "new_tokens"),
             )
         with columns[4]:
+            st.checkbox(
+                "Measure",
+                help="Time in turns and peak memory, beside what is predicted; some seconds more.",
+                **field(session, "timed"),
+            )
+        with columns[5]:
             st.button(
                 "Run the model", type="primary", on_click=on_run, disabled=disabled, width="stretch"
             )
-    if view.run in _IDEAS:
-        st.html(f'<p class="pg-note">{html.escape(_IDEAS[view.run])}</p>')
+
+
+def approximations(found: Sequence[Answer], run: str) -> None:
+    """Say what an approximation is, and what each errs on this prompt.
+
+    Args:
+        found: Of the question `sparsity_approximations`.
+        run: The one chosen.
+    """
+    st.html(f'<p class="pg-note">{html.escape(_IDEAS[run])}</p>')
+    plain_table(
+        "Relative output error on this prompt's own q, k and v, before any effect on later layers",
+        approximation_rows(found),
+        header=("", "mean of the heads", "by head"),
+    )
 
 
 def assignment(
@@ -141,25 +167,37 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         look: The colours.
     """
     names = ("as it is", found["title"])
-    st.html(f'<p class="pg-verdict" role="status">{html.escape(run_verdict(found))}</p>')
-    numbers, tokens, texts = st.columns([38, 36, 46], gap="medium")
+    with st.container(key="sparsity_ran", horizontal=True, vertical_alignment="center"):
+        st.html(f'<p class="pg-verdict" role="status">{html.escape(run_verdict(found))}</p>')
+        st.download_button(
+            "Export JSON",
+            json.dumps(found, ensure_ascii=False),
+            file_name=file_name(model, "run", "json"),
+            mime="application/json",
+            key="sparsity_ran_json",
+            on_click="ignore",
+        )
+    numbers, tokens, texts = st.columns([44, 36, 40], gap="medium")
     with numbers:
         plain_table(
-            "Predicted for the prompt",
+            "Attention as predicted, the model as measured",
             run_rows(found),
-            header=("", "as it is", "so", ""),
+            header=("", "as it is", "within", ""),
             numbers=True,
         )
         facts = "".join(
             f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
             for name, value in run_facts(found)
         )
-        st.html(f'<dl class="pg-facts pg-kept">{facts}</dl>')
+        st.html(
+            f'<p class="pg-note">{html.escape(measured_note(found))}</p>'
+            f'<dl class="pg-facts pg-kept">{facts}</dl>'
+        )
     with tokens, st.container(key="chart_next_tokens", gap=None):
         heading("The next token", "")
         title = f"{model}: the next token, {found['title']}"
         note = f"KL {found['kl']:.4g} nats"
-        short = ("as it is", "so run")
+        short = ("as it is", "within")
         st.plotly_chart(
             next_tokens(found["next"][:_MOST_TOKENS], look=look, names=short),
             theme=None,

@@ -105,6 +105,41 @@ def _empirical(arguments: Arguments, context: Context) -> Answer:
     }
 
 
+def approximations(arguments: Arguments, context: Context) -> Answer:
+    """What approximate attention errs on a prompt's own q, k and v: capture, sequence.
+
+    Returns:
+        approximations, each with name, size (features, or rows; None for linear), and either error (mean,
+        least and largest of the heads) or refusal.
+    """
+    memo = context.resources.get("masks", lambda: Memo(_LARGEST_CACHE))
+    key = "approximations" + json.dumps(arguments, sort_keys=True)
+    return memo.get(key, lambda: _approximations(arguments, context))
+
+
+def _approximations(arguments: Arguments, context: Context) -> Answer:
+    import numpy as np
+
+    from attnscope.models.approximations import approximation_errors, approximations
+
+    found = approximation_errors(
+        _capture(arguments, context),
+        approximations(),
+        sequence=int(arguments["sequence"]),
+        progress=context.part(0.0, 1.0, "Approximating"),
+    )
+    told = []
+    for each in found:
+        answer: Answer = {"name": each.name, "size": each.size}
+        known = each.error_LH[~np.isnan(each.error_LH)]
+        if known.size:
+            answer["error"] = [float(of(known)) for of in (np.mean, np.min, np.max)]
+        else:
+            answer["refusal"] = next(iter(each.refusals.values()), "it was not tried")
+        told.append(answer)
+    return {"approximations": told}
+
+
 def fitted(arguments: Arguments, context: Context) -> Answer:
     """What `sparsity_best` found for one head; see `sparsity_best.of_head`."""
     from attnscope.app.jobs.sparsity_best import of_head
@@ -195,6 +230,7 @@ def _shelf(context: Context) -> "CaptureShelf":
 SPARSITY_ASKS = {
     "sparsity_mask": Ask(mask, lane="patient"),
     "sparsity_empirical": Ask(empirical, lane="long"),
+    "sparsity_approximations": Ask(approximations, lane="long"),
     "sparsity_fitted": Ask(fitted, lane="patient"),
     "sparsity_ran": Ask(ran),
     "sparsity_assignment": Ask(assignment, lane="patient"),

@@ -13,12 +13,16 @@ from attnscope.kernels.registry import backend
 from attnscope.models.assignment import Assignment, Patterns, named_patterns
 from attnscope.models.captured import Capture
 from attnscope.models.sparse_run import SparseRun, run_sparse
+from attnscope.profiling.sparse_saving import measure_saving
 
 if TYPE_CHECKING:
+    from attnscope.models.loading import LoadedModel
     from attnscope.models.sparse_run import Change
 
 Arguments = dict[str, Any]
 Result = dict[str, Any]
+
+_RUNS = 10  # of a time, at least: the progress nears its end without knowing how many there will be
 
 
 def run(arguments: Arguments, context: Context) -> Result:
@@ -26,13 +30,15 @@ def run(arguments: Arguments, context: Context) -> Result:
 
     Args:
         arguments: source, revision, device, dtype as for `load`; capture and sequence, whose prompt is run;
-            run, by which the result is found again; backend; new_tokens; and one of pattern (with key,
+            run, by which the result is found again; backend; new_tokens; timed (whether time and memory are
+            measured as well); and one of pattern (with key,
             causal, parameters) and layers (None for all), assignment (JSON), or neither, for a backend
             that approximates.
         context: Asked between any two tokens whether it was cancelled.
 
     Returns:
-        What `described` says.
+        What `described` says, with title, asked, and measured: seconds and nbytes beyond the weights of
+        both, and unsettled, why the times should not be compared; None where nothing was measured.
     """
     capture = shelf(context).get(arguments["capture"])
     assert isinstance(capture, Capture)
@@ -45,12 +51,14 @@ def run(arguments: Arguments, context: Context) -> Result:
             patterns=patterns,
             backend=arguments["backend"],
             new_tokens=new_tokens,
-            progress=context.part(0.1, 1.0, "Running"),
+            progress=context.part(0.1, 0.5 if arguments["timed"] else 1.0, "Running"),
         )
+        measured = _measured(model, arguments, patterns, context) if arguments["timed"] else None
     result = {
         "title": _title(arguments, patterns),
         "asked": arguments,
         **described(found, new_tokens),
+        "measured": measured,
     }
     write_beside(place(arguments, context), json.dumps(result))
     return result
@@ -88,6 +96,33 @@ def described(found: SparseRun, wanted_tokens: int) -> Result:
         "blocks": _both(saving.blocks),
         "flops": _both(saving.flops),
         "workspace_bytes": _both(saving.workspace_bytes),
+    }
+
+
+def _measured(
+    model: "LoadedModel", arguments: Arguments, patterns: Patterns, context: Context
+) -> Result:
+    ran = 0
+
+    def told(name: str, taken: float) -> None:
+        nonlocal ran
+        ran += 1
+        context.progress(0.5 + 0.5 * ran / (ran + _RUNS), f"Timing it {name}: run {ran}")
+
+    capture = shelf(context).get(arguments["capture"])
+    assert isinstance(capture, Capture)
+    found = measure_saving(
+        model,
+        input_ids=capture.token_ids[int(arguments["sequence"])],
+        patterns=patterns,
+        backend=arguments["backend"],
+        on_run=told,
+    )
+    return {
+        "seconds": [found.dense.median_s, found.sparse.median_s],
+        "nbytes": [found.dense_peak.transient.value, found.sparse_peak.transient.value],
+        "unsettled": found.speed_up.unsettled,
+        "device": str(model.device),
     }
 
 

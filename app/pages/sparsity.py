@@ -29,7 +29,8 @@ from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
-from attnscope.app.sparsity_view import SparsitySession
+from attnscope.app.prompts import shortened
+from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession
 from attnscope.app.sparsity_words import QUIET, Row, best_of, rows_of
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
@@ -59,7 +60,12 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     assigned = _assigned(session, shown, found, best, assignments)
     ran = None if shown is None else asking.follow_run(session, shown, assigned)
     capture_head.told(session, _under_way(session))
-    controls(session, matrices, tokens=None if shown is None else shown.tokens)
+    controls(
+        session,
+        matrices,
+        tokens=None if shown is None else shown.tokens,
+        causal=asking.is_causal(session, shown),
+    )
     if shown is None:
         capture_head.absent(session)
         return
@@ -97,7 +103,7 @@ def _mask(session: SparsitySession, shown: Shown) -> None:
         return
     try:
         with st.spinner("Drawing the mask", show_time=True):
-            answer = asking.mask(session, shown.tokens)
+            answer = asking.mask(session, shown)
     except AttnscopeError as error:
         notice(Notice.of(error))
         return
@@ -107,7 +113,7 @@ def _mask(session: SparsitySession, shown: Shown) -> None:
     sparsity_found.mask_panel(
         answer,
         shown.summary["layers"],
-        causal=view.causal or view.pattern in IMPLIED_CAUSAL,
+        causal=asking.is_causal(session, shown) or view.pattern in IMPLIED_CAUSAL,
         model=shown.summary["model"],
         look=look(),
     )
@@ -212,7 +218,12 @@ def _patterns(
     with st.container(key="sparsity_of_head", horizontal=True, vertical_alignment="center"):
         sparsity_found.heading(f"Layer {number}, head {head}", "every pattern at its numbers")
         _fit_button(session, shown, best)
-        head_choice(session, found["layers"], shown.summary["layers"][layer]["heads"])
+        head_choice(
+            session,
+            found["layers"],
+            shown.summary["layers"][layer]["heads"],
+            [shortened(each["text"] or "", 40) for each in shown.summary["sequences"]],
+        )
     if rows:
         at = best_of(rows, view.budget / 100)
         sparsity_found.patterns_table(
@@ -308,6 +319,13 @@ def _run(
         or refused
         or (session.view.run == "heads" and assigned is None),
     )
+    if session.view.run in APPROXIMATE:
+        try:
+            with st.spinner("Approximating every head", show_time=True):
+                found_of = asking.approximations(session, shown)
+            sparsity_run.approximations(found_of, session.view.run)
+        except AttnscopeError as error:
+            notice(Notice.of(error))
     if assigned is not None:
         safe = re.sub(r"[^A-Za-z0-9.-]+", "-", shown.summary["model"])[:60]
         sparsity_run.assignment(

@@ -127,7 +127,8 @@ def test_the_oldest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     kept = KeptMatrices(tmp_path, nbytes=400)
     first, second = kept.keep(DRAWN), kept.keep(~DRAWN)
     for name, age_s in ((first, 90), (second, 60)):
-        os.utime(tmp_path / f"{name}.npy", (kept_matrices.time.time() - age_s,) * 2)
+        then = kept_matrices.time.time() - age_s
+        os.utime(tmp_path / f"{name}.npy", (then, then))
     kept.find(first)
     third = kept.keep(DRAWN.T)
     assert {path.stem for path in tmp_path.iterdir()} == {first, third}

@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_every_family_with_a_form_is_offered() -> None:
 def test_what_is_offered_is_a_pattern_at_its_defaults_and_its_limits(key: str) -> None:
     made = pattern(key, **described(key, (), causal=False)["parameters"])
     assert made.key == key
-    composed = pattern(key, causal=True, **values(key, ()))
+    numbers: dict[str, Any] = values(key, ())
+    composed = pattern(key, causal=True, **numbers)
     assert isinstance(composed, Composed) == (key not in IMPLIED_CAUSAL)
     for setting in SETTINGS[key]:
         if key != "bigbird":

@@ -25,6 +25,16 @@ CHANGED = SparsityView(
     budget=10,
     measure="error",
     order="value",
+    fit=True,
+    own="top_k",
+    own_value=16.0,
+    run="performer",
+    run_layers=(0, 2),
+    run_backend="flex",
+    new_tokens=3,
+    timed=False,
+    assignment="1" * 32,
+    ran="2" * 32,
 )
 
 
@@ -50,6 +60,12 @@ def test_a_link_reproduces_the_view(tmp_path: Path) -> None:
         ({"block": "17"}, "one of 16, 32, 64, 128, 256"),
         ({"zoom": "5-5-0-1"}, "four positions"),
         ({"budget": "0"}, "a whole number from 1 to 100"),
+        ({"own_value": "0"}, "is not a number above 0"),
+        ({"own_value": "1e9"}, "is not a number above 0"),
+        ({"within": "0,x"}, "is not layers such as 0,2"),
+        ({"run": "warp"}, "one of pattern, heads, linear"),
+        ({"new_tokens": "257"}, "a whole number from 0 to 256"),
+        ({"ran": "x"}, "is not the id of a run"),
         ({"layer": "-1"}, "a whole number from 0"),
     ],
 )

@@ -1,9 +1,11 @@
 import pytest
 
 from attnscope.app.sparsity_words import (
+    approximation_rows,
     best_at,
     best_of,
     mask_facts,
+    measured_note,
     rows_of,
     run_facts,
     run_rows,
@@ -35,6 +37,12 @@ RUN = {
     "blocks": [4, 4],
     "flops": [2000, 1000],
     "workspace_bytes": [0, 1024],
+    "measured": {
+        "seconds": [0.25, 0.1],
+        "nbytes": [2048, None],
+        "unsettled": "",
+        "device": "cpu",
+    },
 }
 
 
@@ -120,5 +128,28 @@ def test_what_a_run_saves_is_a_row_each() -> None:
     assert rows[0] == ["visible pairs", "100", "25", "25 %"]
     assert rows[2] == ["attention FLOP", "2 kFLOP", "1 kFLOP", "50 %"]
     assert rows[3] == ["workspace", "0 B", "1.00 KiB", ""]
+    assert rows[4] == ["time, measured", "250 ms", "100 ms", "40 %"]
+    assert rows[5] == ["memory, measured", "not known here", "", ""]
+    assert len(run_rows({**RUN, "measured": None})) == 4
     assert ("tokens alike before they part", "3") in run_facts(RUN)
     assert len(run_facts({**RUN, "same_tokens": None})) == 3
+
+
+def test_what_was_measured_says_where_and_whether_it_may_be_compared() -> None:
+    assert measured_note(RUN).startswith("Measured on cpu, in turns")
+    loose = {**RUN["measured"], "unsettled": "the runs differ by 17%"}
+    assert "not settled enough to compare: the runs" in measured_note({**RUN, "measured": loose})
+    assert "Nothing was measured" in measured_note({**RUN, "measured": None})
+
+
+def test_an_approximation_has_its_error_or_its_refusal() -> None:
+    rows = approximation_rows(
+        [
+            {"name": "performer", "size": 256, "error": [0.5, 0.25, 1.5]},
+            {"name": "linformer", "size": 256, "refusal": "it is causal"},
+            {"name": "linear", "size": None, "error": [0.5, 0.5, 0.5]},
+        ]
+    )
+    assert rows[0] == ("performer, 256", "0.5", "0.25 to 1.5")
+    assert rows[1] == ("linformer, 256", "refused", "it is causal")
+    assert rows[2][0] == "linear"

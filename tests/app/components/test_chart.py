@@ -41,4 +41,4 @@ def test_images_are_drawn_by_the_one_browser(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_file_is_named_for_what_it_holds_and_when():
-    assert chart._file_name("a model", "../../etc", "csv").startswith("a-model_..-..-etc_")
+    assert chart.file_name("a model", "../../etc", "csv").startswith("a-model_..-..-etc_")

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.context import Context, Resources
-from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.jobs.engine import Event, JobStatus
 from attnscope.app.jobs.work import WORK
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.patterns_offered import SETTINGS
@@ -71,6 +71,9 @@ class Engine:
         if job_id not in self.jobs:
             raise JobMissing("No such job.")
         return self.jobs[job_id][2]
+
+    def events(self, job_id: str, after: int = 0) -> list[Event]:
+        return []
 
     def cancel(self, job_id: str) -> None:
         if not self.status(job_id).is_over:
@@ -284,7 +287,7 @@ def run_model(app: AppTest) -> AppTest:
 def test_the_model_is_run_within_the_pattern_and_a_link_finds_what_came_of_it(
     visit: Open, engine: Engine
 ) -> None:
-    app = run_model(visit(prompt=packed_prompt(), new_tokens="2"))
+    app = run_model(visit(prompt=packed_prompt(), new_tokens="2", timed="0"))
     said = told(app)
     assert re.search(r"the loss (rose|fell) by \d\.\d+, from \d\.\d+ to", said)
     assert "visible pairs" in said
@@ -300,13 +303,13 @@ def test_the_model_is_run_within_the_pattern_and_a_link_finds_what_came_of_it(
 
 
 def test_causal_on_a_causal_model_changes_nothing(visit: Open) -> None:
-    app = run_model(visit(prompt=packed_prompt(), pattern="causal", new_tokens="0"))
+    app = run_model(visit(prompt=packed_prompt(), pattern="causal", new_tokens="0", timed="0"))
     assert "causal: the loss did not move" in told(app)
     assert "No text was asked for" in told(app)
 
 
 def test_only_some_layers_can_be_run_with_it(visit: Open, engine: Engine) -> None:
-    app = run_model(visit(prompt=packed_prompt(), within="1,2", new_tokens="0"))
+    app = run_model(visit(prompt=packed_prompt(), within="1,2", new_tokens="0", timed="0"))
     assert "layers 1, 2: the loss" in told(app)
     asked = list(engine.jobs.values())[-1][1]
     assert (asked["layers"], asked["backend"]) == ([1, 2], "tiled")
@@ -315,14 +318,14 @@ def test_only_some_layers_can_be_run_with_it(visit: Open, engine: Engine) -> Non
 def test_each_head_runs_with_its_best_and_the_assignment_goes_round_a_file(
     visit: Open, engine: Engine
 ) -> None:
-    app = visit(prompt=packed_prompt(), run="heads", new_tokens="0")
+    app = visit(prompt=packed_prompt(), run="heads", new_tokens="0", timed="0")
     assert "The best of each head within the budget" in told(app)
     app = run_model(app)
     assert "each head its own: the loss" in told(app) or "by head: the loss" in told(app)
     text = list(engine.jobs.values())[-1][1]["assignment"]
     assert sum(len(heads) for heads in json.loads(text)["layers"].values()) == 32
     kept = KeptPrompts(engine.context.settings.data / "assignments").keep((text,))
-    again = visit(prompt=packed_prompt(), run="heads", assignment=kept, new_tokens="0")
+    again = visit(prompt=packed_prompt(), run="heads", assignment=kept, new_tokens="0", timed="0")
     assert "From the file" in told(again)
     other = json.dumps({**json.loads(text), "layers": {"0": [0]}})
     wrong = KeptPrompts(engine.context.settings.data / "assignments").keep((other,))
@@ -335,13 +338,15 @@ def test_each_head_runs_with_its_best_and_the_assignment_goes_round_a_file(
 
 @pytest.mark.parametrize("name", ["linear", "performer"])
 def test_an_approximation_says_what_it_is_and_how_far_it_is_off(visit: Open, name: str) -> None:
-    app = visit(prompt=packed_prompt(), run=name, new_tokens="0")
+    app = visit(prompt=packed_prompt(), run=name, new_tokens="0", timed="0")
     assert "it changes every weight" in told(app)
+    assert "mean of the heads" in told(app)
+    assert "a query would see past what its pattern shows" in told(app)
     assert "the loss rose by" in told(run_model(app))
 
 
 def test_linformer_refuses_a_model_that_hides_the_future(visit: Open) -> None:
-    app = run_model(visit(prompt=packed_prompt(), run="linformer", new_tokens="0"))
+    app = run_model(visit(prompt=packed_prompt(), run="linformer", new_tokens="0", timed="0"))
     assert "Linformer" in told(app)
     assert "the loss" not in told(app)
     assert "ran" not in url(app)
@@ -351,7 +356,7 @@ def test_a_run_is_watched_survives_a_reload_and_can_be_cancelled(
     visit: Open, engine: Engine
 ) -> None:
     engine.held = {"sparsity_run"}
-    app = run_model(visit(prompt=packed_prompt(), new_tokens="3"))
+    app = run_model(visit(prompt=packed_prompt(), new_tokens="3", timed="0"))
     button = next(each for each in app.button if each.label == "Run the model")
     assert button.disabled
     again = visit(**url(app))
