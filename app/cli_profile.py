@@ -91,7 +91,7 @@ def run_profile(given: argparse.Namespace) -> None:
     if given.html is not None:
         from attnscope.app.profile_report import write_report
 
-        write_report(records, HEADER, rows_of(records), given.html)
+        write_report(records, given.html)
         sys.stdout.write(f"wrote {given.html}\n")
     failed = [record.failure for record in records if record.failure is not None]
     if len(failed) == len(records):

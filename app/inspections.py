@@ -85,6 +85,7 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
         "chat": view.chat,
         "layers": None,
         "byte_budget": None,
+        "values": view.keeps_values,
     }
 
 

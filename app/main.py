@@ -6,15 +6,18 @@ import streamlit as st
 
 from attnscope.app.backends_view import BackendsSession, BackendsView
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import backends, calculator, inspect, profile, runs
+from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.pages import backends, calculator, inspect, profile, runs, sparsity
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.settings import Settings
+from attnscope.app.sparsity_view import SparsitySession
 from attnscope.app.state import CalculatorSession, Session, visitor
 
 STYLES = tuple(
-    Path(__file__).resolve().with_name(f"{name}.css") for name in ("page", "tables", "calculator")
+    Path(__file__).resolve().with_name(f"{name}.css")
+    for name in ("page", "tables", "calculator", "sparsity")
 )
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
@@ -22,6 +25,20 @@ ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def sparsity_page() -> None:
+    """Run the page Sparsity over this visitor's session."""
+
+    def page() -> None:
+        settings = Settings.from_environment()
+        kept = KeptPrompts(settings.data / "prompts")
+        state, query, owner = visitor()
+        session = SparsitySession(state, query, kept, owner, default=_session().view)
+        assignments = KeptPrompts(settings.data / "assignments")
+        sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
+
+    guarded(page)()
 
 
 def backends_page() -> None:
@@ -72,6 +89,7 @@ def main() -> None:
         st.html(style)
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
         st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),

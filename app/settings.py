@@ -133,6 +133,11 @@ class Settings:
         """Where the measured ceilings of devices are kept."""
         return self.data / "ceilings"
 
+    @property
+    def matrices_folder(self) -> Path:
+        """Where uploaded matrices are kept."""
+        return self.data / "matrices"
+
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""
         path = self.data / "cookie_secret"

@@ -1,36 +1,28 @@
-"""Making a multi-head checkpoint a grouped-query one: pool its key and value heads, then train a little.
+"""Training a little what pooling its key and value heads has hurt: loss before, after, and after that.
 
 Source: J. Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head
-Checkpoints", arXiv 2305.13245 §2.1; the three ways to convert are those of its §3.3.
+Checkpoints", arXiv 2305.13245 §2.1.
 
-H query heads, G kv heads, g groups, D head dim, X inputs of a projection; B sequences, T tokens.
+G kv heads, g groups; B sequences, T tokens, V vocabulary.
 """
 
-import copy
 import inspect
 import math
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
 
-from attnscope.kernels.errors import InvalidCall, ModelTooLarge, ModelUnsupported, PromptRefused
-from attnscope.models.demo_text.documents import document_stream
+from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
 from attnscope.models.hub import Progress
+from attnscope.models.kv_pooling import Pooling, check_room, kv_heads_of, pool
 from attnscope.models.loading import LoadedModel
-from attnscope.models.memory import available_bytes, in_words
 from attnscope.models.passes import Passes
 
-Pooling = Literal["mean", "first", "random"]
-"""How the heads of a group become one: their mean, the first of them, or a new random one."""
-
-_PROJECTION = re.compile(r"\.([kv])_proj\.(weight|bias)$")
 _TRAINING_BYTES = 16
 """Of one float32 parameter: itself, its gradient, and Adam's two moments."""
 _WARM_UP = 0.1
@@ -108,95 +100,6 @@ class Uptraining:
     def cache_bytes_saved(self) -> int:
         """Of the cache of one held-out row."""
         return self.cache_bytes_before - self.cache_bytes_after
-
-
-def kv_heads_of(model: LoadedModel) -> int:
-    """The kv heads of every layer, as the configuration says.
-
-    Raises:
-        ModelUnsupported: Its class has no number of kv heads to choose, with the reason.
-    """
-    text = model.model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None)
-    if isinstance(heads, int):
-        return heads
-    fused = [name for name, _ in model.model.named_modules() if name.endswith(".c_attn")]
-    reason = (
-        "one fused matrix (c_attn) makes its queries, keys and values, in equal parts"
-        if fused
-        else "its configuration has no num_key_value_heads: each query head has keys of its own"
-    )
-    raise ModelUnsupported(
-        f"{model.title} ({text.model_type}) cannot become grouped-query: {reason}.",
-        "Choose a Llama, Qwen, Mistral, Gemma or another whose configuration has num_key_value_heads.",
-    )
-
-
-def choices(model: LoadedModel) -> tuple[int, ...]:
-    """The numbers of groups that a model's kv heads can be pooled into, G itself first.
-
-    Raises:
-        ModelUnsupported: As `kv_heads_of`.
-    """
-    heads = kv_heads_of(model)
-    return tuple(groups for groups in range(heads, 0, -1) if heads % groups == 0)
-
-
-def pool(
-    model: LoadedModel, groups: int, *, pooling: Pooling = "mean", seed: int = 0
-) -> LoadedModel:
-    """A copy of a model whose k and v heads are pooled, consecutive ones together.
-
-    Args:
-        model: Stays as it is; its lock is held while it is read.
-        groups: g; divides G. G itself gives an exact copy.
-        pooling: How the heads of a group become one.
-        seed: Of the random heads.
-
-    Returns:
-        A grouped model of the same class, dtype and device, with `num_key_value_heads` g.
-
-    Raises:
-        InvalidCall: g does not divide G, or an unknown pooling.
-        ModelUnsupported: Its kv heads are not made by k_proj and v_proj, or more than these depends
-            on their number.
-        ModelTooLarge: No room for a second copy of the weights.
-    """
-    if pooling not in get_args(Pooling):
-        raise InvalidCall(f"No pooling {pooling!r}.", f"Use {', '.join(get_args(Pooling))}.")
-    possible = choices(model)
-    if groups not in possible:
-        raise InvalidCall(
-            f"{possible[0]} kv heads cannot be pooled into {groups} groups of equal size.",
-            f"Choose {', '.join(map(str, possible))}.",
-        )
-    _check_room(model, model.nbytes, "A grouped copy")
-    with model.lock:
-        config = copy.deepcopy(model.model.config)
-        config.get_text_config().num_key_value_heads = groups
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # transformers draws the weights that "random" keeps
-            grouped = type(model.model)._from_config(
-                config, dtype=model.dtype, attn_implementation=config._attn_implementation
-            )
-        _check_shapes(model, grouped, groups)
-        fresh = grouped.state_dict()
-        weights = {
-            name: _pooled(name, weight, fresh[name], groups, pooling)
-            for name, weight in model.model.state_dict().items()
-        }
-    grouped.load_state_dict(weights)
-    if model.model.can_generate():
-        grouped.generation_config = copy.deepcopy(model.model.generation_config)
-    return LoadedModel.of(
-        grouped.to(model.device),
-        model.tokenizer,
-        source=model.source,
-        revision=model.revision,
-        kind=model.kind,
-        has_head=model.has_head,
-        note=f"Its {possible[0]} kv heads are pooled into {groups} ({pooling}).",
-    )
 
 
 def held_out_loss(model: LoadedModel, ids_BT: Tensor, *, rows_at_once: int = 4) -> float:
@@ -310,104 +213,6 @@ def cache_bytes(model: LoadedModel, tokens: int) -> int:
         return sum(one.nbytes for one in held)
 
 
-def generated_rows(
-    model: LoadedModel, *, rows: int, length: int, seed: int = 0, held_out: bool = False
-) -> Tensor:
-    """Rows of the text that the demo model was trained on, in any model's tokens.
-
-    Documents of our own generator, packed as in the demo's training: each closed by the end token.
-
-    Args:
-        model: Tokenises.
-        rows: How many.
-        length: T, tokens of a row.
-        seed: Of the documents.
-        held_out: Documents that no training of any seed draws.
-
-    Returns:
-        int64 `[rows, T]`.
-
-    Raises:
-        InvalidCall: No rows, or rows too short to predict a token.
-    """
-    if rows < 1 or length < 2:
-        raise InvalidCall(f"Rows must be 1 or more of 2 tokens or more, got {rows} of {length}.")
-    tokenizer, documents = model.tokenizer, document_stream(seed, held_out=held_out)
-    first, last = ([one] if isinstance(one, int) else [] for one in _ends(tokenizer))
-    packed = []
-    for _ in range(rows):
-        row = list(first)
-        while len(row) < length:
-            ids = tokenizer(next(documents), add_special_tokens=False, verbose=False)["input_ids"]
-            row += [*ids, *last]  # pyright: ignore[reportGeneralTypeIssues]
-        packed.append(row[:length])
-    return torch.tensor(packed)
-
-
-def rows_of_text(model: LoadedModel, text: str, *, length: int) -> Tensor:
-    """A text as rows of tokens to train on or to measure with; the rest of the last row is left out.
-
-    Args:
-        model: Tokenises.
-        text: Any text.
-        length: T, tokens of a row.
-
-    Returns:
-        int64 `[rows, T]`.
-
-    Raises:
-        PromptRefused: The text does not fill one row.
-    """
-    if length < 2:
-        raise InvalidCall(f"A row needs at least 2 tokens to predict one, got {length}.")
-    ids = model.tokenizer(text, verbose=False)["input_ids"]
-    rows = len(ids) // length  # pyright: ignore[reportArgumentType]
-    if rows == 0:
-        raise PromptRefused(
-            f"The text has {len(ids)} tokens, and one row takes {length}.",  # pyright: ignore[reportArgumentType]
-            "Give a longer text, or shorter rows.",
-        )
-    return torch.tensor(ids[: rows * length]).view(rows, length)
-
-
-def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[object, object]:
-    return tokenizer.bos_token_id, tokenizer.eos_token_id
-
-
-def _pooled(name: str, weight: Tensor, fresh: Tensor, groups: int, pooling: Pooling) -> Tensor:
-    if weight.shape == fresh.shape:
-        return weight
-    if pooling == "random":
-        return fresh
-    # [G · D, X] -> [g, G / g, D, X]: the heads of a group stand next to each other.
-    head_dim = fresh.shape[0] // groups
-    heads = weight.unflatten(0, (groups, -1, head_dim))
-    kept = heads[:, 0] if pooling == "first" else heads.float().mean(1).to(weight.dtype)
-    return kept.flatten(0, 1)
-
-
-def _check_shapes(model: LoadedModel, grouped: nn.Module, groups: int) -> None:
-    """Raises ModelUnsupported unless pooling projections is all there is to do."""
-    fresh, heads = grouped.state_dict(), kv_heads_of(model)
-    if not any(_PROJECTION.search(name) for name in fresh):
-        raise ModelUnsupported(
-            f"{model.title} cannot become grouped-query by pooling: it has no separate k_proj and "
-            "v_proj whose heads could be pooled.",
-            "Choose a Llama, Qwen, Mistral or Gemma.",
-        )
-    for name, weight in model.model.state_dict().items():
-        same = weight.shape == fresh[name].shape
-        expected = (weight.shape[0] * groups // heads, *weight.shape[1:]) if weight.ndim else ()
-        if same or (_PROJECTION.search(name) and tuple(fresh[name].shape) == expected):
-            continue
-        raise ModelUnsupported(
-            f"{model.title} cannot become grouped-query by pooling: its {name} would change from "
-            f"{tuple(weight.shape)} to {tuple(fresh[name].shape)}, and only separate k_proj and "
-            "v_proj can be pooled.",
-            "Choose a Llama, Qwen, Mistral or Gemma.",
-        )
-
-
 def _train(model: LoadedModel, train_BT: Tensor, training: Training) -> Iterator[float]:
     """Takes one step after the other, and yields the loss of each."""
     live, steps = model.model, training.steps
@@ -453,16 +258,7 @@ def _check_trainable(model: LoadedModel, training: Training) -> None:
             "coarse to train in.",
             "Load it as float32, or ask for 0 steps.",
         )
-    _check_room(model, model.parameters * _TRAINING_BYTES, "Training it")
-
-
-def _check_room(model: LoadedModel, needed: int, what: str) -> None:
-    left = available_bytes(model.device)
-    if needed > left:
-        raise ModelTooLarge(
-            f"{what} takes {in_words(needed)} beside {model.title}, and {in_words(left)} are left.",
-            "Close other models, or choose a smaller one.",
-        )
+    check_room(model, model.parameters * _TRAINING_BYTES, "Training it")
 
 
 def _check_rows(model: LoadedModel, ids_BT: Tensor) -> None:

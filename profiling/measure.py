@@ -31,7 +31,7 @@ from attnscope.profiling.part_times import time_parts
 from attnscope.profiling.record import Cell, Failure, Prediction, RunRecord, now
 from attnscope.profiling.sampler import Sampler
 from attnscope.profiling.sources import FIGURES, Sample
-from attnscope.profiling.trace import trace
+from attnscope.profiling.trace import trace, write_memory_snapshot
 
 Report = Callable[[str], None]
 """Called with what is measured next; what it raises ends the measurement."""
@@ -51,6 +51,7 @@ class Watcher:
 
 
 _MOST_MOMENTS = 1000
+_RELEASED = "what it held when memory ran out was released before anything else was measured"
 _UNOBSERVED = {"flex": "memory by kind: a compiled kernel cannot be watched operator by operator"}
 
 
@@ -104,13 +105,18 @@ def measure(
             clock=clock or clock_of(model.device),
         )
         figures = attempt(lambda: bench().figures(seen))
-        found = {"failure": figures} if isinstance(figures, Failure) else figures
+        found = _failed(figures) if isinstance(figures, Failure) else figures
         if model.device.type == "cuda" and "failure" in found:
             torch.cuda.empty_cache()
     telemetry = replace(
         empty.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
     )
     return replace(empty, **found, prediction=prediction, telemetry=telemetry, created=now())
+
+
+def _failed(failure: Failure) -> dict[str, Any]:
+    notes = (_RELEASED,) if failure.outcome == "out_of_memory" else ()
+    return {"failure": failure, "notes": notes}
 
 
 @dataclass(slots=True)
@@ -218,6 +224,7 @@ class _Bench:
         with swapped(self.model.model, backend, around=lambda *_: attention_scope()):
             traced = trace(self._call, device, asked=backend, out=self.chosen.trace_to)
         found: dict[str, Any] = {"kernels": traced.kernels, "attention": traced.attention}
+        self._snapshot()
         if not self.chosen.timeline:
             return found
         if backend in _UNOBSERVED:
@@ -233,6 +240,15 @@ class _Bench:
                 scores_shape=self._scores_shape,
             )
         return {**found, "timeline": timeline.thinned(_MOST_MOMENTS)}
+
+    def _snapshot(self) -> None:
+        """PyTorch's own, which there is on CUDA alone; the timeline tells of memory everywhere."""
+        if self.chosen.snapshot_to is None or self.model.device.type != "cuda":
+            return
+        self.report("memory snapshot")
+        self._refill()
+        with swapped(self.model.model, self.cell.backend):
+            write_memory_snapshot(self._call, self.model.device, self.chosen.snapshot_to)
 
     @property
     def _call(self) -> Callable[[], object]:

@@ -13,7 +13,7 @@ import streamlit as st
 
 from attnscope.app.exports import MEDIA_TYPES, TABLE_WRITERS, offline_html
 from attnscope.app.figures import theme as themes
-from attnscope.app.images import ImageServer
+from attnscope.app.images import images
 
 _CONFIG = {"displaylogo": False, "typesetMath": False, "displayModeBar": False}
 
@@ -47,9 +47,15 @@ def chart(
         st.plotly_chart(
             figure, theme=None, config=_CONFIG, key=f"plot_{name}", alt=f"{title}. {note}"
         )
-        drawn = exported or figure
-        writers = {form: _writer(drawn, data, form, title, note) for form in MEDIA_TYPES}
-        _files(writers, name=name, of=of)
+        files(exported or figure, data, name=name, title=title, note=note, of=of)
+
+
+def files(
+    figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note: str, of: str = "runs"
+) -> None:
+    """Draw the button that writes a figure or its numbers as a file; arguments as for `chart`."""
+    writers = {form: writer_of(figure, data, form, title, note) for form in MEDIA_TYPES}
+    _files(writers, name=name, of=of)
 
 
 def table_files(data: pd.DataFrame, *, name: str, title: str, note: str, of: str) -> None:
@@ -70,7 +76,7 @@ def _files(writers: Mapping[str, Callable[[], bytes]], *, name: str, of: str) ->
             st.download_button(
                 form.upper(),
                 write,
-                file_name=_file_name(of, name, form),
+                file_name=file_name(of, name, form),
                 mime=MEDIA_TYPES[form],
                 key=f"export_{name}_{form}",
                 on_click="ignore",
@@ -78,22 +84,26 @@ def _files(writers: Mapping[str, Callable[[], bytes]], *, name: str, of: str) ->
             )
 
 
-def _writer(
+def writer_of(
     figure: go.Figure, data: pd.DataFrame, form: str, title: str, note: str
 ) -> Callable[[], bytes]:
-    """What makes the file, once the visitor asks for it."""
+    """What makes a chart's file, once it is asked for.
+
+    Args:
+        figure: The figure.
+        data: Its numbers.
+        form: A key of `exports.MEDIA_TYPES`.
+        title: Plain text.
+        note: Alternative text, plain text.
+    """
     if form in TABLE_WRITERS:
         return partial(TABLE_WRITERS[form], data, {"title": title, "note": note})
     if form == "html":
         return partial(offline_html, figure, title=title, note=note)
-    return lambda: _images().draw(json.loads(str(figure.to_json())), form=form)
+    return lambda: images().draw(json.loads(str(figure.to_json())), form=form)
 
 
-@st.cache_resource(show_spinner=False)
-def _images() -> ImageServer:
-    return ImageServer()
-
-
-def _file_name(of: str, name: str, form: str) -> str:
+def file_name(of: str, name: str, form: str) -> str:
+    """Name a file <of>_<name>_<UTC time>.<form>."""
     first, then = (re.sub(r"[^A-Za-z0-9.-]+", "-", part)[:60] for part in (of, name))
     return f"{first}_{then}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"

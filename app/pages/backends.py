@@ -109,7 +109,7 @@ def _arrive(session: BackendsSession) -> None:
             session.show(replace(asked, backend=view.backend, layers=view.layers))
         with suppress(PromptRefused):
             arguments = _arguments(session)
-            session.job = engine().under_way("check", arguments, owner=session.owner)
+            session.job = engine().under_way("check_backends", arguments, owner=session.owner)
         if session.found is None and session.job is None:
             gone = Notice(message="This check is not on this server.", remedy="Check again.")
             session.tell(gone)
@@ -259,7 +259,7 @@ def _check(session: BackendsSession) -> None:
     session.show(replace(before.asked, check=secrets.token_hex(16)))
     try:
         arguments = _arguments(session)
-        session.job = engine().submit("check", arguments, owner=session.owner)
+        session.job = engine().submit("check_backends", arguments, owner=session.owner)
     except AttnscopeError:
         session.show(before)
         raise

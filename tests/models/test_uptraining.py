@@ -17,19 +17,15 @@ from attnscope.kernels.errors import (
     ModelUnsupported,
     PromptRefused,
 )
-from attnscope.models import uptraining
-from attnscope.models.demo_data import text_rows
-from attnscope.models.loading import LoadedModel, load
+from attnscope.models import kv_pooling, uptraining
+from attnscope.models.kv_pooling import choices, pool
+from attnscope.models.loading import LoadedModel
 from attnscope.models.shape import shape_of
 from attnscope.models.uptraining import (
     Training,
     cache_bytes,
-    choices,
     compare_poolings,
-    generated_rows,
     held_out_loss,
-    pool,
-    rows_of_text,
     uptrain,
 )
 from attnscope.profiling.calculator import estimate
@@ -86,6 +82,7 @@ def test_a_pooled_head_is_what_a_loop_over_its_group_says(groups: int, pooling: 
 @pytest.mark.parametrize("family", POOLABLE)
 def test_as_many_groups_as_heads_change_nothing(tiny_family: Family, family: str) -> None:
     model = tiny_family(family)
+    assert choices(model) == (2, 1)
     same = pool(model, 2)
     assert same.model is not model.model
     assert torch.equal(logits(same, rows()), logits(model, rows()))
@@ -270,30 +267,6 @@ def test_sixteen_bits_and_too_little_memory_are_refused(monkeypatch: pytest.Monk
     with pytest.raises(ModelUnsupported, match="bfloat16, whose steps are too coarse"):
         uptrain(half, 2, **given)
     assert uptrain(half, 2, **given, training=Training(steps=0)).loss_pooled > 0
-    monkeypatch.setattr(uptraining, "available_bytes", lambda _: model.parameters * 16 - 1)
+    monkeypatch.setattr(kv_pooling, "available_bytes", lambda _: model.parameters * 16 - 1)
     with pytest.raises(ModelTooLarge, match="Training it takes"):
         uptrain(model, 2, **given)
-
-
-def test_rows_of_the_demo_are_those_of_its_training() -> None:
-    from random import Random
-
-    model = load("demo")
-    tokenizer: Any = model.tokenizer.backend_tokenizer
-    for held_out in (False, True):
-        theirs = text_rows(tokenizer, rows=2, length=40, rng=Random(2 * 5 + held_out))
-        ours = generated_rows(model, rows=2, length=40, seed=5, held_out=held_out)
-        assert torch.equal(ours, theirs)
-    assert choices(model) == (2, 1)
-
-
-def test_rows_of_a_text_are_its_tokens_in_order(tiny_family: Family) -> None:
-    model = tiny_family("llama")
-    found = rows_of_text(model, "abcdefgh", length=3)
-    assert found.flatten().tolist() == model.tokenizer("abcdef")["input_ids"]
-    with pytest.raises(PromptRefused, match="has 2 tokens, and one row takes 3"):
-        rows_of_text(model, "ab", length=3)
-    with pytest.raises(InvalidCall, match="at least 2"):
-        rows_of_text(model, "ab", length=1)
-    with pytest.raises(InvalidCall, match="got 0 of 8"):
-        generated_rows(model, rows=0, length=8)

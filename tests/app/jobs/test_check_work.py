@@ -28,7 +28,9 @@ def test_every_backend_is_checked_and_told_as_it_comes(tmp_path):
     told = []
     context = context_in(tmp_path)
     context.report = told.append
-    assert work.WORK["check"](arguments_of(VIEW, (TEXT,), "me"), context) == {"check": CHECK}
+    assert work.WORK["check_backends"](arguments_of(VIEW, (TEXT,), "me"), context) == {
+        "check": CHECK
+    }
 
     found = ASKS["check"].answer({"check": CHECK}, context)
     assert found["asked"]["texts"] == [TEXT]

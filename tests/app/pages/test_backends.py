@@ -125,7 +125,7 @@ def test_one_click_checks_the_prompt_in_the_box(visit, engine):
     app.text_area(key=Key.DRAFT).set_value(TEXT)
     press_check(app)
     arguments, status = engine.jobs["job0"]
-    assert status.kind == "check"
+    assert status.kind == "check_backends"
     assert (arguments["source"], arguments["texts"]) == ("demo", [TEXT])
     assert url(app) == {"prompt": packed((TEXT,)), "check": arguments["check"]}
     assert "not checked yet" in told(app)
