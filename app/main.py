@@ -5,7 +5,8 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
-from attnscope.app.pages import calculator, inspect, profile, runs
+from attnscope.app.mechanisms_view import MechanismsSession
+from attnscope.app.pages import calculator, inspect, mechanisms, profile, runs
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
@@ -13,7 +14,8 @@ from attnscope.app.settings import Settings
 from attnscope.app.state import CalculatorSession, Session, visitor
 
 STYLES = tuple(
-    Path(__file__).resolve().with_name(f"{name}.css") for name in ("page", "tables", "calculator")
+    Path(__file__).resolve().with_name(f"{name}.css")
+    for name in ("page", "tables", "calculator", "mechanisms")
 )
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
@@ -39,6 +41,11 @@ def calculator_page() -> None:
     guarded(lambda: calculator.page(CalculatorSession.of_visitor()))()
 
 
+def mechanisms_page() -> None:
+    """Run the page Mechanisms over this visitor's session."""
+    guarded(lambda: mechanisms.page(MechanismsSession(*visitor())))()
+
+
 def runs_page() -> None:
     """Run the Runs page over this visitor's session."""
     guarded(lambda: runs.page(RunsSession(*visitor())))()
@@ -62,6 +69,7 @@ def main() -> None:
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),
+        st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
     chosen = st.navigation(pages, position="hidden")

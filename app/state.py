@@ -70,6 +70,11 @@ class Key(StrEnum):
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
     LAST_GOOD = "calculator_last_good"
+    MECHANISM_JOB = "mechanism_job"
+    MECHANISM_SEARCH = "mechanism_search"
+    MECHANISM_RESULT = "mechanism_result"
+    MECHANISM_HERE = "mechanism_here"
+    MECHANISM_CAUSAL = "mechanism_causal"
 
 
 class Session(PageSession[View]):

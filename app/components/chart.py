@@ -17,7 +17,9 @@ from attnscope.app.images import ImageServer
 _CONFIG = {"displaylogo": False, "typesetMath": False, "displayModeBar": False}
 
 
-def chart(figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note: str) -> None:
+def chart(
+    figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note: str, page: str = "runs"
+) -> None:
     """Draw a figure, and beside it the button that writes it as a file.
 
     Args:
@@ -26,6 +28,7 @@ def chart(figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note:
         name: Of the files, and of the widgets.
         title: Plain text.
         note: Alternative text, plain text.
+        page: With which the files' names begin.
     """
     with st.container(key=f"chart_{name}", gap=None):
         st.plotly_chart(
@@ -36,7 +39,7 @@ def chart(figure: go.Figure, data: pd.DataFrame, *, name: str, title: str, note:
                 st.download_button(
                     form.upper(),
                     _writer(figure, data, form, title, note),
-                    file_name=_file_name(name, form),
+                    file_name=_file_name(page, name, form),
                     mime=MEDIA_TYPES[form],
                     key=f"export_{name}_{form}",
                     on_click="ignore",
@@ -65,6 +68,6 @@ def _images() -> ImageServer:
     return ImageServer()
 
 
-def _file_name(name: str, form: str) -> str:
+def _file_name(page: str, name: str, form: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
-    return f"runs_{safe}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+    return f"{page}_{safe}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attnscope.app.jobs import calculations
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
+from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
@@ -395,4 +396,5 @@ ASKS = {
     "overview": Ask(overview, lane="patient"),
     "diagnostics": Ask(diagnostics, lane="long"),
     **PROFILE_ASKS,
+    **MECHANISM_ASKS,
 }

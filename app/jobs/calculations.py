@@ -116,7 +116,15 @@ def bundled() -> tuple[str, ...]:
 
 
 def _shape(arguments: Arguments, context: Context) -> "ModelShape":
-    source, revision = str(arguments["model"]), arguments.get("revision")
+    return shape_for(str(arguments["model"]), context, revision=arguments.get("revision"))
+
+
+def shape_for(source: str, context: Context, *, revision: str | None = None) -> "ModelShape":
+    """The shape of a model as visitors name it: the demo, a bundled configuration, a hub id, a folder, or JSON.
+
+    Raises:
+        ModelError: There is none of that name, or it lies in a folder that visitors are kept out of.
+    """
     refuse_folder(source, context.settings.model_folders)
     if source in bundled():
         source = (CONFIGS / f"{source}.json").read_text(encoding="utf-8")

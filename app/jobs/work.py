@@ -218,4 +218,17 @@ def profile(arguments: Arguments, context: Context) -> Result:
     return profile_work.profile(arguments, context)
 
 
-WORK = {"load": load, "plan": plan, "inspect": inspect, "profile": profile}
+def mechanism(arguments: Arguments, context: Context) -> Result:
+    """Measure a mechanism beside dense attention; see `mechanism_work.measure_mechanism`."""
+    from attnscope.app.jobs import mechanism_work
+
+    return mechanism_work.measure_mechanism(arguments, context)
+
+
+WORK = {
+    "load": load,
+    "plan": plan,
+    "inspect": inspect,
+    "profile": profile,
+    "mechanism": mechanism,
+}
