@@ -141,7 +141,7 @@ def costs(card: Mechanism, answer: Answer) -> None:
         panels.append(("flops", lines))
     if not panels:
         return
-    st.html('<h3 class="pg-heading">What it costs over length <small>calculated</small></h3>')
+    st.html('<h3 class="pg-heading">What it costs over length, calculated</h3>')
     for column, (reading, shown) in zip(st.columns(len(panels)), panels, strict=True):
         value = "memory" if reading == "cache" else reading
         data = pd.DataFrame({"tokens": lengths} | {line["title"]: line[value] for line in shown})
@@ -192,7 +192,7 @@ def measurement(
         lacking: Why it does not run here; empty where it does.
         on_measure: Called when the visitor asks for a measurement.
     """
-    st.html('<h3 class="pg-heading">On this machine <small>measured</small></h3>')
+    st.html('<h3 class="pg-heading">On this machine, measured</h3>')
     if not card.backends:
         st.html('<p class="pg-quiet">It has no call of its own to time beside dense attention.</p>')
         return

@@ -190,7 +190,7 @@ def _amounts_axis(
 
 def _legend_below(figure: go.Figure) -> None:
     figure.update_layout(
-        legend={"y": -0.24, "yanchor": "top"}, margin={"l": 72, "r": 8, "t": 12, "b": 84}
+        legend={"y": -0.24, "yanchor": "top"}, margin={"l": 72, "r": 8, "t": 48, "b": 84}
     )
 
 
