@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -80,22 +81,71 @@ def tiled(
     group = call.group_size
     for sequences, kv_heads, queries in _regions(call, block):
         heads = slice(kv_heads.start * group, kv_heads.stop * group)
-        # [b, g, group, Q, D] -> [b, g, group · Q, D]: heads that share keys become rows.
-        q_bgRD = q_BHQD[sequences, heads, queries].unflatten(1, (-1, group)).flatten(2, 3)
-        state = _start(q_bgRD, call, None if sinks_H is None else sinks_H[heads])
-        _attend(
-            state,
+        out_bhQD, lse_bhQ = attend(
+            q_BHQD[sequences, heads, queries],
             k_BGKD[sequences, kv_heads],
             v_BGKD[sequences, kv_heads],
             call,
-            queries=range(queries.start + call.query_offset, queries.stop + call.query_offset),
+            first_query=queries.start + call.query_offset,
+            sinks_h=None if sinks_H is None else sinks_H[heads],
             visible_keys_bK=None if visible_keys_BK is None else visible_keys_BK[sequences],
             keys_at_a_time=block.keys,
         )
-        out_bgRD, lse_bgR = _finish(state)
-        out_BHQD[sequences, heads, queries] = out_bgRD.unflatten(2, (group, -1)).flatten(1, 2)
-        lse_BHQ[sequences, heads, queries] = lse_bgR.unflatten(2, (group, -1)).flatten(1, 2)
+        out_BHQD[sequences, heads, queries] = out_bhQD
+        lse_BHQ[sequences, heads, queries] = lse_bhQ
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
+
+
+class Keys(Protocol):
+    """Keys or values of a region, `[b, g, K, ·]`: a tensor, or pages that stand for one."""
+
+    def narrow(self, dim: int, start: int, length: int, /) -> Tensor:
+        """As `Tensor.narrow`, of the dimension of the keys."""
+        ...
+
+
+def attend(
+    q_bhQD: Tensor,
+    k_bgKD: Keys,
+    v_bgKD: Keys,
+    call: AttentionCall,
+    *,
+    first_query: int,
+    sinks_h: Tensor | None = None,
+    visible_keys_bK: Tensor | None = None,
+    keys_at_a_time: int,
+) -> tuple[Tensor, Tensor]:
+    """One region of `tiled`: some queries of some heads against all the keys that they see.
+
+    Args:
+        q_bhQD: Queries in a row, `[b, h, Q, D]`.
+        k_bgKD: The keys of these heads, read a tile at a time.
+        v_bgKD: Their values.
+        call: The whole call, whose pattern, scale and softcap hold here.
+        first_query: Absolute position of the first of these queries.
+        sinks_h: Their sink logits, or None.
+        visible_keys_bK: bool, False where a key is padding, or None.
+        keys_at_a_time: Keys of a tile, at most.
+
+    Returns:
+        Output `[b, h, Q, value_dim]` and log-sum-exp `[b, h, Q]`, in the dtype that sums are held in.
+    """
+    group = call.group_size
+    # [b, g, group, Q, D] -> [b, g, group · Q, D]: heads that share keys become rows.
+    q_bgRD = q_bhQD.unflatten(1, (-1, group)).flatten(2, 3)
+    state = _start(q_bgRD, call, sinks_h)
+    _attend(
+        state,
+        k_bgKD,
+        v_bgKD,
+        call,
+        queries=range(first_query, first_query + q_bhQD.shape[2]),
+        visible_keys_bK=visible_keys_bK,
+        keys_at_a_time=keys_at_a_time,
+    )
+    out_bgRD, lse_bgR = _finish(state)
+    out_bhQD = out_bgRD.unflatten(2, (group, -1)).flatten(1, 2)
+    return out_bhQD, lse_bgR.unflatten(2, (group, -1)).flatten(1, 2)
 
 
 def key_tiles(
@@ -180,8 +230,8 @@ def _start(q_bgRD: Tensor, call: AttentionCall, sinks_h: Tensor | None) -> _Soft
 
 def _attend(
     state: _Softmax,
-    k_bgKD: Tensor,
-    v_bgKD: Tensor,
+    k_bgKD: Keys,
+    v_bgKD: Keys,
     call: AttentionCall,
     *,
     queries: range,
@@ -225,7 +275,7 @@ def _grouped(tiles: Iterator[Tile], keys_at_a_time: int) -> Iterator[list[Tile]]
         yield group
 
 
-def _gathered(tensor: Tensor, group: list[Tile], dim: int) -> Tensor:
+def _gathered(tensor: Keys, group: list[Tile], dim: int) -> Tensor:
     """The keys of the group: a view of one tile, a copy of several."""
     parts = [tensor.narrow(dim, keys.start, len(keys)) for keys, _ in group]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
