@@ -13,19 +13,25 @@ import plotly.graph_objects as go
 from attnscope.app.cli_profile import HEADER
 from attnscope.app.exports import TABLE_WRITERS, offline_html
 from attnscope.app.figures import profile as figures
-from attnscope.app.figures.sweep import over_length
+from attnscope.app.figures.roofline import Achieved, Ceiling, roofline
+from attnscope.app.figures.sweep import Reading, over_length
 from attnscope.app.figures.theme import Theme, framed, plain, theme
 from attnscope.app.images import ImageServer
 from attnscope.app.profile_report import points_of, report
+from attnscope.profiling.units import count, flop, share
 
 Found = Mapping[str, Any]
 
-OF_ALL = ("latency", "memory")
+OF_ALL = ("latency", "memory", "throughput", "roofline", "power", "energy")
 """Charts of all cells; each of the others is of one."""
 OF_ONE = ("parts", "timeline", "kernels")
 TITLES = {
     "latency": "Latency over length",
     "memory": "Peak memory over length",
+    "throughput": "Tokens per second over length",
+    "roofline": "Roofline",
+    "power": "Power over length",
+    "energy": "Energy over length",
     "parts": "Time by layer and part",
     "timeline": "Memory by what it is",
     "kernels": "Kernels that ran",
@@ -112,12 +118,50 @@ def filename(title: str, what: str, ending: str, now: datetime | None = None) ->
     return f"{model or 'model'}_profile-{what}_{time}.{ending}"
 
 
-def _latency(found: Found, detail: Found, look: Theme) -> go.Figure:
-    return over_length(points_of(found["records"]), "milliseconds", look=look, height=340)
+def _over_length(reading: Reading) -> Callable[[Found, Found, Theme], go.Figure | None]:
+    def figure(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+        points = points_of(found["records"], reading)
+        # Crosses alone would say that something was measured.
+        is_told = reading in ("latency", "memory") or any(point.value for point in points)
+        return over_length(points, reading, look=look, height=340) if is_told else None
+
+    return figure
 
 
-def _memory(found: Found, detail: Found, look: Theme) -> go.Figure:
-    return over_length(points_of(found["records"]), "mebibytes", look=look, height=340)
+def _roofline(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+    known = [each for each in found["records"] if each["seconds"] and each["prediction"]]
+    if not known:
+        return None
+    ceilings = {_ceiling(each): None for each in known}
+    return roofline([_achieved(each) for each in known], list(ceilings), look=look)
+
+
+def roofline_words(found: Found) -> str:
+    """The roofline for who cannot see it."""
+    known = [each for each in found["records"] if each["seconds"] and each["prediction"]]
+    return f"{TITLES['roofline']}: {'; '.join(_achieved(each).words for each in known)}"
+
+
+def _ceiling(each: Found) -> Ceiling:
+    told = each["prediction"]
+    return Ceiling(
+        name=f"{each['dtype']}, {told['origin']}",
+        flops_per_second=told["flops_per_second"],
+        bytes_per_second=told["bytes_per_second"],
+    )
+
+
+def _achieved(each: Found) -> Achieved:
+    told, taken = each["prediction"], each["seconds"][0]
+    cell = f"{each['backend']}, {each['phase']} of {each['batch']} by {count(each['length'])}"
+    return Achieved(
+        backend=each["backend"],
+        phase=each["phase"],
+        intensity=told["flops"] / told["nbytes"],
+        flops_per_second=told["flops"] / taken,
+        words=f"{cell}: {flop(told['flops'] / taken)}/s, {share(told['seconds'] / taken)} of the ceiling; "
+        f"{each['kernel'] or 'an unknown kernel'} ran",
+    )
 
 
 def _parts(found: Found, detail: Found, look: Theme) -> go.Figure | None:
@@ -157,6 +201,7 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
     for each in found["records"]:
         median, p10, p90 = each["seconds"] or (None, None, None)
         failure = each["failure"] or {"outcome": "", "reason": ""}
+        told = each["prediction"] or {}
         rows.append(
             {
                 **{name: each[name] for name in names},
@@ -165,6 +210,12 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
                 "p90_s": p90,
                 "peak_allocated_bytes": each["allocated_bytes"],
                 "predicted_bytes": each["predicted_bytes"],
+                **{f"{name}_predicted": told.get(name) for name in ("seconds", "flops", "nbytes")},
+                "ceiling_flops_per_s": told.get("flops_per_second"),
+                "ceiling_bytes_per_s": told.get("bytes_per_second"),
+                "ceilings": told.get("origin", ""),
+                "watts": each["watts"],
+                "joules_per_token": each["joules_per_token"],
                 "kernel": each["kernel"],
                 "flags": "; ".join(each["flags"]),
                 "outcome": failure["outcome"],
@@ -190,15 +241,18 @@ def _kernels_frame(found: Found, detail: Found) -> pd.DataFrame:
 
 
 _FIGURES: dict[str, Callable[[Found, Found, Theme], go.Figure | None]] = {
-    "latency": _latency,
-    "memory": _memory,
+    "latency": _over_length("latency"),
+    "memory": _over_length("memory"),
+    "throughput": _over_length("throughput"),
+    "roofline": _roofline,
+    "power": _over_length("power"),
+    "energy": _over_length("energy"),
     "parts": _parts,
     "timeline": _timeline,
     "kernels": _kernels,
 }
 _FRAMES: dict[str, Callable[[Found, Found], pd.DataFrame]] = {
-    "latency": _cells_frame,
-    "memory": _cells_frame,
+    **dict.fromkeys(OF_ALL, _cells_frame),
     "parts": _parts_frame,
     "timeline": _timeline_frame,
     "kernels": _kernels_frame,

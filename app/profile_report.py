@@ -1,11 +1,11 @@
 """The records of a sweep as points of a chart, and as one page that opens offline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.exports import offline_html
-from attnscope.app.figures.sweep import SweepPoint, sweep
+from attnscope.app.figures.sweep import Reading, SweepPoint, sweep
 from attnscope.app.figures.theme import LIGHT
 from attnscope.app.jobs.profile_records import described, provenance
 from attnscope.profiling.units import count, latency, nbytes
@@ -55,29 +55,71 @@ def report(
     """
     # A figure draws no narrow space.
     cells = [[cell.replace("\u202f", " ") for cell in row] for row in rows]
-    figure = sweep(points_of(found), header, cells, title=title, note=note, look=LIGHT)
+    points = points_of(found, "latency")
+    figure = sweep(points, header, cells, title=title, note=note, look=LIGHT)
     return offline_html(figure, title=title, note=note)
 
 
-def points_of(found: Sequence[Mapping[str, Any]]) -> list[SweepPoint]:
-    """Records, as `profile_records.described` gives them, as points; a line names what differs between lines."""
+def points_of(found: Sequence[Mapping[str, Any]], reading: Reading) -> list[SweepPoint]:
+    """Records as points; a line names what differs between lines.
+
+    Args:
+        found: As `profile_records.described` gives them.
+        reading: What is drawn; a cell that was measured without it is left out.
+    """
     differ = [name for name in ("batch", "dtype") if len({each[name] for each in found}) > 1]
-    return [_point(each, differ) for each in found]
+    points = [(each, _point(each, reading, differ)) for each in found]
+    return [point for each, point in points if point.value or each["failure"] is not None]
 
 
-def _point(each: Mapping[str, Any], differ: Sequence[str]) -> SweepPoint:
+def _point(each: Mapping[str, Any], reading: Reading, differ: Sequence[str]) -> SweepPoint:
     named = {"batch": f"batch {each['batch']}", "dtype": each["dtype"]}
-    taken, peak, predicted = each["seconds"], each["allocated_bytes"], each["predicted_bytes"]
+    predicted = each["predicted_bytes"] if reading == "memory" else None
     return SweepPoint(
         line=", ".join([each["backend"], *(named[name] for name in differ)]),
         backend=each["backend"],
         phase=each["phase"],
         length=each["length"],
-        milliseconds=None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2]),
+        value=_VALUES[reading](each),
         words=f"{each['backend']}, {count(each['length'])} tokens: {_words(each)}",
-        mebibytes=None if peak is None else peak / _MEBI,
-        predicted_mebibytes=None if predicted is None else predicted / _MEBI,
+        predicted=None if predicted is None else predicted / _MEBI,
     )
+
+
+Value = tuple[float, float, float] | None
+
+
+def _latency(each: Mapping[str, Any]) -> Value:
+    taken = each["seconds"]
+    return None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2])
+
+
+def _throughput(each: Mapping[str, Any]) -> Value:
+    """At the median of the times, and at their ends: the fastest run computes the most."""
+    taken, rate = each["seconds"], each["tokens_per_s"]
+    if taken is None:
+        return None
+    median, low, high = taken
+    return rate, rate * median / high, rate * median / low
+
+
+def _alone(name: str, unit: float = 1.0) -> Callable[[Mapping[str, Any]], Value]:
+    """A figure that has no ends but itself."""
+
+    def value(each: Mapping[str, Any]) -> Value:
+        found = each[name]
+        return None if found is None else (found / unit,) * 3
+
+    return value
+
+
+_VALUES: dict[Reading, Callable[[Mapping[str, Any]], Value]] = {
+    "latency": _latency,
+    "memory": _alone("allocated_bytes", _MEBI),
+    "throughput": _throughput,
+    "power": _alone("watts"),
+    "energy": _alone("joules_per_token"),
+}
 
 
 def _words(each: Mapping[str, Any]) -> str:

@@ -203,6 +203,15 @@ class ProfileSession(PageSession[ProfileView]):
         self._state[Key.PROFILE_JOB] = job
 
     @property
+    def ceilings(self) -> str | None:
+        """The job that measures the device's ceilings."""
+        return self._state.get(Key.PROFILE_CEILINGS)
+
+    @ceilings.setter
+    def ceilings(self, job: str | None) -> None:
+        self._state[Key.PROFILE_CEILINGS] = job
+
+    @property
     def found(self) -> Mapping[str, Any] | None:
         """The answer to `profile` that is shown; None before there is one."""
         return self._state.get(Key.PROFILE_FOUND)

@@ -32,11 +32,10 @@ def points(rows: Sequence[RunRow]) -> tuple[list[SweepPoint], list[SweepPoint]]:
     for (line, phase, length), row in newest.items():
         taken, peak = _milliseconds(row), _scaled(row.peak_bytes, 2**-20)
         same = {"line": line, "backend": row.backend, "phase": phase, "length": length}
-        latencies.append(SweepPoint(**same, milliseconds=taken, words=_at_point(row)))
+        latencies.append(SweepPoint(**same, value=taken, words=_at_point(row)))
         if peak is not None or not row.is_measured:
-            memories.append(
-                SweepPoint(**same, milliseconds=None, mebibytes=peak, words=_at_point(row))
-            )
+            held = None if peak is None else (peak, peak, peak)
+            memories.append(SweepPoint(**same, value=held, words=_at_point(row)))
     return latencies, memories
 
 

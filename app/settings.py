@@ -123,6 +123,11 @@ class Settings:
         """Where profiles are written, one folder each."""
         return self.data / "profiles"
 
+    @property
+    def ceilings_folder(self) -> Path:
+        """Where the measured ceilings of devices are kept."""
+        return self.data / "ceilings"
+
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""
         path = self.data / "cookie_secret"

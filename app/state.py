@@ -69,6 +69,7 @@ class Key(StrEnum):
     PROFILE_FORCE = "profile_force"
     PROFILE_TRACES = "profile_traces"
     PROFILE_CELL = "profile_cell"
+    PROFILE_CEILINGS = "profile_ceilings"
     LAST_GOOD = "calculator_last_good"
     MECHANISM_JOB = "mechanism_job"
     MECHANISM_SEARCH = "mechanism_search"

@@ -32,6 +32,7 @@ __all__ = [
     "Reading",
     "Reduce",
     "column",
+    "edges",
     "log_sum_exp",
     "mask_tile",
     "overview",
@@ -259,11 +260,23 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
     asked = Asked(
         layer=layer,
         lse_HQ=lse_HQ,
-        row_edges=_bins(range(layer.query_length), size),
-        column_edges=_bins(range(layer.key_length), size),
+        row_edges=edges(EVERYTHING, layer.query_length, size),
+        column_edges=edges(EVERYTHING, layer.key_length, size),
         reduce=reduce,
     )
     return map_of(asked, by=by, queries_per_row=queries_per_row, progress=progress)
+
+
+def edges(part: slice, length: int, cells: int) -> Tensor:
+    """Edges of at most `cells` cells over a part of `length` positions: int64 `[cells + 1]`.
+
+    Raises:
+        InvalidCall: An empty part, a step other than 1, or no cell.
+    """
+    region = _region(part, length)
+    if cells < 1:
+        raise InvalidCall(f"a map needs at least one row and one column, got {cells}.")
+    return bin_edges(region.start, region.stop, min(cells, len(region)))
 
 
 def _pooled(
@@ -280,20 +293,14 @@ def _pooled(
     asked = Asked(
         layer=head.layer,
         lse_HQ=head.lse_Q[None],
-        row_edges=_bins(_region(region[0], head.query_length), rows),
-        column_edges=_bins(_region(region[1], head.key_length), columns),
+        row_edges=edges(region[0], head.query_length, rows),
+        column_edges=edges(region[1], head.key_length, columns),
         reduce=reduce,
         reading=reading,
         value_norm_HK=None if norm_K is None else norm_K[None],
     )
     whole = map_of(asked, by=by, queries_per_row=queries_per_row, progress=progress)
     return replace(whole, values=whole.values[0])
-
-
-def _bins(region: range, bins: int) -> Tensor:
-    if bins < 1:
-        raise InvalidCall(f"a map needs at least one row and one column, got {bins}.")
-    return bin_edges(region.start, region.stop, min(bins, len(region)))
 
 
 def _region(part: slice, length: int) -> range:

@@ -73,6 +73,15 @@ class Layer:
         """K."""
         return self.k_GKD.shape[1]
 
+    def unpadded(self) -> Tensor:
+        """Which queries are tokens: the key at their own position is not padding; bool `[Q]`."""
+        device, hidden_K = self.q_HQD.device, self.visible_keys_K
+        position_Q = torch.arange(self.query_length, device=device) + self.query_offset
+        if hidden_K is None:
+            return torch.ones_like(position_Q, dtype=torch.bool)
+        last = self.key_length - 1
+        return (position_Q > last) | hidden_K[position_Q.clamp(max=last)]
+
     def key_major(self) -> "Layer":
         """The same layer with one copy of the keys, laid out for products with few queries each.
 

@@ -48,7 +48,8 @@ class AttentionShape:
         query_heads: H.
         kv_heads: G, as attention sees them.
         head_dim: D.
-        itemsize: Bytes of one number of q and k.
+        value_dim: Width of a value.
+        itemsize: Bytes of one number of q, k and v.
         sink_bytes: Of the layer's sink logits; 0 without.
     """
 
@@ -56,14 +57,15 @@ class AttentionShape:
     query_heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     itemsize: int
     sink_bytes: int
 
-    @property
-    def bytes_per_token(self) -> int:
-        """Q and k in the model's dtype; log-sum-exp and value norms in float32."""
+    def bytes_per_token(self, *, values: bool) -> int:
+        """Q and k, and v where asked, in the model's dtype; log-sum-exp and value norms in float32."""
         q_and_k = (self.query_heads + self.kv_heads) * self.head_dim * self.itemsize
-        return q_and_k + 4 * self.query_heads + 4 * self.kv_heads
+        v = self.kv_heads * self.value_dim * self.itemsize if values else 0
+        return q_and_k + v + 4 * self.query_heads + 4 * self.kv_heads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,11 @@ class CapturePlan:
 
 
 def plan(
-    model: LoadedModel, lengths: Sequence[int], layers: Iterable[int] | None = None
+    model: LoadedModel,
+    lengths: Sequence[int],
+    layers: Iterable[int] | None = None,
+    *,
+    values: bool = False,
 ) -> CapturePlan:
     """What a capture of prompts of these lengths will hold.
 
@@ -127,6 +133,7 @@ def plan(
         model: The model.
         lengths: Tokens of each prompt of the batch.
         layers: The layers to capture, from 0; all when None.
+        values: Whether v is kept as well.
 
     Raises:
         InvalidCall: No prompt, or no such layer.
@@ -140,7 +147,7 @@ def plan(
     return CapturePlan(
         layers=chosen,
         bytes_per_layer=tuple(
-            batch * length * shapes[layer].bytes_per_token + shapes[layer].sink_bytes
+            batch * length * shapes[layer].bytes_per_token(values=values) + shapes[layer].sink_bytes
             for layer in chosen
         ),
         shared_bytes=2 * batch * length if len(set(lengths)) > 1 else 0,
@@ -162,6 +169,7 @@ def capture(
     attention_mask: Tensor | Sequence | None = None,
     backend: Backends = "eager",
     layers: Iterable[int] | None = None,
+    values: bool = False,
     byte_budget: int | None = None,
     progress: Progress | None = None,
 ) -> Capture:
@@ -174,6 +182,7 @@ def capture(
         attention_mask: With `input_ids` of one length: 0 where a token is padding.
         backend: A name of `kernels.registry`, or names by layer.
         layers: The layers to keep, from 0; all when None. Every layer runs on the backend.
+        values: Whether v is kept as well, for what a pattern does to the output; its norms always are.
         byte_budget: What the capture may hold; half of the memory left on the device when None.
         progress: Called before and after every layer with the share done; what it raises ends the
             run.
@@ -189,12 +198,15 @@ def capture(
     """
     batch = batch_of(model, text, input_ids, attention_mask)
     with model.lock:
-        planned = plan(model, [batch.length] * batch.size, layers)
+        planned = plan(model, [batch.length] * batch.size, layers, values=values)
         budget = default_budget(model.device) if byte_budget is None else byte_budget
         planned.check(budget)
         _check_shown(backend, planned.layers)
         recording = _Recording(
-            wanted=frozenset(planned.layers), total=len(_shapes(model)), progress=progress
+            wanted=frozenset(planned.layers),
+            total=len(_shapes(model)),
+            values=values,
+            progress=progress,
         )
         recording.report(0)
         start = time.perf_counter()
@@ -248,12 +260,13 @@ def _check_shown(backend: Backends, layers: Iterable[int]) -> None:
 class _Recording:
     wanted: frozenset[int]
     total: int
+    values: bool
     progress: Progress | None
     layers: list[LayerCapture] = field(default_factory=list)
 
     def record(self, call: LayerCall) -> None:
         if call.layer in self.wanted:
-            self.layers.append(_kept(call))
+            self.layers.append(_kept(call, values=self.values))
         self.report(call.layer + 1)
 
     def report(self, done: int) -> None:
@@ -262,7 +275,7 @@ class _Recording:
             self.progress(min(1.0, done / self.total), f"layer {under_way} of {self.total}")
 
 
-def _kept(call: LayerCall) -> LayerCapture:
+def _kept(call: LayerCall, *, values: bool) -> LayerCapture:
     return LayerCapture(
         layer=call.layer,
         name=call.name,
@@ -277,6 +290,7 @@ def _kept(call: LayerCall) -> LayerCapture:
         sinks_H=None if call.sinks_H is None else call.sinks_H.detach().clone(),
         visible_keys_BK=call.mask.visible_keys_BK,
         log_sum_exp=LogSumExp(_lse(call)),
+        v_BGKD=_own(call.v_BGKD) if values else None,
     )
 
 
@@ -337,6 +351,7 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
                     query_heads=call.q_BHQD.shape[1],
                     kv_heads=call.k_BGKD.shape[1],
                     head_dim=call.q_BHQD.shape[3],
+                    value_dim=call.v_BGKD.shape[3],
                     itemsize=call.q_BHQD.itemsize,
                     sink_bytes=0 if call.sinks_H is None else call.sinks_H.nbytes,
                 )

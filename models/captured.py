@@ -21,7 +21,7 @@ from attnscope.models.rule_table import rule_of, tabulate
 
 SCHEMA = 2
 
-_TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys")
+_TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v")
 _WHOLE = slice(None)
 
 
@@ -200,6 +200,7 @@ class Capture:
                 layer.value_norm_BGK,
                 layer.sinks_H,
                 layer.visible_keys_BK,
+                layer.v_BGKD,
             )
             tensors |= {
                 f"{layer.layer}.{name}": one
@@ -286,7 +287,7 @@ def _pattern_from(tensors: Mapping[str, Tensor], described: Mapping, query_offse
 
 
 def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCapture:
-    q, k, lse, value_norm, sinks, seen = (
+    q, k, lse, value_norm, sinks, seen, v = (
         tensors.get(f"{described['layer']}.{name}") for name in _TENSORS
     )
     if q is None or k is None or value_norm is None:
@@ -309,6 +310,7 @@ def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCaptu
         sinks_H=sinks,
         visible_keys_BK=seen,
         log_sum_exp=LogSumExp(lse),
+        v_BGKD=v,
     )
 
 

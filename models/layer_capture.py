@@ -16,6 +16,7 @@ from attnscope.kernels.patterns.local import Local
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
+from attnscope.kernels.streaming import Layer
 
 _SHIFT_INVARIANT = (Full, Causal, SlidingWindow, Local)
 
@@ -52,6 +53,7 @@ class LayerView:
         softcap: Bound of the scores, or None.
         sinks_H: A sink logit per head, or None.
         visible_keys_K: bool, False where a key inside the sequence is hidden; None where none is.
+        v_GKD: Values, where the capture kept them.
     """
 
     q_HQD: Tensor
@@ -64,6 +66,20 @@ class LayerView:
     softcap: float | None
     sinks_H: Tensor | None
     visible_keys_K: Tensor | None
+    v_GKD: Tensor | None
+
+    @property
+    def layer(self) -> Layer:
+        """What its heads attended with."""
+        return Layer(
+            q_HQD=self.q_HQD,
+            k_GKD=self.k_GKD,
+            pattern=self.pattern,
+            query_offset=self.query_offset,
+            scale=self.scale,
+            softcap=self.softcap,
+            visible_keys_K=self.visible_keys_K,
+        )
 
     def head(self, head: int) -> maps.Head:
         """One query head, as views."""
@@ -100,6 +116,7 @@ class LayerCapture:
         sinks_H: A sink logit per head, or None.
         visible_keys_BK: bool, False where a key is padding; None when nothing is padded.
         log_sum_exp: The holder of `lse_BHQ`.
+        v_BGKD: Values in the model's dtype; None where they were not asked for.
     """
 
     layer: int
@@ -115,6 +132,7 @@ class LayerCapture:
     sinks_H: Tensor | None
     visible_keys_BK: Tensor | None
     log_sum_exp: LogSumExp = field(repr=False)
+    v_BGKD: Tensor | None = None
 
     @property
     def pattern(self) -> Pattern:
@@ -129,7 +147,7 @@ class LayerCapture:
     @property
     def nbytes(self) -> int:
         """Bytes held, padding mask aside: the log-sum-exp is counted from the start."""
-        held = (self.q_BHQD, self.k_BGKD, self.value_norm_BGK, self.sinks_H)
+        held = (self.q_BHQD, self.k_BGKD, self.value_norm_BGK, self.sinks_H, self.v_BGKD)
         return 4 * self.q_BHQD[..., 0].numel() + sum(one.nbytes for one in held if one is not None)
 
     def pattern_of(self, sequence: int) -> Pattern:
@@ -152,6 +170,7 @@ class LayerCapture:
             softcap=self.softcap,
             sinks_H=self.sinks_H,
             visible_keys_K=None if seen_K is None or bool(seen_K.all()) else seen_K,
+            v_GKD=None if self.v_BGKD is None else self.v_BGKD[sequence, :, part],
         )
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from attnscope.models.loading import LoadedModel
@@ -15,9 +14,11 @@ from attnscope.profiling.record import (
     Failure,
     ModelUsed,
     Pairs,
+    Prediction,
     RunRecord,
     Telemetry,
     cell_key,
+    now,
 )
 
 FILLED_BY = "tiled"
@@ -63,10 +64,12 @@ def unmeasured(
     *,
     instruments: Instruments,
     predicted_bytes: int | None = None,
+    prediction: Prediction | None = None,
     seed: int = 0,
 ) -> RunRecord:
     """The record of a cell that was not run; the rest as for `measure`."""
-    return replace(blank(model, cell, instruments, predicted_bytes, seed), failure=failure)
+    empty = blank(model, cell, instruments, predicted_bytes, seed)
+    return replace(empty, prediction=prediction, failure=failure)
 
 
 def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) -> str:
@@ -136,8 +139,3 @@ def _parameters(cell: Cell, chosen: Instruments) -> Pairs:
     if cell.phase == "decode":
         set_to["cache_filled_by"] = FILLED_BY
     return tuple((name, str(value)) for name, value in set_to.items())
-
-
-def now() -> str:
-    """The time of a record: UTC, with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -26,14 +26,14 @@ from attnscope.models.loading import LoadedModel
 from attnscope.models.parts import parts
 from attnscope.models.passes import Passes
 from attnscope.models.swapping import swapped
-from attnscope.profiling.asked import FILLED_BY, Instruments, blank, now
+from attnscope.profiling.asked import FILLED_BY, Instruments, blank
 from attnscope.profiling.energy import energy
 from attnscope.profiling.exactness import Verdict, judged
 from attnscope.profiling.latency import Clock, cache_sweeper, clock_of, time_calls
 from attnscope.profiling.memory import peak_memory, source_of
 from attnscope.profiling.memory_timeline import Held, attention_scope, memory_timeline
 from attnscope.profiling.part_times import time_parts
-from attnscope.profiling.record import Cell, Failure, RunRecord
+from attnscope.profiling.record import Cell, Failure, Prediction, RunRecord, now
 from attnscope.profiling.sampler import Sampler
 from attnscope.profiling.sources import FIGURES, Sample
 from attnscope.profiling.trace import trace
@@ -66,6 +66,7 @@ def measure(
     *,
     instruments: Instruments | None = None,
     predicted_bytes: int | None = None,
+    prediction: Prediction | None = None,
     seed: int = 0,
     report: Report | None = None,
     watcher: Watcher | None = None,
@@ -78,6 +79,7 @@ def measure(
         cell: What is measured; its dtype is the model's.
         instruments: What is measured of it; everything when None.
         predicted_bytes: Peak memory that was predicted, for the record.
+        prediction: Of the time, likewise.
         seed: Of the tokens.
         report: Told what is measured next.
         watcher: Told of every sample and timed run.
@@ -113,7 +115,7 @@ def measure(
     telemetry = replace(
         empty.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
     )
-    return replace(empty, **found, telemetry=telemetry, created=now())
+    return replace(empty, **found, prediction=prediction, telemetry=telemetry, created=now())
 
 
 @dataclass(slots=True)

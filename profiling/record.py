@@ -3,7 +3,8 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from attnscope.kernels.errors import RecordUnreadable
 from attnscope.profiling.attention_path import Executed
@@ -47,6 +48,11 @@ class Cell:
     def tokens(self) -> int:
         """Tokens that one run computes."""
         return self.batch * (self.length if self.phase == "prefill" else 1)
+
+    @property
+    def keys(self) -> int:
+        """Positions of a sequence in all: in a decoding step, with the new one."""
+        return self.length + (self.phase == "decode")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +145,30 @@ class Exactness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The work of one run, and the ceilings that it was held against before it ran.
+
+    Attributes:
+        flops: That it computes, a multiply-add as 2.
+        nbytes: That it must read and write at least.
+        flops_per_second: Of the device at most, in the cell's dtype.
+        bytes_per_second: Likewise.
+        origin: Of the two: "measured" on the device, or "listed" by its maker.
+    """
+
+    flops: int
+    nbytes: int
+    flops_per_second: float
+    bytes_per_second: float
+    origin: str
+
+    @property
+    def seconds(self) -> float:
+        """The least time (roofline, Williams et al. 2009)."""
+        return max(self.flops / self.flops_per_second, self.nbytes / self.bytes_per_second)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why there is no figure: a result like any other.
 
@@ -176,6 +206,7 @@ class RunRecord:
         telemetry: What the device and the machine did.
         failure: Why there is no figure; None where there is one.
         notes: What was not measured, and why.
+        prediction: Of the time, made before the run; None where nobody predicted.
         schema: Of this record.
     """
 
@@ -197,12 +228,13 @@ class RunRecord:
     telemetry: Telemetry
     failure: Failure | None
     notes: tuple[str, ...] = ()
+    prediction: Prediction | None = None
     schema: int = SCHEMA
 
     @property
     def id(self) -> str:
         """Of the content, the time included: 16 hexadecimal digits."""
-        return _digest(to_data(self))[:16]
+        return _digest(self._told())[:16]
 
     @property
     def key(self) -> str:
@@ -230,7 +262,7 @@ class RunRecord:
 
     def to_json(self) -> str:
         """The record as one line, with its id."""
-        return json.dumps({"id": self.id, **to_data(self)}, ensure_ascii=False, allow_nan=False)
+        return json.dumps({"id": self.id, **self._told()}, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "RunRecord":
@@ -251,6 +283,7 @@ class RunRecord:
                 "Open it with the version of Attnscope that wrote it, or a newer one.",
             )
         named = told.pop("id", None)
+        told.setdefault("prediction", None)
         try:
             record = from_data(cls, told)
         except ValueError as error:
@@ -261,6 +294,13 @@ class RunRecord:
                 f"and it calls itself {named!r}."
             )
         return record
+
+    def _told(self) -> dict[str, Any]:
+        told = to_data(self)
+        if self.prediction is None:
+            # As records were before times were predicted, so that they keep their ids.
+            del told["prediction"]
+        return told
 
 
 def cell_key(model: ModelUsed, machine: Machine, cell: Cell, parameters: Pairs, seed: int) -> str:
@@ -277,6 +317,11 @@ def cell_key(model: ModelUsed, machine: Machine, cell: Cell, parameters: Pairs, 
     where = {"device": machine.device, "name": machine.name}
     asked = {"model": which, "machine": where, "cell": to_data(cell)}
     return _digest({**asked, "parameters": parameters, "seed": seed})[:16]
+
+
+def now() -> str:
+    """The time of a record: UTC, with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _digest(data: object) -> str:

@@ -8,14 +8,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
 from attnscope.kernels import registry
 from attnscope.kernels.errors import InvalidCall, RecordUnreadable
-from attnscope.profiling.record import Cell, Failure, Phase, RunRecord
+from attnscope.profiling.record import Cell, Failure, Phase, Prediction, RunRecord
 from attnscope.profiling.units import nbytes
 
 Predict = Callable[[Cell], int | None]
@@ -34,11 +34,13 @@ class Planned:
     Attributes:
         cell: What is to be measured.
         predicted_bytes: Peak memory; None where nobody predicted it.
+        prediction: Of the time, likewise.
         skip: Why it will not be run; None where it will.
     """
 
     cell: Cell
     predicted_bytes: int | None
+    prediction: Prediction | None = None
     skip: Failure | None = None
 
 
@@ -69,6 +71,7 @@ def plan(
     dtypes: Sequence[str] = ("float32",),
     phases: Sequence[Phase] = ("prefill",),
     predict: Predict | None = None,
+    predict_time: Callable[[Cell], Prediction | None] | None = None,
     memory_bytes: int | None = None,
     seed: int = 0,
 ) -> tuple[Planned, ...]:
@@ -85,6 +88,7 @@ def plan(
         dtypes: See `Cell`.
         phases: Of generation.
         predict: Peak memory of a cell.
+        predict_time: And its time.
         memory_bytes: What there is; a cell predicted to take more than `FITS` of it is skipped. None
             runs everything.
         seed: Of the order.
@@ -114,7 +118,10 @@ def plan(
             "There is nothing to measure.",
             "Name a backend, a length, a batch, a dtype and a phase.",
         )
-    return tuple(_planned(cell, predict, memory_bytes) for cell in cells)
+    found = (_planned(cell, predict, memory_bytes) for cell in cells)
+    if predict_time is None:
+        return tuple(found)
+    return tuple(replace(each, prediction=predict_time(each.cell)) for each in found)
 
 
 def sweep(

@@ -8,16 +8,30 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from attnscope.app.cli_profile import HEADER
+from attnscope.app.components.notice import notice
 from attnscope.app.components.profile_plan import swatch
+from attnscope.app.components.profile_predictions import predictions
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures.theme import Theme
-from attnscope.app.profile_exports import OF_ALL, OF_ONE, TITLES, figure_of
+from attnscope.app.page_session import Notice
+from attnscope.app.profile_exports import OF_ALL, OF_ONE, TITLES, figure_of, roofline_words
 from attnscope.app.state import Key
 from attnscope.profiling.units import count, latency, share
 
 Found = Mapping[str, Any]
 
 _NUMBERS = range(2, 8)  # columns of the table that are numbers
+_METERS = {"power": {"power_w"}, "energy": {"power_w", "energy_j"}}
+"""The figures of the device's samples that a chart is made of."""
+_SAID: dict[str, Callable[[Found], str]] = {
+    "latency": lambda each: each["row"][HEADER.index("median")],
+    "memory": lambda each: each["row"][HEADER.index("peak memory")],
+    "throughput": lambda each: f"{each['row'][HEADER.index('tokens/s')]} tokens/s",
+    "power": lambda each: "-" if each["watts"] is None else f"{each['watts']:.3g} W",
+    "energy": lambda each: (
+        "-" if each["joules_per_token"] is None else f"{each['joules_per_token']:.3g} J a token"
+    ),
+}
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 _FIGURES = {
     "device_bytes": "memory in use",
@@ -43,11 +57,14 @@ def charts(found: Found, *, look: Theme) -> None:
     """
     files = _whole(found)
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
-    columns = st.columns(len(OF_ALL), gap="medium")
-    for column, what in zip(columns, OF_ALL, strict=True):
-        with column, st.container(gap="xxsmall"):
-            _chart(what, found, {}, look=look)
-    st.html(table_html(found["records"]))
+    for pair in zip(OF_ALL[::2], OF_ALL[1::2], strict=True):
+        for column, what in zip(st.columns(2, gap="medium"), pair, strict=True):
+            with column, st.container(gap="xxsmall"):
+                _chart(what, found, {}, look=look)
+    for told in found["told"]:
+        notice(Notice(kind="failed", message=told))
+    st.html(table_html(found["records"], found["kept"]))
+    predictions(found["records"])
 
 
 def cell(
@@ -74,8 +91,12 @@ def cell(
             width=380,
         )
         st.html(_verdict(record))
+        links = []
+        if record["id"] in found["kept"]:
+            links.append(("Its page on Runs", run_address(record["id"])))
         if found["plan"]["traces"]:
-            st.html(_links([("Perfetto trace", _address(found, "trace", record=record["id"]))]))
+            links.append(("Perfetto trace", _address(found, "trace", record=record["id"])))
+        st.html(_links(links))
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
         with column, st.container(gap="xxsmall"):
@@ -99,22 +120,34 @@ def absences(found: Found) -> None:
     st.html(f'<p class="pg-note pg-origin">{html.escape(found["provenance"])}</p>')
 
 
-def table_html(records: Sequence[Found]) -> str:
-    """Every cell in a row; what could not be measured says why."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in HEADER)
-    body = "".join(_table_row(each) for each in records)
+def table_html(records: Sequence[Found], kept: Sequence[str] = ()) -> str:
+    """Every cell in a row; what could not be measured says why; ids that the history holds lead there."""
+    header = [*HEADER, "run"] if kept else HEADER
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(_table_row(each, kept) for each in records)
     return (
         f'<div class="pg-scroll"><table class="pg-table"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _table_row(each: Found) -> str:
+def run_address(run: str) -> str:
+    """Where the page Runs opens a run."""
+    return f"/runs?{urlencode({'run': run})}"
+
+
+def _table_row(each: Found, kept: Sequence[str]) -> str:
     backend, *texts = each["row"]
+    *numbers, why = texts
     cells = "".join(
         f"<td{' class=pg-number' if at in _NUMBERS else ''}>{html.escape(text)}</td>"
-        for at, text in enumerate(texts, start=1)
+        for at, text in enumerate(numbers, start=1)
     )
+    cells += f"<td class=pg-why>{html.escape(why)}</td>"
+    if kept:
+        run = each["id"]
+        link = f'<a href="{run_address(run)}">{run[:6]}</a>' if run in kept else ""
+        cells += f"<td>{link}</td>"
     marked = ' class="pg-failure"' if each["failure"] or each["fallback"] else ""
     return f'<tr{marked}><th scope="row">{swatch(backend)}{html.escape(backend)}</th>{cells}</tr>'
 
@@ -130,10 +163,9 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
     ]
     figure = figure_of(what, found, detail, look=look)
     if figure is None:
-        notes = " ".join(detail["notes"]) or "It was not measured for this cell."
         st.html(
             f'<div class="pg-heading"><h3>{TITLES[what]}</h3></div>'
-            f'<p class="pg-note">{html.escape(notes)}</p>'
+            f'<p class="pg-note">{html.escape(_absence(what, found, detail))}</p>'
         )
         return
     st.html(f'<div class="pg-heading"><h3>{TITLES[what]}</h3>{_links(forms)}</div>')
@@ -142,8 +174,28 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
     )
 
 
+def _absence(what: str, found: Found, detail: Found) -> str:
+    """Why there is nothing to draw, and what would change that."""
+    if what in OF_ONE:
+        return " ".join(detail["notes"]) or "It was not measured for this cell."
+    if what in _METERS:
+        reasons = [
+            reason
+            for reason, names in found["missing"].items()
+            if not _METERS[what].isdisjoint(names)
+        ]
+        why = "; ".join(reasons) or "the runs were too short for the meter"
+        return f"Not measured: {why}. On an NVIDIA GPU its driver tells power and energy, and they are drawn here."
+    return (
+        "Nothing to draw: no cell has figures yet, or this device's ceilings were not known when they were measured. "
+        "Measure the ceilings, then measure again."
+    )
+
+
 def _alt(what: str, found: Found, detail: Found) -> str:
     """What a chart says, in words."""
+    if what == "roofline":
+        return roofline_words(found)
     if what in OF_ALL:
         told = [
             f"{each['backend']} {each['phase']} {_value(what, each)}" for each in found["records"]
@@ -158,8 +210,7 @@ def _alt(what: str, found: Found, detail: Found) -> str:
 def _value(what: str, each: Found) -> str:
     if each["failure"] is not None:
         return f"at {count(each['length'])} tokens: {each['failure']['reason']}"
-    column = HEADER.index("median" if what == "latency" else "peak memory")
-    return f"at {count(each['length'])} tokens: {each['row'][column]}"
+    return f"at {count(each['length'])} tokens: {_SAID[what](each)}"
 
 
 def _verdict(record: Found) -> str:
@@ -208,7 +259,10 @@ def _links(links: Sequence[tuple[str, str]]) -> str:
     return "".join(
         [
             '<span class="pg-files">',
-            *(f'<a href="{html.escape(address)}" download>{text}</a>' for text, address in links),
+            *(
+                f'<a href="{html.escape(address)}"{" download" * ("/attnscope/" in address)}>{text}</a>'
+                for text, address in links
+            ),
             "</span>",
         ]
     )

@@ -10,7 +10,7 @@ from attnscope.app.components.model_bar import BackendChoice, facts_line, share
 from attnscope.app.figures.theme import backend_colour
 from attnscope.app.profile_view import DTYPES, MOST_BUDGET_S, PHASES, ProfileView
 from attnscope.app.state import Key
-from attnscope.profiling.units import count, nbytes
+from attnscope.profiling.units import count, flop, latency, nbytes
 
 Told = Mapping[str, Any]
 
@@ -102,8 +102,30 @@ def form(
 
 
 def matrix(planned: Told) -> None:
-    """Draw the cells: a row a backend, a column a length, in each the predicted peak, or why it is not run."""
+    """Draw the cells: a row a backend, a column a length, in each what is predicted, or why it is not run."""
     st.html(matrix_html(planned["cells"], planned["room_bytes"]))
+
+
+def ceilings_words(roofs: Told, device: str) -> str:
+    """What the least times rest on, or why there are none.
+
+    Args:
+        roofs: Of the answer to `profile_plan`.
+        device: Whose.
+    """
+    if not roofs:
+        return (
+            f"No time is predicted: what {device} can do at most was not measured yet. "
+            "The first profile here does that."
+        )
+    rates = ", ".join(
+        f"{flop(roof['flops_per_second'])}/s in {dtype}" for dtype, roof in roofs.items()
+    )
+    first = next(iter(roofs.values()))
+    return (
+        f"≥ is the least time, by roofline: {rates} and {first['bytes_per_second'] / 1e9:.3g} GB/s, "
+        f"{first['told']}. No run is faster; a small one is far slower."
+    )
 
 
 def matrix_html(cells: Sequence[Told], room_bytes: int) -> str:
@@ -125,7 +147,8 @@ def matrix_html(cells: Sequence[Told], room_bytes: int) -> str:
     )
     notes = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
     return (
-        '<table class="pg-table pg-matrix"><caption>Predicted peak memory, weights included</caption>'
+        '<table class="pg-table pg-matrix"><caption>Predicted peak memory, weights included'
+        f"{', and least time' * any(cell.get('predicted_s') for cell in cells)}</caption>"
         f'<thead><tr><th scope="col">tokens</th>{head}</tr></thead><tbody>{body}</tbody></table>'
         + (f'<ul class="pg-reasons">{notes}</ul>' if notes else "")
     )
@@ -156,7 +179,9 @@ def _cell(cell: Told, room_bytes: int) -> str:
     if cell["skip"]:
         return f'<td class="pg-not" title="{html.escape(cell["skip"])}">{text}, skipped</td>'
     part = 0.0 if predicted is None else min(predicted / room_bytes, 1.0)
-    return f'<td style="--share:{part:.4f}">{text}</td>'
+    least = cell.get("predicted_s")
+    time = "" if least is None else f"<span>≥ {latency(least)}</span>"
+    return f'<td style="--share:{part:.4f}">{text}{time}</td>'
 
 
 def _order(row: tuple[tuple[Any, ...], object]) -> tuple[Any, ...]:

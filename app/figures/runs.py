@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.sweep import UNITS, Reading, SweepPoint, traces, values_of
+from attnscope.app.figures.sweep import UNITS, Reading, SweepPoint, traces
 from attnscope.app.figures.theme import Theme, framed, plain
 
 KIND_COLOURS = {
@@ -54,13 +54,13 @@ def over_length(
     named: set[str] = set()
     dashes = _dashes(latencies)
     drawn: tuple[tuple[Sequence[SweepPoint], Reading], ...] = (
-        (latencies, "milliseconds"),
-        (memories, "mebibytes"),
+        (latencies, "latency"),
+        (memories, "memory"),
     )
     for row, (points, reading) in enumerate(drawn, start=1):
         for column, phase in enumerate(phases, start=1):
             here = [point for point in points if point.phase == phase]
-            for trace in traces(here, reading, with_names=True, look=look):
+            for trace in traces(here, with_names=True, look=look):
                 name = str(trace.name)
                 # One colour is one backend: its other lines are told apart by their dashes. And
                 # a line has one entry in the legend, wherever it is seen first.
@@ -70,7 +70,7 @@ def over_length(
                 figure.add_trace(trace, row=row, col=column)
             axis = {"type": "log", "tickvals": lengths, "row": row, "col": column}
             figure.update_xaxes(title="tokens" if row == 2 else None, **axis)
-            ticks = _ticks([value for taken in values_of(here, reading) for value in taken or ()])
+            ticks = _ticks([each for point in here for each in point.value or ()])
             axis = {"type": "log", "tickvals": ticks, "row": row, "col": column}
             figure.update_yaxes(title=UNITS[reading] if column == 1 else None, **axis)
     figure.update_annotations(font={"size": 13, "color": look.muted}, xanchor="center")

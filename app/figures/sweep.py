@@ -1,4 +1,4 @@
-"""Time or memory over length, a line a backend and a panel a phase; what could not be measured is a mark."""
+"""A figure of a sweep over length, a line a backend and a panel a phase; what could not be measured is a mark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,18 @@ from plotly.subplots import make_subplots
 
 from attnscope.app.figures.theme import Theme, backend_colour, dressed, framed, plain
 
-Reading = Literal["milliseconds", "mebibytes"]
+Reading = Literal["latency", "memory", "throughput", "power", "energy"]
 
 _HEIGHT, _ROW_HEIGHT = 460, 46
 _TICKS = [step * 10.0**decade for decade in range(-4, 7) for step in (1, 2, 5)]
 _TICK_TEXTS = [f"{tick:,.7g}".replace(",", "\u202f") for tick in _TICKS]
-UNITS: dict[Reading, str] = {"milliseconds": "ms", "mebibytes": "MiB"}
+UNITS: dict[Reading, str] = {
+    "latency": "ms",
+    "memory": "MiB",
+    "throughput": "tokens/s",
+    "power": "W",
+    "energy": "J a token",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +32,18 @@ class SweepPoint:
         backend: Gives the colour.
         phase: Gives the panel.
         length: Tokens.
-        milliseconds: Median, 10th and 90th percentile; None where it failed.
+        value: What was measured and its ends, such as median, 10th and 90th percentile; None where it failed.
         words: Shown at the point: what ran, or why nothing did.
-        mebibytes: Peak memory; None where it failed.
-        predicted_mebibytes: Likewise, before the run; None where nobody can tell.
+        predicted: The value before the run; None where nobody can tell.
     """
 
     line: str
     backend: str
     phase: str
     length: int
-    milliseconds: tuple[float, float, float] | None
+    value: tuple[float, float, float] | None
     words: str
-    mebibytes: float | None = None
-    predicted_mebibytes: float | None = None
+    predicted: float | None = None
 
 
 def over_length(
@@ -48,8 +52,8 @@ def over_length(
     """Draw a panel a phase, without a frame.
 
     Args:
-        points: At least one.
-        reading: What is drawn. Beside the memory stands, dotted, what was predicted.
+        points: At least one. Beside what was measured stands, dotted, what was predicted.
+        reading: What is drawn.
         look: The colours.
         height: Of the figure, in pixels.
     """
@@ -94,7 +98,7 @@ def sweep(
         row_heights=[_HEIGHT / total, table_height / total],
         vertical_spacing=90 / total,
     )
-    _draw_panels(figure, points, "milliseconds", look)
+    _draw_panels(figure, points, "latency", look)
     figure.add_trace(_table(header, rows, look), row=2, col=1)
     framed(figure, title=title, note=note, look=look)
     figure.update_layout(plot_bgcolor=look.ground, height=total + 180)
@@ -108,55 +112,42 @@ def _draw_panels(
     lengths = sorted({point.length for point in points})
     for column, phase in enumerate(phases, start=1):
         here = [point for point in points if point.phase == phase]
-        for trace in traces(here, reading, with_names=column == 1, look=look):
+        for trace in traces(here, with_names=column == 1, look=look):
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title="tokens", type="log", tickvals=lengths, row=1, col=column)
         figure.update_yaxes(title=UNITS[reading], type="log", row=1, col=column)
-        if reading == "milliseconds":
+        if reading != "memory":
             figure.update_yaxes(tickvals=_TICKS, ticktext=_TICK_TEXTS, row=1, col=column)
     figure.update_xaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
     figure.update_yaxes(color=look.muted, gridcolor=look.rule, zeroline=False)
 
 
-def values_of(
-    points: Sequence[SweepPoint], reading: Reading
-) -> list[tuple[float, float, float] | None]:
-    """A value with its ends, None where it failed; a peak has no ends but itself."""
-    if reading == "milliseconds":
-        return [point.milliseconds for point in points]
-    peaks = (point.mebibytes for point in points)
-    return [None if peak is None else (peak, peak, peak) for peak in peaks]
-
-
-def traces(
-    points: Sequence[SweepPoint], reading: Reading, *, with_names: bool, look: Theme
-) -> list[go.Scatter]:
+def traces(points: Sequence[SweepPoint], *, with_names: bool, look: Theme) -> list[go.Scatter]:
     """Draw one panel: a line for each of what is compared, and crosses above all for what failed."""
-    highest = max((value[2] for value in values_of(points, reading) if value), default=1.0)
+    highest = max((point.value[2] for point in points if point.value), default=1.0)
     found = []
     for line in dict.fromkeys(point.line for point in points):
         mine = sorted((p for p in points if p.line == line), key=lambda point: point.length)
         colour = backend_colour(mine[0].backend)
         shared = {"name": plain(line), "legendgroup": plain(line), "hoverinfo": "text"}
-        values = values_of(mine, reading)
-        measured = [point for point, value in zip(mine, values, strict=True) if value]
-        found.append(_line(measured, reading, colour) | shared | {"showlegend": with_names})
-        if reading == "mebibytes":
+        measured = [point for point in mine if point.value]
+        found.append(_line(measured, colour) | shared | {"showlegend": with_names})
+        if any(point.predicted is not None for point in mine):
             found.append(_predicted(mine, colour) | shared | {"showlegend": False})
-        failed = [point for point, value in zip(mine, values, strict=True) if not value]
+        failed = [point for point in mine if not point.value]
         alone = with_names and not measured
         found.append(_failures(failed, highest, colour, look) | shared | {"showlegend": alone})
     return [go.Scatter(**trace) for trace in found]
 
 
-def _line(points: list[SweepPoint], reading: Reading, colour: str) -> dict[str, object]:
-    taken = [value for value in values_of(points, reading) if value is not None]
+def _line(points: list[SweepPoint], colour: str) -> dict[str, object]:
+    taken = [point.value for point in points if point.value is not None]
     return {
         "x": [point.length for point in points],
-        "y": [median for median, _, _ in taken],
+        "y": [middle for middle, _, _ in taken],
         "error_y": {
-            "array": [high - median for median, _, high in taken],
-            "arrayminus": [median - low for median, low, _ in taken],
+            "array": [high - middle for middle, _, high in taken],
+            "arrayminus": [middle - low for middle, low, _ in taken],
             "thickness": 1,
         },
         "mode": "lines+markers",
@@ -166,10 +157,10 @@ def _line(points: list[SweepPoint], reading: Reading, colour: str) -> dict[str, 
 
 
 def _predicted(points: list[SweepPoint], colour: str) -> dict[str, object]:
-    known = [point for point in points if point.predicted_mebibytes is not None]
+    known = [point for point in points if point.predicted is not None]
     return {
         "x": [point.length for point in known],
-        "y": [point.predicted_mebibytes for point in known],
+        "y": [point.predicted for point in known],
         "mode": "lines",
         "line": {"color": colour, "dash": "dot", "width": 1},
         "text": [plain(f"predicted: {point.words}") for point in known],

@@ -28,16 +28,18 @@ def live(arguments: Arguments, context: Context) -> Answer:
 
 
 def found(arguments: Arguments, context: Context) -> Answer:
-    """Every record of a profile in short, its plan, its model and machine, and where the numbers come from."""
+    """Every record of a profile in short, its plan, model and machine, the origin, and what the history holds of it."""
     from attnscope.app.jobs.profile_records import described, missing, provenance
     from attnscope.profiling.json_data import to_data
 
     folder = _folder(arguments, context)
     asked, records = folder.plan(), _records(folder)
+    kept, told = folder.history()
+    shared = {"plan": asked, "kept": sorted(kept), "told": list(told)}
     if not records:
-        return {"plan": asked, "records": []}
+        return {**shared, "records": []}
     return {
-        "plan": asked,
+        **shared,
         "records": [described(record) for record in records],
         "measured": records[-1].created,
         "model": to_data(records[0].model),

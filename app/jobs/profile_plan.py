@@ -1,5 +1,7 @@
 """The cells of a profile before it starts: what each is predicted to take, and which cannot run here."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,19 +15,23 @@ from attnscope.models.memory import available_bytes
 from attnscope.models.shape import ModelShape, shape_of
 from attnscope.profiling.attention_memory import call_of
 from attnscope.profiling.calculator import estimate
-from attnscope.profiling.record import Cell
+from attnscope.profiling.prediction import Roof, predicted, roof_of
+from attnscope.profiling.record import Cell, Prediction
 from attnscope.profiling.sweep import Planned, plan
 from attnscope.profiling.units import count
 
 Arguments = dict[str, Any]
 
 
-def planned(arguments: Arguments, room: int) -> tuple[Planned, ...]:
+def planned(
+    arguments: Arguments, room: int, roofs: Mapping[str, Roof] | None = None
+) -> tuple[Planned, ...]:
     """The cells in the order in which they run.
 
     Args:
         arguments: Of the `profile` job.
         room: Bytes of the device that the model and its run may take.
+        roofs: The device's ceilings by dtype, where they are known; without, no time is predicted.
 
     Raises:
         AttnscopeError: No such model or backend, nothing to measure, or longer than the model reads.
@@ -39,6 +45,7 @@ def planned(arguments: Arguments, room: int) -> tuple[Planned, ...]:
         dtypes=arguments["dtypes"],
         phases=arguments["phases"],
         predict=lambda cell: _predicted(shape, cell),
+        predict_time=lambda cell: _timed(shape, cell, roofs or {}),
         memory_bytes=None if arguments["force"] else room,
     )
 
@@ -47,13 +54,15 @@ def profile_plan(arguments: Arguments, context: Context) -> dict[str, Any]:
     """The plan as the page shows it, before a weight is loaded.
 
     Returns:
-        The cells, each with `predicted_bytes` (None where nobody can tell), `skip` and `refusal` (empty where it runs),
-        the bytes of the weights, and `room_bytes`, what the device has for them.
+        The cells, each with `predicted_bytes` and `predicted_s` (None where nobody can tell), `skip` and `refusal`
+        (empty where it runs), `room_bytes`, what the device has for them and the weights, and the `roofs` behind the
+        times, by dtype.
     """
     which = wanted(arguments, context)
     shape = shape_of(arguments["source"], revision=arguments["revision"])
     device = device_of(which["device"])
     room = available_bytes(device) + _held_bytes(which, context)
+    roofs = roofs_of(device, arguments["dtypes"], context)
     return {
         "architecture": shape.architecture,
         "layers": len(shape.layers),
@@ -61,8 +70,16 @@ def profile_plan(arguments: Arguments, context: Context) -> dict[str, Any]:
         "max_length": shape.max_length,
         "device": str(device),
         "room_bytes": room,
-        "cells": [_told(each, shape, device) for each in planned(arguments, room)],
+        "roofs": {dtype: asdict(roof) for dtype, roof in roofs.items()},
+        "cells": [_told(each, shape, device) for each in planned(arguments, room, roofs)],
     }
+
+
+def roofs_of(device: torch.device, dtypes: Sequence[str], context: Context) -> dict[str, Roof]:
+    """The ceilings of a device by dtype; those that nobody knows are left out."""
+    folder = context.settings.ceilings_folder
+    found = {dtype: roof_of(device, dtype, folder) for dtype in dtypes}
+    return {dtype: roof for dtype, roof in found.items() if roof is not None}
 
 
 def _told(each: Planned, shape: ModelShape, device: torch.device) -> dict[str, Any]:
@@ -74,6 +91,7 @@ def _told(each: Planned, shape: ModelShape, device: torch.device) -> dict[str, A
         "length": cell.length,
         "dtype": cell.dtype,
         "predicted_bytes": each.predicted_bytes,
+        "predicted_s": None if each.prediction is None else each.prediction.seconds,
         "skip": "" if each.skip is None else each.skip.reason,
         "refusal": _refusal(cell, shape, device),
     }
@@ -85,12 +103,17 @@ def _predicted(shape: ModelShape, cell: Cell) -> int | None:
             shape,
             backend=cell.backend,
             batch=cell.batch,
-            length=_keys(cell),
+            length=cell.keys,
             dtype=cell.dtype,
             phase=cell.phase,
         ).total_bytes
     except AttnscopeError:
         return None
+
+
+def _timed(shape: ModelShape, cell: Cell, roofs: Mapping[str, Roof]) -> Prediction | None:
+    roof = roofs.get(cell.dtype)
+    return None if roof is None else predicted(shape, cell, roof)
 
 
 def _refusal(cell: Cell, shape: ModelShape, device: torch.device) -> str:
@@ -104,7 +127,7 @@ def _refusal(cell: Cell, shape: ModelShape, device: torch.device) -> str:
         call = call_of(
             layer,
             batch=cell.batch,
-            length=_keys(cell),
+            length=cell.keys,
             dtype=cell.dtype,
             decode=cell.phase == "decode",
         )
@@ -112,11 +135,6 @@ def _refusal(cell: Cell, shape: ModelShape, device: torch.device) -> str:
         if refusal is not None:
             return f"{refusal.reason}. {refusal.remedy}".strip()
     return ""
-
-
-def _keys(cell: Cell) -> int:
-    """Positions in all: in a decoding step, with the new one."""
-    return cell.length + (cell.phase == "decode")
 
 
 def _refuse_lengths(shape: ModelShape, arguments: Arguments) -> None:

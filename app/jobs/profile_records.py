@@ -18,7 +18,8 @@ def described(record: "RunRecord") -> Described:
 
     Returns:
         id, the fields of its cell, `row` (its texts under `cli_profile.HEADER`), `seconds` (median, 10th and 90th
-        percentile) with `runs`, `allocated_bytes`, `predicted_bytes`, `tokens_per_s`, `kernel` (the path that ran),
+        percentile) with `runs`, `allocated_bytes`, `predicted_bytes`, `prediction` (of the time: `seconds`, `flops`,
+        `nbytes` and the ceilings), `tokens_per_s`, `watts` and `joules_per_token`, `kernel` (the path that ran),
         `fallback`, `flags`, and `failure`; None where there is none.
     """
     cell, timing, peak, ran = record.cell, record.timing, record.peak, record.attention
@@ -36,6 +37,9 @@ def described(record: "RunRecord") -> Described:
         "tokens_per_s": record.tokens_per_s,
         "allocated_bytes": None if peak is None else peak.allocated.value,
         "predicted_bytes": record.predicted_bytes,
+        "prediction": _foretold(record),
+        "watts": watts(record),
+        "joules_per_token": joules_per_token(record),
         "kernel": "" if ran is None else ran.paths,
         "fallback": "" if ran is None else ran.fallback,
         "flags": list(record.flags),
@@ -43,6 +47,27 @@ def described(record: "RunRecord") -> Described:
         if failure is None
         else {"outcome": failure.outcome, "reason": failure.reason, "remedy": failure.remedy},
     }
+
+
+def watts(record: "RunRecord") -> float | None:
+    """Mean power of the whole device while latency was timed; None where no meter told."""
+    drawn = record.energy
+    return (
+        None if drawn is None or drawn.joules.value is None else drawn.joules.value / drawn.seconds
+    )
+
+
+def joules_per_token(record: "RunRecord") -> float | None:
+    """At that power, what the tokens of one median run take, divided among them."""
+    power, rate = watts(record), record.tokens_per_s
+    return None if power is None or rate is None else power / rate
+
+
+def _foretold(record: "RunRecord") -> Described | None:
+    from attnscope.profiling.json_data import to_data
+
+    told = record.prediction
+    return None if told is None else {**to_data(told), "seconds": told.seconds}
 
 
 def detailed(record: "RunRecord") -> Described:

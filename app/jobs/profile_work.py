@@ -1,13 +1,17 @@
 """A plan measured in the worker, one cell at a time, while who watches is told what happens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from attnscope.app.cli_profile import rows_of
+from attnscope.app.jobs.backends_offered import device_of
+from attnscope.app.jobs.ceilings import with_ceilings
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.profile_plan import planned
+from attnscope.app.jobs.profile_history import history_of
+from attnscope.app.jobs.profile_plan import planned, roofs_of
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
 from attnscope.app.jobs.work import models, wanted
 from attnscope.models.memory import available_bytes
@@ -36,7 +40,8 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
         arguments: profile (the id of its folder), owner; source, revision, device as for `load`; dtypes, backends,
             lengths, batches, phases; budget_s (seconds to time one cell at most); force (run also what is predicted
             not to fit); traces (keep a Perfetto trace of each cell).
-        context: Asked between any two runs whether it was cancelled.
+        context: Asked between any two runs whether it was cancelled. Every record goes into its settings' history too;
+            where that cannot be used, the profile goes on, and its folder says why.
 
     Returns:
         The profile's id and how many cells have a record.
@@ -46,21 +51,19 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
     stream = Stream(folder.live)
     stream.tell("begin")
     dtypes, done = arguments["dtypes"], 0
-    for number, dtype in enumerate(dtypes):
-        first, last = number / len(dtypes), (number + 1) / len(dtypes)
-        ready = first + _LOADING / len(dtypes)
-        loading = context.part(first, ready, "Loading the model")
-        loading(0.0)
-        lent = models(context).borrow(
-            **wanted({**arguments, "dtype": dtype}, context), progress=loading
-        )
-        with lent as model:
-            # What the weights take is taken already.
-            room = available_bytes(model.device) + model.nbytes
-            cells = planned({**arguments, "dtypes": [dtype]}, room)
-            bench = _Bench(model, arguments, context, folder, stream, ready, last)
-            records = sweep(cells, bench.key, bench.record, folder.records, report=bench.progress)
-            done += sum(1 for _ in records)
+    with_ceilings(device_of(wanted(arguments, context)["device"]), context)
+    with history_of(folder, context.settings) as keep:
+        for number, dtype in enumerate(dtypes):
+            first, last = number / len(dtypes), (number + 1) / len(dtypes)
+            ready = first + _LOADING / len(dtypes)
+            loading = context.part(first, ready, "Loading the model")
+            loading(0.0)
+            which = wanted({**arguments, "dtype": dtype}, context)
+            with models(context).borrow(**which, progress=loading) as model:
+                bench = _Bench(model, arguments, context, folder, stream, ready, last)
+                for record in bench.records(dtype):
+                    keep(record)
+                    done += 1
     return {"profile": arguments["profile"], "cells": done}
 
 
@@ -84,6 +87,14 @@ class _Bench:
     total: float = 1.0
     name: str = ""
 
+    def records(self, dtype: str) -> Iterator["RunRecord"]:
+        """Every record of the plan in that dtype, the model's; those that are not there yet are made."""
+        # What the weights take is taken already.
+        room = available_bytes(self.model.device) + self.model.nbytes
+        roofs = roofs_of(self.model.device, [dtype], self.context)
+        cells = planned({**self.arguments, "dtypes": [dtype]}, room, roofs)
+        return sweep(cells, self.key, self.record, self.folder.records, report=self.progress)
+
     def key(self, cell: "Cell") -> str:
         """By which a sweep knows a cell again."""
         return key_of(self.model, cell, self._instruments(cell), seed=0)
@@ -93,6 +104,7 @@ class _Bench:
         asked: dict[str, Any] = {
             "instruments": self._instruments(each.cell),
             "predicted_bytes": each.predicted_bytes,
+            "prediction": each.prediction,
         }
         if each.skip is not None:
             record = unmeasured(self.model, each.cell, each.skip, **asked)

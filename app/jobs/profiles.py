@@ -1,7 +1,7 @@
 """What a profile leaves in the data folder: its plan, its records, its traces, and what was seen live.
 
 One folder a profile, by an unguessable id. `records.jsonl` is the sweep's own file; `live.jsonl` is a stream of
-events that is only appended to, and read on from a position.
+events that is only appended to, and read on from a position; `history.jsonl` says which records the history holds.
 """
 
 import json
@@ -43,6 +43,7 @@ class ProfileFolder:
         self.live = self.path / "live.jsonl"
         self.traces = self.path / "traces"
         self._plan = self.path / "plan.json"
+        self._history = self.path / "history.jsonl"
 
     def trace(self, cell: "Cell") -> Path:
         """Where the trace of a cell lies, where one was kept."""
@@ -65,6 +66,24 @@ class ProfileFolder:
             raise JobMissing("This profile is not on this server.", "Start it again.")
         return json.loads(self._plan.read_text(encoding="utf-8"))
 
+    def keep(self, record: str) -> None:
+        """Write down that the history holds a record."""
+        self._append({"kept": record})
+
+    def tell(self, sentence: str) -> None:
+        """Write down what is to be known of the history, once."""
+        if sentence not in self.history()[1]:
+            self._append({"told": sentence})
+
+    def history(self) -> tuple[frozenset[str], tuple[str, ...]]:
+        """Ids of the records that the history holds, and what is to be known of it."""
+        if not self._history.exists():
+            return frozenset(), ()
+        whole = self._history.read_text(encoding="utf-8").rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines()]
+        kept = frozenset(line["kept"] for line in lines if "kept" in line)
+        return kept, tuple(line["told"] for line in lines if "told" in line)
+
     def events(self, after: int) -> tuple[list[Event], int]:
         """What happened after a position of the stream, and the position to go on from."""
         if not self.live.exists():
@@ -73,6 +92,10 @@ class ProfileFolder:
             file.seek(after)
             whole = file.read(_MOST_BYTES).rpartition(b"\n")[0]
         return [json.loads(line) for line in whole.splitlines()], after + len(whole) + bool(whole)
+
+    def _append(self, line: dict[str, str]) -> None:
+        with self._history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def latest(root: Path, owner: str) -> str | None:

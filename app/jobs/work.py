@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.answers import describe, shelf
+from attnscope.app.jobs.ceilings import ceilings
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
 from attnscope.kernels.errors import InvalidCall, PromptRefused
@@ -200,15 +201,20 @@ def wanted(arguments: Arguments, context: Context) -> dict[str, Any]:
     Raises:
         ModelNotFound: It lies in a folder that visitors are kept out of.
     """
-    device = arguments.get("device") or "auto"
     source = cast("str", arguments["source"])
     refuse_folder(source, context.settings.model_folders)
     return {
         "source": source,
         "revision": arguments.get("revision") or None,
-        "device": context.device if device == "auto" else device,
+        "device": device_asked(arguments, context),
         "dtype": arguments.get("dtype") or "auto",
     }
+
+
+def device_asked(arguments: Arguments, context: Context) -> str:
+    """The device a job asks for by name, or the worker's own."""
+    device = arguments.get("device") or "auto"
+    return context.device if device == "auto" else device
 
 
 def profile(arguments: Arguments, context: Context) -> Result:
@@ -230,5 +236,6 @@ WORK = {
     "plan": plan,
     "inspect": inspect,
     "profile": profile,
+    "ceilings": ceilings,
     "mechanism": mechanism,
 }

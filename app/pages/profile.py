@@ -1,5 +1,6 @@
 """Profile: what does it cost, live, on this device? A plan, its measurement as it happens, and what was found."""
 
+import html
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +51,7 @@ def page(session: ProfileSession) -> None:
     # Streamlit forgets the controls that a run of the script does not draw.
     drafts = _drafts(session.view).items()
     session.set_draft({key: value for key, value in drafts if session.draft(key) is None})
+    _follow_ceilings(session)
     _follow(session)
     planned, refused = (None, None) if session.job else _planned(session)
     profile_plan.bar(
@@ -65,8 +67,8 @@ def page(session: ProfileSession) -> None:
     with st.container(key="told", gap="small"):
         for told in (*session.notices, *filter(None, [refused])):
             notice(told)
-        if session.job is not None:
-            progress(engine().status(session.job))
+        for job in filter(None, (session.job, session.ceilings)):
+            progress(engine().status(job))
     if session.job is not None:
         profile_live(session.view.profile)
     else:
@@ -120,6 +122,17 @@ def _follow(session: ProfileSession) -> None:
         session.show(view.plan)
 
 
+def _follow_ceilings(session: ProfileSession) -> None:
+    """Once a device's ceilings are measured, the plan is asked for anew: its times rest on them."""
+    if session.ceilings is None:
+        return
+    ended = engine().status(session.ceilings)
+    if ended.is_over:
+        session.ceilings = None
+        session.remember(Key.PROFILE_PLANNED, None, None)
+        session.tell(*_ending(ended))
+
+
 def _ending(status: JobStatus) -> tuple[Notice, ...]:
     """What is said of a job that did not end well."""
     if status.state == "cancelled":
@@ -158,6 +171,7 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     left, right = st.columns([2.6, 1.0], gap="medium")
     with left:
         profile_plan.matrix(planned)
+        _ceilings(session, planned)
     with right, st.container(key="profile_start", gap="small"):
         st.html(
             f'<p class="pg-note">{count(len(runs))} of {count(len(planned["cells"]))} cells run here. The largest is '
@@ -179,6 +193,21 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
             on_click=_act(session, _start),
             disabled=not runs,
             width="stretch",
+        )
+
+
+def _ceilings(session: ProfileSession, planned: Mapping[str, Any]) -> None:
+    """What the least times rest on, and the way to measure it anew."""
+    words = profile_plan.ceilings_words(planned["roofs"], planned["device"])
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.html(f'<p class="pg-note">{html.escape(words)}</p>', width="content")
+        st.button(
+            "Find them anew" if planned["roofs"] else "Find this device's ceilings",
+            key="profile_measure_ceilings",
+            type="tertiary",
+            help="A large matrix product in each dtype and a large copy, in turns: a few seconds.",
+            on_click=_act(session, _measure_ceilings),
+            disabled=session.ceilings is not None,
         )
 
 
@@ -256,6 +285,12 @@ def _apply(session: ProfileSession) -> None:
 def _start(session: ProfileSession) -> None:
     _apply(session)
     _submit(session, replace(session.view, profile=secrets.token_hex(16), record=""))
+
+
+def _measure_ceilings(session: ProfileSession) -> None:
+    asked = {"device": session.view.device}
+    session.ceilings = engine().submit("ceilings", asked, owner=session.owner)
+    session.tell()
 
 
 def _go_on(session: ProfileSession) -> None:

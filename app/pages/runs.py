@@ -31,8 +31,8 @@ MOST_LISTED = 500
 _EMPTY = """
 <section class="pg-empty">
   <h2>Nothing was measured here yet</h2>
-  <p>Every run of <code>attnscope profile</code> is kept: samples, memory, the kernel that ran, and all that repeats it.
-  Make the first ones with</p>
+  <p>Every run of the page <a href="/profile">Profile</a> and of <code>attnscope profile</code> is kept: samples,
+  memory, the kernel that ran, and all that repeats it. Make the first ones there, or with</p>
   <pre>attnscope profile --model demo --backends eager,sdpa_flash,tiled --lengths 128,512</pre>
   <p>or bring a file of records of your own: Import, above.</p>
 </section>

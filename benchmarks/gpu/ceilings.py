@@ -1,12 +1,12 @@
 """What the device can do at most, measured in the run whose figures are held against it."""
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from attnscope.kernels.triton.exponentials import exponentials
+from attnscope.profiling.probes import Probe, copy_probe, matmul_probe
 from benchmarks.gpu.stopwatch import Stopwatch, alternate
 from benchmarks.results import spread
 
@@ -55,23 +55,25 @@ def ceilings(
     Returns:
         The rates, and the record with the milliseconds behind them.
     """
-    side = sizes.matmul
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    product = torch.empty_like(a)
-    source = torch.randn(sizes.copied_bytes // 4, device=device)
-    copied = torch.empty_like(source)
     x_N = torch.rand(sizes.exponentials, device=device)
-    calls: dict[str, Callable[[], object]] = {
-        "matmul": lambda: torch.mm(a, b, out=product),
-        "copy": lambda: copied.copy_(source),
-        "exponentials": lambda: exponentials(x_N, sizes.rounds),
+    probes = {
+        "matmul": matmul_probe(device, "bfloat16", sizes.matmul),
+        "copy": copy_probe(device, sizes.copied_bytes),
+        "exponentials": Probe(
+            call=lambda: exponentials(x_N, sizes.rounds),
+            amount=sizes.exponentials * sizes.rounds,
+        ),
     }
+    calls = {name: probe.call for name, probe in probes.items()}
     samples = alternate(calls, watch, seconds=seconds)
-    a_second = {name: 1e3 / statistics.median(taken) for name, taken in samples.items()}
+    a_second = {
+        name: probes[name].amount * 1e3 / statistics.median(taken)
+        for name, taken in samples.items()
+    }
     found = Ceilings(
-        matmul_flops=2 * side**3 * a_second["matmul"],
-        copy_bytes=2 * sizes.copied_bytes * a_second["copy"],
-        exponentials=sizes.exponentials * sizes.rounds * a_second["exponentials"],
+        matmul_flops=a_second["matmul"],
+        copy_bytes=a_second["copy"],
+        exponentials=a_second["exponentials"],
     )
     record: dict[str, object] = {f"{name}_ms": spread(taken) for name, taken in samples.items()}
     return found, {

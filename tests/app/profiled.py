@@ -3,12 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from attnscope.app.jobs import answers
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.profile_view import ProfileView, arguments_of
 from attnscope.app.settings import Settings
+from attnscope.profiling.ceilings import keep_ceilings
+from attnscope.profiling.machine import machine_of
 from tests.app.fake_engine import FakeEngine
+from tests.profiling.measured_ceilings import CEILINGS
 from tests.profiling.records import FAILED, RECORD
 
 PROFILE, OWNER = "0123456789abcdef" * 2, "me"
@@ -28,6 +33,12 @@ def context_in(data: Path, *records, plan=None) -> Context:
         folder.begin(plan or PLAN)
         folder.records.write_text("".join(record.to_json() + "\n" for record in records))
     return context
+
+
+def know_ceilings(context: Context) -> None:
+    """As if this machine's ceilings were measured."""
+    machine = machine_of(torch.device("cpu"))
+    keep_ceilings(replace(CEILINGS, machine=machine), context.settings.ceilings_folder)
 
 
 class AnsweringEngine(FakeEngine):

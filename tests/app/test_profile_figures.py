@@ -50,12 +50,10 @@ def test_a_kernels_name_is_inert():
 def test_beside_measured_memory_stands_what_was_predicted_and_a_failure_above():
     shared: dict[str, Any] = {"line": "eager", "backend": "eager", "phase": "prefill", "words": "w"}
     points = [
-        SweepPoint(
-            length=64, milliseconds=(2, 1, 3), mebibytes=10, predicted_mebibytes=11, **shared
-        ),
-        SweepPoint(length=128, milliseconds=None, predicted_mebibytes=40, **shared),
+        SweepPoint(length=64, value=(10, 10, 10), predicted=11, **shared),
+        SweepPoint(length=128, value=None, predicted=40, **shared),
     ]
-    line, predicted, crosses = over_length(points, "mebibytes", look=LIGHT).data
+    line, predicted, crosses = over_length(points, "memory", look=LIGHT).data
     assert (list(line.x), list(line.y)) == ([64], [10])
     assert (list(predicted.x), list(predicted.y)) == ([64, 128], [11, 40])
     assert (list(crosses.x), crosses.marker.symbol) == ([128], "x")

@@ -42,7 +42,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             backend="tiled",
             phase="prefill",
             length=length,
-            milliseconds=(length / 2, length / 4, float(length)),
+            value=(length / 2, length / 4, float(length)),
             words="tiled ran",
         )
         for length in (512, 128)
@@ -53,7 +53,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             backend="eager",
             phase="prefill",
             length=512,
-            milliseconds=None,
+            value=None,
             words="out of memory",
         )
     )

@@ -17,8 +17,7 @@ def point(line: str, length: int, values: tuple[float, float, float] | None, pha
         backend=backend,
         phase=phase,
         length=length,
-        milliseconds=values,
-        mebibytes=values and values[0],
+        value=values,
         words="<u>x</u>",
     )
 

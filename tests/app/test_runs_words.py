@@ -28,14 +28,14 @@ def of(backend: str = "tiled", **changed):
 def test_a_point_has_its_figures_or_its_reason():
     failed = replace(FAILED, cell=replace(RECORD.cell, length=4096))
     latencies, memories = points([ROW, row_of(failed)])
-    assert latencies[0].milliseconds == (
+    assert latencies[0].value == (
         1e3 * TIMING.median_s,
         1e3 * TIMING.p10_s,
         1e3 * TIMING.p90_s,
     )
-    assert memories[0].mebibytes == 100 / 2**20
-    assert latencies[1].milliseconds is None
-    assert memories[1].mebibytes is None
+    assert memories[0].value == (100 / 2**20,) * 3
+    assert latencies[1].value is None
+    assert memories[1].value is None
     assert "out of memory: needs 7 GiB" in latencies[1].words
 
 
@@ -46,7 +46,7 @@ def test_lines_are_named_by_what_differs_and_the_newest_of_a_cell_is_drawn():
     assert {point.line for point in both} == {"tiled, two cores", "eager, H100"}
     newer = row_of(replace(FAILED, created="2026-12-01T00:00:00+00:00"))
     (only,), _ = points([newer, ROW])
-    assert only.milliseconds is None
+    assert only.value is None
 
 
 def test_the_table_keeps_numbers_as_numbers_and_gives_no_formula():

@@ -27,7 +27,7 @@ def _held(captured: Capture) -> int:
     kept = {}
     for layer in captured.layers:
         tensors = (layer.q_BHQD, layer.k_BGKD, layer.lse_BHQ, layer.value_norm_BGK)
-        for tensor in (*tensors, layer.sinks_H, layer.visible_keys_BK):
+        for tensor in (*tensors, layer.sinks_H, layer.visible_keys_BK, layer.v_BGKD):
             if tensor is not None:
                 storage = tensor.untyped_storage()
                 kept[storage.data_ptr()] = storage.nbytes()
@@ -36,12 +36,14 @@ def _held(captured: Capture) -> int:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_oss", "deepseek_v3", "bert"])
 @pytest.mark.parametrize("backend", ["eager", "tiled"])
+@pytest.mark.parametrize("values", [False, True])
 def test_bytes_are_those_said_before_and_after(
-    tiny_family: Family, family: str, backend: str
+    tiny_family: Family, family: str, backend: str, values: bool
 ) -> None:
     model = tiny_family(family)
-    captured = capture(model, PROMPT, backend=backend)
-    assert captured.nbytes == plan(model, [len(PROMPT)]).total_bytes
+    captured = capture(model, PROMPT, backend=backend, values=values)
+    assert (captured.layers[0].v_BGKD is not None) == values
+    assert captured.nbytes == plan(model, [len(PROMPT)], values=values).total_bytes
     assert captured.nbytes == _held(captured)
 
 

@@ -5,7 +5,7 @@ from attnscope.app.profile_view import ProfileView, arguments_of
 from attnscope.kernels.errors import InvalidCall, ModelNotFound, PromptRefused, UnknownBackend
 from attnscope.models.shape import shape_of
 from attnscope.profiling.calculator import estimate
-from tests.app.profiled import context_in
+from tests.app.profiled import context_in, know_ceilings
 
 
 def asked(**changed):
@@ -26,8 +26,19 @@ def test_each_cell_is_told_what_the_calculator_says(tmp_path):
         same = {name: cell[name] for name in names}
         assert cell["predicted_bytes"] == estimate(shape, length=length, **same).total_bytes
         assert (cell["skip"], cell["refusal"]) == ("", "")
+        assert cell["predicted_s"] is None
+    assert told["roofs"] == {}
     assert told["max_length"] == 2048
     assert told["room_bytes"] > told["cells"][0]["predicted_bytes"]
+
+
+def test_each_cell_has_its_least_time_once_the_ceilings_are_known(tmp_path):
+    context = context_in(tmp_path)
+    know_ceilings(context)
+    told = profile_plan(asked(backends=("tiled",), lengths=(16, 64)), context)
+    shorter, longer = (cell["predicted_s"] for cell in told["cells"])
+    assert 0 < shorter < longer
+    assert told["roofs"]["float32"]["origin"] == "measured"
 
 
 def test_what_the_device_cannot_run_says_why(tmp_path):

@@ -8,8 +8,9 @@ from attnscope.app.jobs import profile_work, work
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.profile_view import ProfileView, arguments_of
 from attnscope.kernels.errors import JobCancelled
+from attnscope.profiling.store import Store
 from attnscope.profiling.sweep import read_records
-from tests.app.profiled import context_in
+from tests.app.profiled import context_in, know_ceilings
 
 PROFILE = "d" * 32
 VIEW = ProfileView(
@@ -27,6 +28,7 @@ def one_thread():
 def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     told = []
     context = context_in(tmp_path)
+    know_ceilings(context)
     context.report = told.append
     arguments = arguments_of(VIEW, "me")
     assert work.WORK["profile"](arguments, context) == {"profile": PROFILE, "cells": 2}
@@ -38,6 +40,8 @@ def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     assert tiled.peak is not None
     assert tiled.timing is not None
     assert tiled.predicted_bytes == pytest.approx(tiled.peak.allocated.value, rel=0.05)
+    assert tiled.prediction is not None
+    assert tiled.prediction.flops_per_second == 5e10
     assert refused is not None
     assert refused.outcome == "refused"
     assert folder.trace(records["tiled"].cell).read_bytes()[:2] == b"\x1f\x8b"  # gzip
@@ -53,13 +57,46 @@ def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     assert {progress.unit for progress in told} == {"share", "cells"}
     assert all(one.share <= two.share for one, two in pairwise(told))
 
+    with Store.open(context.settings.history_place) as store:
+        assert store.get(records["tiled"].id) == records["tiled"]
+        assert store.count() == 2
+    assert folder.history() == ({each.id for each in records.values()}, ())
+
     before = folder.records.read_bytes()
     assert profile_work.profile(arguments, context)["cells"] == 2
     assert folder.records.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("place", "content", "kept", "words"),
+    [
+        ("mysql://host/runs", None, 0, "Not every run of this profile is in the history"),
+        ("history.sqlite3", b"no database" * 100, 1, "is kept as"),
+    ],
+)
+def test_a_history_that_cannot_be_used_is_told_and_the_profile_goes_on(
+    tmp_path, place, content, kept, words
+):
+    context = context_in(tmp_path)
+    know_ceilings(context)
+    if content is not None:
+        place = str(tmp_path / place)
+        (tmp_path / "history.sqlite3").write_bytes(content)
+    context.settings = replace(context.settings, history=place)
+    # The backend refuses, so nothing runs.
+    arguments = arguments_of(replace(VIEW, backends=("sdpa_cudnn",)), "me")
+    assert profile_work.profile(arguments, context)["cells"] == 1
+    folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
+    assert len(read_records(folder.records)) == 1
+    ids, (told,) = folder.history()
+    assert (len(ids), words in told) == (kept, True)
+    profile_work.profile(arguments, context)
+    assert folder.history() == (ids, (told,))
+
+
 def test_a_cancelled_profile_stops_between_two_runs_and_goes_on_later(tmp_path):
     context = context_in(tmp_path)
+    know_ceilings(context)
     context.stop = threading.Event()
     arguments = arguments_of(replace(VIEW, backends=("tiled", "eager"), traces=False), "me")
     folder = ProfileFolder(context.settings.profiles_folder, PROFILE)

@@ -6,6 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
+from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.state import Key
 from attnscope.kernels.errors import JobMissing, QueueFull
 from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in
@@ -125,6 +126,7 @@ def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, t
     assert "attention ran as <strong>tiled</strong>" in told(again)
     assert "needs 7 GiB" in told(again)
     assert "power: no meter" in told(again)
+    assert "/runs?run" not in told(again)
 
 
 def test_a_link_to_a_profile_opens_it_with_its_plan(visit, engine, tmp_path):
@@ -139,6 +141,19 @@ def test_a_link_to_a_profile_opens_it_with_its_plan(visit, engine, tmp_path):
     assert button(app, "Go on: 1 left") is not None
     press(app, "Go on").run()
     assert engine.jobs["job0"][0]["profile"] == PROFILE
+
+
+def test_each_run_that_the_history_holds_leads_to_its_page_and_trouble_is_told(
+    visit, engine, tmp_path
+):
+    measured(engine, tmp_path)
+    folder = ProfileFolder(engine.context.settings.profiles_folder, PROFILE)
+    folder.keep(LONG.id)
+    folder.tell("Not every run is kept: the <disk> is full.")
+    shown = told(visit(profile=PROFILE))
+    assert f'href="/runs?run={LONG.id}"' in shown
+    assert f"/runs?run={RECORD.id}" not in shown
+    assert "the &lt;disk&gt; is full" in shown
 
 
 def test_what_the_visitor_measured_last_is_shown_at_a_first_visit(visit, engine, tmp_path):
