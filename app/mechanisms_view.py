@@ -3,12 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attnscope.app.link import Parameter, choice, query_of, switch, values_of
+from attnscope.app.calculator_view import (
+    DTYPES,
+    GIB,
+    LONGEST,
+    MOST_SEQUENCES,
+    PHASES,
+    amount,
+    whole,
+)
+from attnscope.app.jobs.advice_answers import THIS_MACHINE
+from attnscope.app.link import Parameter, choice, line, query_of, switch, values_of
 from attnscope.app.mechanisms import RESULTS, Mechanism, catalogue, mechanism
 from attnscope.app.page_session import PageSession
 from attnscope.app.state import Key
 
 LISTED = ("all", *RESULTS)
+TABS = ("catalogue", "advisor")
+WORKLOADS = ("document", "generation", "multimodal", "retrieval")
 _LONGEST_SEARCH = 80
 
 
@@ -23,6 +35,16 @@ class MechanismsView:
         search: Only cards that hold this text are listed.
         result: Only cards of this kind are listed; one of `LISTED`.
         here: Only cards that run on this machine are listed.
+        tab: "catalogue" or "advisor"; what follows is the advisor's.
+        model: "demo", a bundled configuration, a hub id or a folder.
+        device: A name of the table of devices, or `THIS_MACHINE`.
+        length: Tokens a sequence.
+        batch: Sequences.
+        dtype: Compute dtype.
+        phase: prefill or decode.
+        free_gib: Of the device's memory; 0 for all of it.
+        tolerated: Per cent of relative output error that is tolerated; 0 demands exactness.
+        workload: What the model is used for.
     """
 
     card: str = "sliding-window"
@@ -31,6 +53,25 @@ class MechanismsView:
     search: str = ""
     result: str = "all"
     here: bool = False
+    tab: str = "catalogue"
+    model: str = "demo"
+    device: str = THIS_MACHINE
+    length: int = 2048
+    batch: int = 1
+    dtype: str = "float32"
+    phase: str = "prefill"
+    free_gib: float = 0.0
+    tolerated: float = 0.0
+    workload: str = "document"
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """Of the question `advice`."""
+        names = ("model", "device", "length", "batch", "dtype", "phase", "workload")
+        return {name: getattr(self, name) for name in names} | {
+            "free_bytes": int(self.free_gib * GIB) if self.free_gib else None,
+            "tolerated": self.tolerated / 100,
+        }
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -118,4 +159,14 @@ _PARAMETERS = (
     Parameter(name="search", attribute="search", read=_search, hint="a few words"),
     choice("result", LISTED),
     switch("here"),
+    choice("tab", TABS),
+    Parameter(name="model", attribute="model", read=line, hint="the name of a model"),
+    Parameter(name="device", attribute="device", read=line, hint="the name of a device"),
+    whole("length", LONGEST),
+    whole("batch", MOST_SEQUENCES),
+    choice("dtype", DTYPES),
+    choice("phase", PHASES[:2]),
+    amount("free", "free_gib", 1e6),
+    amount("tolerated", "tolerated", 100.0),
+    choice("workload", WORKLOADS),
 )

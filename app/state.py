@@ -71,6 +71,7 @@ class Key(StrEnum):
     PROFILE_CELL = "profile_cell"
     PROFILE_CEILINGS = "profile_ceilings"
     LAST_GOOD = "calculator_last_good"
+    MECHANISM_TAB = "mechanism_tab"
     MECHANISM_JOB = "mechanism_job"
     MECHANISM_SEARCH = "mechanism_search"
     MECHANISM_RESULT = "mechanism_result"

@@ -175,6 +175,30 @@ def _costs_words(card: Mechanism, answer: Answer) -> str:
     return " ".join(words)
 
 
+def change(found: Answer) -> None:
+    """Draw what it does to the demo model: the error of attention's output, and the loss."""
+    layers = ", ".join(share(each) for each in found["by_layer"])
+    beside = (
+        " Both are taken without the model's causal rule, which it cannot keep."
+        if found["bidirectional"]
+        else ""
+    )
+    losses = found.get("losses")
+    loss = (
+        f" With it in every layer the model's loss on text it has not seen is {losses['own']:.2f} nats a token, "
+        f"against {losses['dense']:.2f}."
+        if losses
+        else ""
+    )
+    st.html('<h3 class="pg-heading">What it changes, on the demo model</h3>')
+    st.html(
+        f"<p>Attention's output differs from dense attention's by "
+        f"<strong>{share(found['relative'])}</strong> of its size.{html.escape(loss)}</p>"
+        f'<p class="pg-quiet">On its own q, k and v over {count(found["tokens"])} tokens, dense in float64. By layer: '
+        f"{layers}.{html.escape(beside)} The demo was trained with dense attention.</p>"
+    )
+
+
 def measurement(
     card: Mechanism,
     record: Answer | None,

@@ -202,3 +202,44 @@ def _mixed(colour: str, ground: str) -> str:
 
 def _channels(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
+
+
+def prospects_figure(ranked: Lines, room_bytes: int, *, look: Theme) -> go.Figure:
+    """Draw each candidate by its memory and its expected time, both logarithmic, with the room as a line.
+
+    Args:
+        ranked: The best first.
+        room_bytes: Bytes there are.
+        look: The colours.
+    """
+    figure = go.Figure()
+    for place, each in enumerate(ranked):
+        figure.add_scatter(
+            x=[each["nbytes"]],
+            y=[1e3 * each["expected_s"]],
+            mode="markers",
+            name=plain(each["title"]),
+            marker={
+                "size": 12,
+                "symbol": "circle" if each["fits"] else "x",
+                "color": backend_colour(each["key"]),
+                "line": {"width": 2 if place == 0 else 0, "color": look.text},
+            },
+            text=[
+                f"{plain(each['title'])}: {nbytes(each['nbytes'])}, {latency(each['expected_s'])}"
+            ],
+            hoverinfo="text",
+        )
+    low, high = (f([each["nbytes"] for each in ranked]) for f in (min, max))
+    if room_bytes < 64 * high:
+        figure.add_vline(x=room_bytes, line={"color": look.text, "dash": "dash", "width": 1})
+        high = max(high, room_bytes)
+    ticks = [2**power for power in range(max(low, 1).bit_length() - 1, high.bit_length() + 1)]
+    ticks = ticks[:: max(len(ticks) // 5, 1)]
+    dressed(figure, look=look, height=_HEIGHT)
+    figure.update_xaxes(
+        type="log", title="memory", tickvals=ticks, ticktext=[nbytes(tick) for tick in ticks]
+    )
+    figure.update_yaxes(type="log", title="milliseconds")
+    _legend_below(figure)
+    return figure

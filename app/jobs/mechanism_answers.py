@@ -5,7 +5,9 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from attnscope.app.jobs.advice_answers import ADVICE_ASKS
 from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.mechanism_errors import error
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.tables import Ask
 
@@ -30,7 +32,7 @@ def mask(arguments: Arguments, context: Context) -> Answer:
 
     Arguments: mechanism, values (of its controls), causal.
     """
-    chosen = _chosen(arguments)
+    chosen = chosen_of(arguments)
     rule = chosen.card.rule(chosen.values, MASK_TOKENS, causal=chosen.causal)
     blocks = rule.block_mask(MASK_TOKENS, MASK_TOKENS, MASK_BLOCK)
     kept = rule.kept_pairs(MASK_TOKENS, MASK_TOKENS)
@@ -56,7 +58,7 @@ def costs(arguments: Arguments, context: Context) -> Answer:
 
 
 def _costs(arguments: Arguments, context: Context) -> Answer:
-    chosen = _chosen(arguments)
+    chosen = chosen_of(arguments)
     answer: Answer = {"lengths": list(LENGTHS), "lines": [], "cache": None}
     if chosen.card.backends:
         answer["lines"] = _lines(chosen)
@@ -169,7 +171,8 @@ def measured(arguments: Arguments, context: Context) -> Answer:
     return {"records": MechanismFolder(context.settings.data).records(arguments["mechanism"])}
 
 
-def _chosen(arguments: Arguments) -> "Choice":
+def chosen_of(arguments: Arguments) -> "Choice":
+    """A mechanism as a question sets it."""
     from attnscope.app.jobs.mechanism_calls import choice
     from attnscope.app.mechanisms import mechanism
 
@@ -185,5 +188,7 @@ MECHANISM_ASKS = {
     "mechanism_costs": Ask(costs, lane="patient"),
     "mechanisms_here": Ask(here, at="worker"),
     "mechanism_measured": Ask(measured),
+    "mechanism_error": Ask(error, lane="patient", at="worker"),
+    **ADVICE_ASKS,
 }
 """Merged into `answers.ASKS`."""

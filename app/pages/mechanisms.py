@@ -1,4 +1,4 @@
-"""Mechanisms: the catalogue. See, run, measure and explain every way of attending."""
+"""Mechanisms: see, run, measure and explain every way of attending; and which of them to choose."""
 
 import html
 from collections.abc import Callable, Mapping
@@ -8,16 +8,17 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components import mechanism_card
+from attnscope.app.components import advice, mechanism_card
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.calculations import bundled
 from attnscope.app.mechanisms import GROUPS, Mechanism, catalogue, mechanism
-from attnscope.app.mechanisms_view import LISTED, MechanismsSession, MechanismsView
+from attnscope.app.mechanisms_view import LISTED, TABS, MechanismsSession, MechanismsView
 from attnscope.app.page_session import Notice
 from attnscope.app.state import Key
-from attnscope.kernels.errors import EngineUnavailable, JobMissing
+from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
 
 _RESULT_WORDS = {
     "all": "All",
@@ -27,7 +28,7 @@ _RESULT_WORDS = {
     "architecture": "Of the model",
 }
 _ALREADY_CAUSAL = frozenset({"", "causal", "sliding_window", "sinks_window", "chunked"})
-_HERE_S, _PATIENCE_S = 2.0, 60.0
+_HERE_S, _PATIENCE_S, _ADVICE_S = 2.0, 60.0, 180.0
 
 Act = Callable[[Callable[[MechanismsSession], None]], Callable[[], None]]
 
@@ -40,16 +41,49 @@ def page(session: MechanismsSession) -> None:
     """
     engine()
     session.follow_url()
-    st.fragment(guarded(lambda: _catalogue(session)))()
+    st.fragment(guarded(lambda: _page(session)))()
+
+
+def _page(session: MechanismsSession) -> None:
+    session.set_draft(_drafts(session.view))
+    _follow(session)
+    with st.container(key="mechanisms_bar", horizontal=True, vertical_alignment="center"):
+        st.segmented_control(
+            "Part of the page",
+            TABS,
+            format_func=str.capitalize,
+            label_visibility="collapsed",
+            key=Key.MECHANISM_TAB,
+            on_change=_act(session, _turn),
+        )
+        share()
+    with st.container(key="told", gap="small"):
+        for told in session.notices:
+            notice(told)
+    parts = {"catalogue": _catalogue, "advisor": _advisor}
+    parts[session.view.tab](session)
+
+
+def _advisor(session: MechanismsSession) -> None:
+    """The request, and the answer; while the answer is computed, or cannot be had, it says so."""
+    advice.request(
+        session.view,
+        models=["demo", *bundled()],
+        devices=[each["name"] for each in engine().ask("devices", {})["devices"]],
+        key=_asked,
+        on_change=_act(session, _ask),
+    )
+    try:
+        with st.spinner("Weighing every candidate", show_time=True):
+            answer = engine().ask("advice", session.view.asked, timeout_s=_ADVICE_S)
+    except AttnscopeError as error:
+        notice(Notice.of(error))
+        return
+    advice.answer(answer)
 
 
 def _catalogue(session: MechanismsSession) -> None:
     card, lacking = mechanism(session.view.card), _here()
-    session.set_draft(_drafts(session.view))
-    _follow(session)
-    with st.container(key="told", gap="small"):
-        for told in session.notices:
-            notice(told)
     listed, opened = st.columns([2, 9], gap="medium")
     with listed:
         _list(session, lacking)
@@ -99,8 +133,6 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
         mechanism_card.facts(card)
         mechanism_card.claims(card)
     with drawn:
-        with st.container(horizontal=True, horizontal_alignment="right"):
-            share()
         mechanism_card.mask_controls(
             card.controls,
             dict(view.values),
@@ -112,6 +144,8 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
     with st.spinner("Calculating", show_time=True):
         costs = engine().ask("mechanism_costs", view.arguments, timeout_s=_PATIENCE_S)
     mechanism_card.costs(card, costs)
+    if card.result in ("approximate", "pattern") and card.backends:
+        _change(view)
     mechanism_card.measurement(
         card,
         _record(view),
@@ -122,6 +156,17 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
     if session.job is not None:
         progress(engine().status(session.job))
     mechanism_card.snippet(card)
+
+
+def _change(view: MechanismsView) -> None:
+    """What it does to the demo's own output; the worker's business, and no reason to hold up the rest."""
+    try:
+        with st.spinner("Judging it on the demo model", show_time=True):
+            found = engine().ask("mechanism_error", view.arguments, timeout_s=_PATIENCE_S)
+    except AttnscopeError as error:
+        notice(Notice.of(error))
+    else:
+        mechanism_card.change(found)
 
 
 def _here() -> Mapping[str, str]:
@@ -181,6 +226,16 @@ def _act(
     return guarded(run, tell=session.tell)
 
 
+def _turn(session: MechanismsSession) -> None:
+    session.show(replace(session.view, tab=session.draft(Key.MECHANISM_TAB) or session.view.tab))
+
+
+def _ask(session: MechanismsSession) -> None:
+    fields = {name: session.draft(_asked(name)) for name in advice.FIELDS}
+    given = {name: value for name, value in fields.items() if value is not None}
+    session.show(replace(session.view, **given))
+
+
 def _open(session: MechanismsSession, key: str) -> None:
     session.job = None
     session.show(replace(session.view, card=key, values=(), causal=False))
@@ -222,12 +277,18 @@ def _control(name: str) -> str:
     return f"mechanism_set_{name}"
 
 
+def _asked(name: str) -> str:
+    return f"mechanism_asked_{name}"
+
+
 def _drafts(view: MechanismsView) -> dict[str, Any]:
     controls = {control.name: control.default for control in mechanism(view.card).controls}
     return {
+        Key.MECHANISM_TAB: view.tab,
         Key.MECHANISM_SEARCH: view.search,
         Key.MECHANISM_RESULT: view.result,
         Key.MECHANISM_HERE: view.here,
         Key.MECHANISM_CAUSAL: view.causal,
+        **{_asked(name): getattr(view, name) for name in advice.FIELDS},
         **{_control(name): value for name, value in (controls | dict(view.values)).items()},
     }
