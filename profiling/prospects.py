@@ -137,6 +137,8 @@ class Prospect:
         expected_s: The roofline time, stretched by what was measured.
         quoted: The measured run nearest in length; None where there is none.
         error: Relative error of the output, measured; None for an exact one, and where nobody measured.
+        is_fused: Whether its scores stay on the chip. On a GPU those of the tiled backend, operations of
+            PyTorch one by one, go through memory tile by tile, which its declared bytes do not count.
     """
 
     candidate: Candidate
@@ -147,12 +149,13 @@ class Prospect:
     expected_s: float
     quoted: Quoted | None
     error: float | None
+    is_fused: bool
 
     @property
-    def rank(self) -> tuple[bool, float, int]:
-        """By what the first is chosen: that it fits, then its time, then its memory; then the registry's order."""
+    def rank(self) -> tuple[bool, float, int, bool]:
+        """By what the first is chosen: that it fits, its time, its memory, that it is one kernel; then the registry."""
         # Three digits, as they are shown: what differs by less is no difference to choose by.
-        return not self.fits, float(f"{self.expected_s:.3g}"), self.nbytes
+        return not self.fits, float(f"{self.expected_s:.3g}"), self.nbytes, not self.is_fused
 
 
 def error_of(request: Request, candidate: Candidate) -> float | None:
@@ -171,7 +174,9 @@ def intolerable(request: Request) -> Iterator[Excluded]:
     """Candidates that change the result by more than is tolerated, or by nobody knows how much."""
     for one in request.field[0]:
         error = error_of(request, one)
-        if error is None:
+        if request.tolerated == 0 and not one.exact:
+            reason = "it changes the result, and exactness is demanded"
+        elif error is None:
             reason = "it changes the result, and nobody has measured by how much on this model"
         elif error > request.tolerated:
             reason = (
@@ -207,6 +212,7 @@ def _prospect(
         expected_s=least * (stretch if quoted is None else quoted.behind),
         quoted=quoted,
         error=None if candidate.exact else error_of(request, candidate),
+        is_fused=candidate.backend != "tiled" or request.where.type == "cpu",
     )
 
 

@@ -21,7 +21,7 @@ READINGS: Mapping[Reading, tuple[str, Callable[[float], str]]] = {
 }
 """Of each reading, what it is called and how its numbers are written."""
 _DASHES = {"dense": "dot", "pairs": "dash", "everything": "dash"}
-_HEIGHT = 320
+_HEIGHT = 350
 
 
 def mask_figure(blocks: np.ndarray, *, block: int, title: str, look: Theme) -> go.Figure:
@@ -190,7 +190,7 @@ def _amounts_axis(
 
 def _legend_below(figure: go.Figure) -> None:
     figure.update_layout(
-        legend={"y": -0.24, "yanchor": "top"}, margin={"l": 72, "r": 8, "t": 48, "b": 84}
+        legend={"y": -0.34, "yanchor": "top"}, margin={"l": 72, "r": 8, "t": 48, "b": 110}
     )
 
 
