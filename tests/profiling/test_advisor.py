@@ -79,7 +79,7 @@ def test_the_device_the_length_the_phase_and_the_tolerance_move_the_answer() -> 
     assert first(tolerated=0.1, errors=ERRORS) == "sliding_window:256"
     assert first(tolerated=0.4, errors=ERRORS) == "sliding_window:64"
     assert first(tolerated=0.4, errors=ERRORS, length=64) == "sdpa_flash"
-    prompt, step = (advise(asked(phase=phase, free_bytes=2**24)) for phase in PHASES)
+    prompt, step = (advise(asked(phase=phase, free_bytes=20 * 2**20)) for phase in PHASES)
     assert not prompt.first.fits
     assert step.first.fits
     keys = [{each.candidate.key for each in found.ranked} for found in (prompt, step)]
