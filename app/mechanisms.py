@@ -19,6 +19,7 @@ GROUPS = MappingProxyType(
         "exact": "Exact: the same function, computed differently",
         "sparse": "Sparse: exact over a chosen pattern",
         "approximate": "Approximate: it changes the result",
+        "position": "Position: what makes order count",
     }
 )
 """Titles of the groups by the names of their files, in the order in which they are shown."""
@@ -34,7 +35,7 @@ RESULTS: Mapping[Result, str] = MappingProxyType(
 )
 Needs = Literal["", "compiles", "triton", "cuda"]
 Against = Literal["", "multi-head", "windowless", "longest", "expanded"]
-Figure = Literal["", "groups", "pages", "cross", "positions"]
+Figure = Literal["", "groups", "uptraining", "pages", "cross", "sinusoidal", "rope", "alibi"]
 _SENTENCES = 3
 _LENGTH = 512
 
@@ -112,7 +113,7 @@ class Mechanism:
         group_size: Query heads that share a key/value head.
         query_length: Of its calls, or 0 for as many queries as keys.
         cache: Whose cache is drawn, or None.
-        figure: What else is drawn.
+        figure: What is drawn in place of the mask.
     """
 
     key: str

@@ -10,6 +10,7 @@ import streamlit as st
 
 from attnscope.app.components.chart import chart, look
 from attnscope.app.components.plain_table import plain_table
+from attnscope.app.figures.groups import uptraining
 from attnscope.app.figures.mechanism import (
     MASK_WORDS,
     READINGS,
@@ -75,7 +76,6 @@ def claims(card: Mechanism) -> None:
 
 def mask_controls(
     controls: Sequence[Control],
-    values: Mapping[str, int],
     *,
     offers_causal: bool,
     key: Callable[[str], str],
@@ -85,13 +85,11 @@ def mask_controls(
 
     Args:
         controls: Those of the card.
-        values: What they are set to.
         offers_causal: Whether composing with causal changes anything.
         key: Of the widget of a control.
         on_change: Called before the page is drawn anew.
     """
-    del values
-    columns = st.columns(max(len(controls), 1))
+    columns = st.columns(len(controls) or 1)
     for column, control in zip(columns, controls, strict=False):
         column.select_slider(
             control.label,
@@ -217,7 +215,8 @@ def measurement(
         on_measure: Called when the visitor asks for a measurement.
     """
     st.html('<h3 class="pg-heading">On this machine, measured</h3>')
-    if not card.backends:
+    trains = card.figure == "uptraining"
+    if not card.backends and not trains:
         st.html('<p class="pg-quiet">It has no call of its own to time beside dense attention.</p>')
         return
     if lacking:
@@ -232,6 +231,9 @@ def measurement(
         )
         st.html(f'<p class="pg-quiet">{html.escape(_measure_words(card, record))}</p>')
     if record is None:
+        return
+    if trains:
+        _trained(card, record)
         return
     cells = record["cells"]
     measured = [cell for cell in cells if not cell["failure"]]
@@ -253,6 +255,26 @@ def measurement(
     if failed:
         rows = [(call_words(cell), count(cell["length"]), cell["failure"]) for cell in failed]
         plain_table("Could not be measured", rows, header=("call", "tokens", "why"))
+
+
+def _trained(card: Mechanism, record: Answer) -> None:
+    """Draw what pooling did to the demo's loss, and what the training gave back."""
+    losses, curve = record["losses"], record["curve"]
+    before, after = record["cache_bytes"]
+    words = (
+        f"Loss on text it has not seen, nats a token: {losses['checkpoint']:.3f} as it was, {losses['pooled']:.3f} "
+        f"pooled, {losses['trained']:.3f} after {record['steps']} steps; the model as it is, trained as long, "
+        f"{record['control']:.3f}. Cache of {count(record['cache_tokens'])} tokens: {nbytes(before)}, then {nbytes(after)}."
+    )
+    chart(
+        uptraining([(step, loss) for step, loss in curve], losses, look=look()),
+        pd.DataFrame(curve, columns=["step", "loss"]),
+        name=f"{card.key}-loss",
+        title="Loss while the pooled demo is trained",
+        note=words,
+        page=_PAGE,
+    )
+    st.html(f'<p class="pg-quiet">{html.escape(words)}</p>')
 
 
 def verdict(cells: Sequence[Answer]) -> str:
@@ -284,6 +306,9 @@ def snippet(card: Mechanism) -> None:
 
 
 def _measure_words(card: Mechanism, record: Answer | None) -> str:
+    if card.figure == "uptraining":
+        what = "Pools the demo's two key/value heads into one and trains it for some seconds, and the demo as it is for as long."
+        return what if record is None else f"{_when(record)}."
     if record is None:
         return (
             f"Times {card.title} and dense attention in turns on random tensors, at four lengths: "
@@ -292,6 +317,10 @@ def _measure_words(card: Mechanism, record: Answer | None) -> str:
     shape = record["shape"]
     shared = f", {record['group_size']} to a key/value head" if record["group_size"] > 1 else ""
     return (
-        f"{record['created'][:16].replace('T', ' ')} UTC, {record['device']}: {shape['heads']} heads of "
+        f"{_when(record)}: {shape['heads']} heads of "
         f"{shape['head_dim']}{shared}, {shape['dtype']}, random tensors, in turns."
     )
+
+
+def _when(record: Answer) -> str:
+    return f"{record['created'][:16].replace('T', ' ')} UTC, {record['device']}"

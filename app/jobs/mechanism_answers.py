@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope.app.jobs.advice_answers import ADVICE_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.mechanism_errors import error
+from attnscope.app.jobs.mechanism_pictures import picture
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.tables import Ask
 
@@ -126,13 +127,12 @@ def _lacking(key: str, device_name: str) -> str:
     from attnscope.app.jobs.backends_offered import device_of
     from attnscope.app.jobs.mechanism_calls import choice
     from attnscope.app.mechanisms import mechanism
-    from attnscope.kernels.triton.device import missing
 
     card, device = mechanism(key), device_of(device_name)
     if key in _PACKAGES:
         return _PACKAGES[key]()
     if not card.backends:
-        return (missing(device) or "") if card.snippet_needs == "triton" else ""
+        return ""
     chosen = choice(card, {}, causal=False)
     _, refusal = chosen.runner(chosen.call(_ORDINARY, shape_on(device)), device)
     return "" if refusal is None else f"{refusal.reason}. {refusal.remedy}"
@@ -188,6 +188,7 @@ MECHANISM_ASKS = {
     "mechanism_costs": Ask(costs, lane="patient"),
     "mechanisms_here": Ask(here, at="worker"),
     "mechanism_measured": Ask(measured),
+    "mechanism_picture": Ask(picture, lane="patient"),
     "mechanism_error": Ask(error, lane="patient", at="worker"),
     **ADVICE_ASKS,
 }

@@ -11,10 +11,10 @@ from attnscope.app.jobs.mechanism_folder import MechanismFolder
 from attnscope.app.mechanisms import mechanism
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.registry import backend
-from attnscope.profiling.asked import now
 from attnscope.profiling.call_bench import Asked, bench_calls
 from attnscope.profiling.latency import Effort
 from attnscope.profiling.machine import machine_of
+from attnscope.profiling.record import now
 from attnscope.profiling.units import count
 
 if TYPE_CHECKING:

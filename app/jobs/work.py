@@ -225,9 +225,11 @@ def profile(arguments: Arguments, context: Context) -> Result:
 
 
 def mechanism(arguments: Arguments, context: Context) -> Result:
-    """Measure a mechanism beside dense attention; see `mechanism_work.measure_mechanism`."""
-    from attnscope.app.jobs import mechanism_work
+    """Measure a mechanism beside dense attention, or up-train the demo; see `mechanism_work`, `uptraining_work`."""
+    from attnscope.app.jobs import mechanism_work, uptraining_work
 
+    if arguments["mechanism"] == "uptraining":
+        return uptraining_work.uptrain_demo(arguments, context)
     return mechanism_work.measure_mechanism(arguments, context)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components import advice, mechanism_card
+from attnscope.app.components import advice, mechanism_card, mechanism_pictures
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.components.progress import progress
@@ -133,14 +133,7 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
         mechanism_card.facts(card)
         mechanism_card.claims(card)
     with drawn:
-        mechanism_card.mask_controls(
-            card.controls,
-            dict(view.values),
-            offers_causal=card.pattern not in _ALREADY_CAUSAL,
-            key=_control,
-            on_change=_act(session, _set),
-        )
-        mechanism_card.mask(card, engine().ask("mechanism_mask", view.arguments))
+        _drawn(session, card)
     with st.spinner("Calculating", show_time=True):
         costs = engine().ask("mechanism_costs", view.arguments, timeout_s=_PATIENCE_S)
     mechanism_card.costs(card, costs)
@@ -156,6 +149,21 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
     if session.job is not None:
         progress(engine().status(session.job))
     mechanism_card.snippet(card)
+
+
+def _drawn(session: MechanismsSession, card: Mechanism) -> None:
+    """The mask with its controls, or what stands in its place."""
+    if card.figure in mechanism_pictures.DRAWN:
+        found = engine().ask("mechanism_picture", {"mechanism": card.key}, timeout_s=_PATIENCE_S)
+        mechanism_pictures.picture(card.key, found)
+        return
+    mechanism_card.mask_controls(
+        card.controls,
+        offers_causal=card.pattern not in _ALREADY_CAUSAL,
+        key=_control,
+        on_change=_act(session, _set),
+    )
+    mechanism_card.mask(card, engine().ask("mechanism_mask", session.view.arguments))
 
 
 def _change(view: MechanismsView) -> None:
