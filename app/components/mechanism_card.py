@@ -264,7 +264,8 @@ def _trained(card: Mechanism, record: Answer) -> None:
     words = (
         f"Loss on text it has not seen, nats a token: {losses['checkpoint']:.3f} as it was, {losses['pooled']:.3f} "
         f"pooled, {losses['trained']:.3f} after {record['steps']} steps; the model as it is, trained as long, "
-        f"{record['control']:.3f}. Cache of {count(record['cache_tokens'])} tokens: {nbytes(before)}, then {nbytes(after)}."
+        f"{record['control']:.3f}. Cache of {count(record['cache_tokens'])} tokens: {nbytes(before)}, then "
+        f"{nbytes(after)}."
     )
     chart(
         uptraining([(step, loss) for step, loss in curve], losses, look=look()),
@@ -307,7 +308,10 @@ def snippet(card: Mechanism) -> None:
 
 def _measure_words(card: Mechanism, record: Answer | None) -> str:
     if card.figure == "uptraining":
-        what = "Pools the demo's two key/value heads into one and trains it for some seconds, and the demo as it is for as long."
+        what = (
+            "Pools the demo's two key/value heads into one and trains it for some seconds, and the demo as it is for "
+            "as long."
+        )
         return what if record is None else f"{_when(record)}."
     if record is None:
         return (

@@ -137,8 +137,7 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
     with st.spinner("Calculating", show_time=True):
         costs = engine().ask("mechanism_costs", view.arguments, timeout_s=_PATIENCE_S)
     mechanism_card.costs(card, costs)
-    if card.result in ("approximate", "pattern") and card.backends:
-        _change(view)
+    changed = st.container()
     mechanism_card.measurement(
         card,
         _record(view),
@@ -149,6 +148,10 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
     if session.job is not None:
         progress(engine().status(session.job))
     mechanism_card.snippet(card)
+    if card.result in ("approximate", "pattern") and card.backends:
+        # Above what is drawn already, for it may take seconds.
+        with changed:
+            _change(view)
 
 
 def _drawn(session: MechanismsSession, card: Mechanism) -> None:
