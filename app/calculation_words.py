@@ -43,37 +43,93 @@ def longest_words(longest: int, max_length: int | None) -> str:
     return f"{count(longest)} tokens"
 
 
-def facts(view: CalculatorView, answer: Answer, room: int, longest: int) -> list[tuple[str, str]]:
+def reach_words(view: CalculatorView, answer: Answer, reach: Answer) -> str:
+    """How far the chosen backend fits; where not this far, which is the first that does.
+
+    Args:
+        view: What was asked.
+        answer: Of the question `calculation`.
+        reach: Of the question `reach`.
+    """
+    lines = {line["name"]: line for line in reach["lines"] if "longest" in line}
+    chosen, most = lines.get(view.backend), answer["model"]["max_length"]
+    if chosen is None:
+        return ""
+    farthest = max(lines.values(), key=lambda line: line["longest"])
+    if farthest["longest"] == 0:
+        return "No backend fits even one token here."
+    if view.length <= chosen["longest"]:
+        said = f"{chosen['title']} fits up to {longest_words(chosen['longest'], most)}."
+        if farthest["longest"] > chosen["longest"]:
+            said += f" {farthest['title']} goes farthest, up to {count(farthest['longest'])}."
+        return said
+    ends = (
+        f"{chosen['title']} ends at {longest_words(chosen['longest'], most)}."
+        if chosen["longest"]
+        else f"{chosen['title']} fits not one token."
+    )
+    first = next((line for line in lines.values() if line["longest"] >= view.length), None)
+    if first is None:
+        return (
+            f"{ends} No backend fits {count(view.length)} tokens here; {farthest['title']} goes "
+            f"farthest, up to {count(farthest['longest'])}."
+        )
+    return (
+        f"{ends} The first that fits {count(view.length)} is {first['title']}, up to "
+        f"{count(first['longest'])}."
+    )
+
+
+def part_of_model(name: str) -> str:
+    """A part of a model as a reader calls it."""
+    return _PARTS.get(name, name)
+
+
+def error_words(predicted: float, found: float) -> str:
+    """How far a prediction is from what was found, in per cent of that, with its sign."""
+    if predicted == found or not found:
+        return "0\u202f%" if predicted == found else "none was found"
+    percent = 100 * (predicted - found) / found
+    digits = f"{percent:+.0f}" if abs(percent) >= 10 else f"{percent:+.2g}"
+    return f"{digits}\u202f%".replace("-", "\u2212")
+
+
+def facts(view: CalculatorView, answer: Answer) -> list[tuple[str, str]]:
     """The line under the verdict: caption and value."""
     done, model = answer["work"], answer["model"]
     found = [
-        ("longest context that fits", longest_words(longest, model["max_length"])),
-        (
-            "largest batch at this length",
-            count(answer["largest_batch"]) if answer["largest_batch"] else "none",
-        ),
-        ("worst moment in", _PARTS.get(answer["peak_phase"], answer["peak_phase"])),
+        ("largest batch at this length", batch_words(answer["largest_batch"])),
+        ("worst moment in", part_of_model(answer["peak_phase"])),
     ]
     if model["is_decoder"]:
         found.append(("key/value cache, textbook", nbytes(answer["cache_bytes"])))
         found.append(("held by transformers", nbytes(answer["cache_tensor_bytes"])))
     if "seconds" in done:
-        found += _times(view, done)
+        found += _times(done)
     else:
         found.append(("time", f"no peak is published for {view.dtype}"))
     return found
 
 
-def _times(view: CalculatorView, done: Mapping[str, Any]) -> list[tuple[str, str]]:
+def batch_words(batch: int) -> str:
+    """The largest batch that fits."""
+    return count(batch) if batch else "none"
+
+
+def cost_words(cost: float) -> str:
+    """A price, in whatever currency it was asked."""
+    return f"{cost:.3g}"
+
+
+def _times(done: Mapping[str, Any]) -> list[tuple[str, str]]:
     pace = done["tokens"] / done["seconds"]
     speed = f"{count(round(pace))} tokens/s" if pace >= 10 else f"{pace:.3g} tokens/s"
     found = [
         ("at least, by roofline", f"{latency(done['seconds'])} · at most {speed}"),
         (f"bound by {done['bound']}", f"{flop(done['flops'])}, {nbytes(done['nbytes'])} moved"),
     ]
-    if view.price:
-        cost = done["seconds"] / done["tokens"] * 1e6 / 3600 * view.price
-        found.append(("a million tokens, at least", f"{cost:.3g}"))
+    if "cost" in done:
+        found.append(("a million tokens, at least", cost_words(done["cost"])))
     return found
 
 
@@ -134,7 +190,7 @@ def title(view: CalculatorView) -> str:
     )
 
 
-def markdown(view: CalculatorView, answer: Answer, room: int, longest: int) -> str:
+def markdown(view: CalculatorView, answer: Answer, reach: Answer, room: int) -> str:
     """The whole answer as Markdown."""
     _, word, words = verdict(answer, room)
     rows = [
@@ -145,14 +201,14 @@ def markdown(view: CalculatorView, answer: Answer, room: int, longest: int) -> s
         [
             f"**{_inert(title(view))}**",
             "",
-            f"{word}: {words}.",
+            f"{word}: {words}. {reach_words(view, answer, reach)}",
             "",
             "| what | memory | formula | with numbers | source |",
             "| --- | ---: | --- | --- | --- |",
             *rows,
             f"| **total** | **{nbytes(answer['total_bytes'])}** | | | |",
             "",
-            *(f"* {name}: {value}" for name, value in facts(view, answer, room, longest)),
+            *(f"* {name}: {value}" for name, value in facts(view, answer)),
             *(f"* {note}" for note in answer["notes"]),
             f"* {layers_words(answer)}",
         ]

@@ -1,7 +1,7 @@
 """What the Calculator shows, as one value: a link reproduces it, and the worker's questions are written from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attnscope.app.link import (
@@ -49,6 +49,7 @@ class CalculatorView:
         optimizer: In training.
         checkpointing: In training, layers are recomputed.
         price: Of the device an hour; 0 for none.
+        check: The job that holds this very calculation against a trace and a run; empty for none.
     """
 
     model: str = "demo"
@@ -69,6 +70,11 @@ class CalculatorView:
     optimizer: str = "adamw"
     checkpointing: bool = False
     price: float = 0.0
+    check: str = ""
+
+    def changed(self, **values: Any) -> "CalculatorView":
+        """Another calculation, which no check was made of."""
+        return replace(self, check="", **values)
 
     @property
     def title(self) -> str:
@@ -90,7 +96,7 @@ class CalculatorView:
         }
 
     def questions(self, device: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write the arguments of `curves` and of `calculation`.
+        """Write the arguments of the questions about every length, and of those about this one.
 
         Args:
             device: As the question `devices` describes it.
@@ -106,14 +112,11 @@ class CalculatorView:
             "optimizer": self.optimizer,
             "checkpointing": self.checkpointing,
             "room_bytes": self.room(device),
-        }
-        one = {
-            "backend": self.backend,
-            "length": self.length,
             "bandwidth": device["bandwidth"],
             "flops": device["peaks"].get(self.dtype),
+            "price": self.price,
         }
-        return plan, plan | one
+        return plan, plan | {"backend": self.backend, "length": self.length}
 
 
 def parse(parameters: Mapping[str, str]) -> tuple[CalculatorView, tuple[str, ...]]:
@@ -206,4 +209,5 @@ _PARAMETERS = (
     choice("optimizer", OPTIMIZERS),
     switch("checkpointing"),
     amount("price", "price", 1e6),
+    matching("check", r"[0-9a-f]{32}", "a check's id"),
 )

@@ -1,4 +1,4 @@
-"""The command line: `attnscope serve | inspect | profile | calculate | advise | runs | models`."""
+"""The command line: `attnscope serve | inspect | backends | profile | calculate | advise | runs | models`."""
 
 import argparse
 import sys
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.cli_advise import add_advise
+from attnscope.app.cli_backends import add_backends
 from attnscope.app.cli_calculate import add_calculate
 from attnscope.app.cli_profile import add_profile
+from attnscope.app.cli_prompt import add_prompt, prompt_of
 from attnscope.app.cli_runs import add_runs
-from attnscope.app.examples import example
-from attnscope.app.prompts import typed, uploaded
 from attnscope.kernels.errors import AttnscopeError, InvalidCall
 from attnscope.profiling.units import count, nbytes, seconds
 
@@ -50,13 +50,15 @@ def _parser() -> argparse.ArgumentParser:
         description="The microscope and test bench for attention in transformer models.",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="serve | inspect | profile | calculate | advise | runs | models"
+        required=True,
+        metavar="serve | inspect | backends | profile | calculate | advise | runs | models",
     )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
     serve.add_argument("--port", type=int, help="TCP port (default: 8501)")
     serve.set_defaults(run=_serve)
     _add_inspect(commands.add_parser("inspect", help="print what every head does with a prompt"))
+    add_backends(commands.add_parser("backends", help="hold every backend against float64"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))
     add_calculate(commands.add_parser("calculate", help="say what a model will take and cost"))
     add_advise(commands.add_parser("advise", help="say which way of attending to choose"))
@@ -74,8 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", nargs="?", help="the prompt; the first example when left out")
-    parser.add_argument("--file", type=Path, help="read the prompt from this file instead")
+    add_prompt(parser)
     parser.add_argument(
         "--model", default="demo", help="demo, a hub id, or a folder (default: demo)"
     )
@@ -106,7 +107,7 @@ def _inspect(given: argparse.Namespace) -> None:
     from attnscope.models.heads import diagnose_capture
     from attnscope.models.loading import load
 
-    text = _prompt(given)
+    text = prompt_of(given)
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
     layers = None if given.layer is None else (given.layer,)
     captured = capture(model, text, backend=given.backend, layers=layers)
@@ -120,14 +121,6 @@ def _inspect(given: argparse.Namespace) -> None:
     _say_table(captured, found)
     if given.out is not None:
         _write(captured, found, given)
-
-
-def _prompt(given: argparse.Namespace) -> str:
-    if given.file is not None and given.prompt is not None:
-        raise InvalidCall("Both a prompt and --file were given.", "Give one of them.")
-    if given.file is not None:
-        return uploaded(given.file.read_bytes(), given.file.name)[0].text
-    return example("").text if given.prompt is None else typed(given.prompt).text
 
 
 def _check_head(captured: "Capture", head: int) -> None:

@@ -4,7 +4,6 @@ Nothing is imported here that a machine with a GPU may lack: rich is used where 
 """
 
 import argparse
-import importlib
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.cli_runs import open_history
+from attnscope.app.cli_table import rich_modules, say_table
 from attnscope.kernels.errors import AttnscopeError, HistoryUnavailable, InvalidCall, JobCancelled
 from attnscope.profiling.units import count, latency, nbytes, seconds
 
@@ -38,7 +38,7 @@ HEADER = (
 )
 """Of the columns of `rows_of`."""
 
-_JUSTIFIED = ("left", "left", *["right"] * 6, "left", "left")
+_NUMBERS = range(2, 8)
 _QUIET = {"KINETO_LOG_LEVEL": "6", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """PyTorch's profiler says when it starts and stops, in the midst of a progress bar."""
 
@@ -91,7 +91,7 @@ def run_profile(given: argparse.Namespace) -> None:
     if given.html is not None:
         from attnscope.app.profile_report import write_report
 
-        write_report(records, HEADER, rows_of(records), given.html)
+        write_report(records, given.html)
         sys.stdout.write(f"wrote {given.html}\n")
     failed = [record.failure for record in records if record.failure is not None]
     if len(failed) == len(records):
@@ -218,7 +218,7 @@ def _phases(text: str) -> list[Any]:
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[["Progress"], None]]:
     """Tells on standard error how far a sweep is: a bar where rich is installed, else a line a cell."""
-    rich = _rich("progress", "console")
+    rich = rich_modules("progress", "console")
     if rich is None:
         yield lambda progress: _tell(f"{title}: {_state(progress)}")
         return
@@ -280,37 +280,4 @@ def _say_table(records: list["RunRecord"]) -> None:
     dtypes = ", ".join(dict.fromkeys(record.cell.dtype for record in records))
     title = f"{model.title} in {dtypes} on {machine.name}"
     rows = rows_of(records)
-    rich = _rich("table", "text", "console")
-    if rich is None or not sys.stdout.isatty():
-        _say_plainly(title, rows)
-        return
-    tables, texts, consoles = rich
-    table = tables.Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for at, name in enumerate(HEADER):
-        table.add_column(name, justify=_JUSTIFIED[at], no_wrap=at + 1 < len(HEADER))
-    for row in rows:
-        # As Text: a reason may hold what rich would take for markup.
-        table.add_row(*map(texts.Text, row))
-    consoles.Console(highlight=False).print(table)
-
-
-def _say_plainly(title: str, rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-    lines = [title]
-    for row in (HEADER, *rows):
-        cells = [
-            cell.rjust(width) if side == "right" else cell.ljust(width)
-            for cell, width, side in zip(row, widths, _JUSTIFIED, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    encoding = sys.stdout.encoding or "utf-8"
-    text = "\n".join(lines) + "\n"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-
-
-def _rich(*modules: str) -> list[Any] | None:
-    """Modules of rich; None where it is not installed."""
-    try:
-        return [importlib.import_module(f"rich.{module}") for module in modules]
-    except ImportError:
-        return None
+    say_table(title, HEADER, rows, right=_NUMBERS)

@@ -1,10 +1,9 @@
 """Every chart as a file: interactive HTML, PNG, SVG, PDF, and its data as CSV, Parquet or JSON.
 
-The HTML holds plotly.js itself and a policy that forbids it any request, so it opens offline and
-stays silent. Tokens and titles are text everywhere: no tag, formula or template acts.
+The HTML opens offline, see `app.offline`. Tokens and titles are text everywhere: no tag, formula or
+template acts.
 """
 
-import html
 import io
 import json
 import re
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import plotly.io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +23,7 @@ from attnscope.app.figures.diagnostics import Diagnostic, diagnostics
 from attnscope.app.figures.overview import overview
 from attnscope.app.figures.token_strip import token_strip
 from attnscope.app.images import ImageServer
+from attnscope.app.offline import offline_html
 from attnscope.kernels.errors import InvalidCall
 
 MEDIA_TYPES = {
@@ -37,11 +36,6 @@ MEDIA_TYPES = {
     "json": "application/json",
 }
 WHAT = ("map", "overview", "diagnostics", "tokens")
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:"
-)
-_CONFIG = {"displaylogo": False, "responsive": True, "typesetMath": False, "plotlyServerURL": ""}
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -116,32 +110,6 @@ def filename(
     head = f"L{int(view.get('layer', 0))}-H{int(view.get('head', 0))}_"
     time = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     return f"{model or 'model'}_{what}_{head if what in ('map', 'tokens') else ''}{time}.{form}"
-
-
-def offline_html(figure: go.Figure, *, title: str, note: str) -> bytes:
-    """Write a figure as one page that needs no network and is allowed none.
-
-    Args:
-        figure: The figure.
-        title: The page's title, plain text.
-        note: Alternative text and caption, plain text.
-    """
-    body = plotly.io.to_html(
-        figure, include_plotlyjs=True, include_mathjax=False, full_html=False, config=_CONFIG
-    )
-    look = figure.layout.paper_bgcolor
-    colour = figure.layout.font.color
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="referrer" content="no-referrer">'
-        f"<title>{html.escape(title)}</title>"
-        f"<style>body{{margin:0;background:{look};color:{colour}}}"
-        "figure{margin:0}figcaption{font:13px sans-serif;padding:0 84px 24px}</style>"
-        f'</head><body><figure role="figure" aria-label="{html.escape(title)}">{body}'
-        f"<figcaption>{html.escape(title)}. {html.escape(note)}</figcaption>"
-        "</figure></body></html>\n"
-    ).encode()
 
 
 def _body(

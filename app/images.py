@@ -5,6 +5,7 @@ installed package's own plotly.min.js and no MathJax, and reaches no network.
 """
 
 import asyncio
+import functools
 import threading
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -129,6 +130,12 @@ class ImageServer:
         if self._loop is None:
             raise RuntimeError("the drawing loop is not running")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_TIMEOUT_S)
+
+
+@functools.cache
+def images() -> ImageServer:
+    """The one that a server's routes and pages share, so that it never keeps two browsers."""
+    return ImageServer()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

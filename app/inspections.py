@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from attnscope.app.examples import example
 from attnscope.app.jobs.engine import Engine
@@ -40,7 +40,26 @@ class Watched:
     view: View
 
 
-def texts_of(view: View, kept: KeptPrompts) -> tuple[str, ...]:
+class Prompted(Protocol):
+    """A view that names prompts: itself, by an example's title, or by their fingerprint."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts themselves; empty where one of the others names them."""
+        ...
+
+    @property
+    def stored(self) -> str:
+        """Their fingerprint, where they are too long for a link."""
+        ...
+
+    @property
+    def example(self) -> str:
+        """The title of a shipped one."""
+        ...
+
+
+def texts_of(view: Prompted, kept: KeptPrompts) -> tuple[str, ...]:
     """Find the prompts that a view names.
 
     Raises:
@@ -66,6 +85,7 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
         "chat": view.chat,
         "layers": None,
         "byte_budget": None,
+        "values": view.keeps_values,
     }
 
 

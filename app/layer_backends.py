@@ -44,3 +44,17 @@ def written(layers: LayerBackends) -> str:
         f"{first}: {name}" if first == last else f"{first}-{last}: {name}"
         for first, last, name in runs
     )
+
+
+def check(layers: LayerBackends, count: int) -> None:
+    """Refuse layers that a model has not.
+
+    Raises:
+        InvalidCall: One is at or past the count.
+    """
+    unknown = [layer for layer, _ in layers if layer >= count]
+    if unknown:
+        raise InvalidCall(
+            f"There is no layer {unknown[0]} to give a backend.",
+            f"The layers are 0 to {count - 1}.",
+        )

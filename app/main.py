@@ -4,18 +4,29 @@ from pathlib import Path
 
 import streamlit as st
 
+from attnscope.app.backends_view import BackendsSession, BackendsView
 from attnscope.app.components.notice import guarded
+from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.mechanisms_view import MechanismsSession
-from attnscope.app.pages import calculator, inspect, mechanisms, profile, runs
+from attnscope.app.pages import (
+    backends,
+    calculator,
+    inspect,
+    mechanisms,
+    profile,
+    runs,
+    sparsity,
+)
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.settings import Settings
+from attnscope.app.sparsity_view import SparsitySession
 from attnscope.app.state import CalculatorSession, Session, visitor
 
 STYLES = tuple(
     Path(__file__).resolve().with_name(f"{name}.css")
-    for name in ("page", "tables", "calculator", "mechanisms")
+    for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
 )
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
@@ -23,6 +34,31 @@ ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def sparsity_page() -> None:
+    """Run the page Sparsity over this visitor's session."""
+
+    def page() -> None:
+        settings = Settings.from_environment()
+        kept = KeptPrompts(settings.data / "prompts")
+        state, query, owner = visitor()
+        session = SparsitySession(state, query, kept, owner, default=_session().view)
+        assignments = KeptPrompts(settings.data / "assignments")
+        sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
+
+    guarded(page)()
+
+
+def backends_page() -> None:
+    """Run the Backends page over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = BackendsView.of(inspected.view)
+        backends.page(BackendsSession(*visitor(), kept=inspected.kept, default=first))
+
+    guarded(page)()
 
 
 def profile_page() -> None:
@@ -67,6 +103,8 @@ def main() -> None:
         st.html(style)
     pages = [
         st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
+        st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
+        st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),
         st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),

@@ -10,32 +10,18 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from attnscope.app.cli_profile import HEADER
-from attnscope.app.exports import TABLE_WRITERS, offline_html
+from attnscope.app.exports import TABLE_WRITERS
 from attnscope.app.figures import profile as figures
 from attnscope.app.figures.roofline import Achieved, Ceiling, roofline
 from attnscope.app.figures.sweep import Reading, over_length
 from attnscope.app.figures.theme import Theme, framed, plain, theme
 from attnscope.app.images import ImageServer
-from attnscope.app.profile_report import points_of, report
-from attnscope.profiling.units import count, flop, share
+from attnscope.app.offline import offline_html
+from attnscope.app.profile_points import points_of
+from attnscope.app.profile_words import OF_ALL, TITLES, achieved, cache_lines, cache_measured
 
 Found = Mapping[str, Any]
 
-OF_ALL = ("latency", "memory", "throughput", "roofline", "power", "energy")
-"""Charts of all cells; each of the others is of one."""
-OF_ONE = ("parts", "timeline", "kernels")
-TITLES = {
-    "latency": "Latency over length",
-    "memory": "Peak memory over length",
-    "throughput": "Tokens per second over length",
-    "roofline": "Roofline",
-    "power": "Power over length",
-    "energy": "Energy over length",
-    "parts": "Time by layer and part",
-    "timeline": "Memory by what it is",
-    "kernels": "Kernels that ran",
-}
 _WIDTH, _HEIGHT, _NOTE_CHARACTERS = 960, 600, 150
 
 
@@ -104,13 +90,6 @@ def export(
         return alone.draw(drawing, form=form)
 
 
-def report_of(found: Found) -> bytes:
-    """All of a profile as one page that opens offline."""
-    title = f"{found['model']['title']}: time by backend and length"
-    rows = [each["row"] for each in found["records"]]
-    return report(found["records"], HEADER, rows, title=title, note=found["provenance"])
-
-
 def filename(title: str, what: str, ending: str, now: datetime | None = None) -> str:
     """Name a file <model>_profile-<what>_<UTC time>.<ending>."""
     model = re.sub(r"[^A-Za-z0-9.-]+", "-", title).strip("-.")[:60]
@@ -136,10 +115,11 @@ def _roofline(found: Found, detail: Found, look: Theme) -> go.Figure | None:
     return roofline([_achieved(each) for each in known], list(ceilings), look=look)
 
 
-def roofline_words(found: Found) -> str:
-    """The roofline for who cannot see it."""
-    known = [each for each in found["records"] if each["seconds"] and each["prediction"]]
-    return f"{TITLES['roofline']}: {'; '.join(_achieved(each).words for each in known)}"
+def _cache(found: Found, detail: Found, look: Theme) -> go.Figure | None:
+    told = found.get("cache")
+    if told is None:
+        return None
+    return figures.cache(told["tokens"], cache_lines(told), cache_measured(found), look=look)
 
 
 def _ceiling(each: Found) -> Ceiling:
@@ -152,15 +132,13 @@ def _ceiling(each: Found) -> Ceiling:
 
 
 def _achieved(each: Found) -> Achieved:
-    told, taken = each["prediction"], each["seconds"][0]
-    cell = f"{each['backend']}, {each['phase']} of {each['batch']} by {count(each['length'])}"
+    told = each["prediction"]
     return Achieved(
         backend=each["backend"],
         phase=each["phase"],
         intensity=told["flops"] / told["nbytes"],
-        flops_per_second=told["flops"] / taken,
-        words=f"{cell}: {flop(told['flops'] / taken)}/s, {share(told['seconds'] / taken)} of the ceiling; "
-        f"{each['kernel'] or 'an unknown kernel'} ran",
+        flops_per_second=told["flops"] / each["seconds"][0],
+        words=achieved(each),
     )
 
 
@@ -226,6 +204,12 @@ def _cells_frame(found: Found, detail: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _cache_frame(found: Found, detail: Found) -> pd.DataFrame:
+    told = found.get("cache") or {"tokens": [], "grown": [], "paged": [], "reserved": 0}
+    held = {f"{name}_bytes": told[name] for name in ("grown", "paged", "reserved")}
+    return pd.DataFrame({"tokens": told["tokens"], **held})
+
+
 def _parts_frame(found: Found, detail: Found) -> pd.DataFrame:
     return pd.DataFrame(_inner(detail["parts"]), columns=["kind", "layer", "name", "seconds"])
 
@@ -245,6 +229,7 @@ _FIGURES: dict[str, Callable[[Found, Found, Theme], go.Figure | None]] = {
     "memory": _over_length("memory"),
     "throughput": _over_length("throughput"),
     "roofline": _roofline,
+    "cache": _cache,
     "power": _over_length("power"),
     "energy": _over_length("energy"),
     "parts": _parts,
@@ -253,6 +238,7 @@ _FIGURES: dict[str, Callable[[Found, Found, Theme], go.Figure | None]] = {
 }
 _FRAMES: dict[str, Callable[[Found, Found], pd.DataFrame]] = {
     **dict.fromkeys(OF_ALL, _cells_frame),
+    "cache": _cache_frame,
     "parts": _parts_frame,
     "timeline": _timeline_frame,
     "kernels": _kernels_frame,

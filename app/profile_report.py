@@ -1,134 +1,81 @@
-"""The records of a sweep as points of a chart, and as one page that opens offline."""
+"""All of a profile as one page that opens offline: charts, tables, one cell taken apart, where it comes from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnscope.app.exports import offline_html
-from attnscope.app.figures.sweep import Reading, SweepPoint, sweep
+from attnscope.app.cli_profile import HEADER
 from attnscope.app.figures.theme import LIGHT
 from attnscope.app.jobs.profile_records import described, provenance
-from attnscope.profiling.units import count, latency, nbytes
+from attnscope.app.offline import Section, offline_report
+from attnscope.app.profile_exports import figure_of
+from attnscope.app.profile_words import (
+    OF_ALL,
+    OF_ONE,
+    PREDICTED,
+    PREDICTED_NOTE,
+    TITLES,
+    predicted,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from attnscope.profiling.record import RunRecord
 
-_MEBI = 2**20
+Found = Mapping[str, Any]
 
 
-def write_report(
-    records: "Sequence[RunRecord]",
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    path: Path,
-) -> None:
-    """Writes the page.
+def write_report(records: "Sequence[RunRecord]", path: Path) -> None:
+    """Write the page of records that no profile holds.
 
     Args:
         records: At least one, of one model on one machine.
-        header: Names of the table's columns.
-        rows: Its texts, one a record.
         path: Where.
     """
-    found = [described(record) for record in records]
-    title = f"{records[0].model.title}: time by backend and length"
+    found = {
+        "records": [described(record) for record in records],
+        "model": {"title": records[0].model.title},
+        "provenance": provenance(records),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(report(found, header, rows, title=title, note=provenance(records)))
+    path.write_bytes(report_of(found))
 
 
-def report(
-    found: Sequence[Mapping[str, Any]],
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    title: str,
-    note: str,
-) -> bytes:
-    """The page.
+def report_of(found: Found, detail: Found | None = None, cell: str = "") -> bytes:
+    """Write the page.
 
     Args:
-        found: Records as `profile_records.described` gives them.
-        header: Names of the table's columns.
-        rows: Its texts, one a record.
-        title: Plain text.
-        note: Where the numbers come from, plain text.
+        found: The answer to `profile`, or its `records`, `model` and `provenance`.
+        detail: The answer to `profile_detail` for the cell that is taken apart; None for none.
+        cell: Which that is, in words.
+
+    Raises:
+        InvalidCall: It would be too large.
     """
-    # A figure draws no narrow space.
-    cells = [[cell.replace("\u202f", " ") for cell in row] for row in rows]
-    points = points_of(found, "latency")
-    figure = sweep(points, header, cells, title=title, note=note, look=LIGHT)
-    return offline_html(figure, title=title, note=note)
+    sections = [*_charts(found, OF_ALL, {}), *_tables(found)]
+    if detail is not None:
+        sections += [
+            Section(heading=f"{each.heading}, {cell}", figure=each.figure, words=each.words)
+            for each in _charts(found, OF_ONE, detail)
+        ]
+    title = f"{found['model']['title']}: what it costs by backend and length"
+    return offline_report(sections, title=title, note=found["provenance"])
 
 
-def points_of(found: Sequence[Mapping[str, Any]], reading: Reading) -> list[SweepPoint]:
-    """Records as points; a line names what differs between lines.
-
-    Args:
-        found: As `profile_records.described` gives them.
-        reading: What is drawn; a cell that was measured without it is left out.
-    """
-    differ = [name for name in ("batch", "dtype") if len({each[name] for each in found}) > 1]
-    points = [(each, _point(each, reading, differ)) for each in found]
-    return [point for each, point in points if point.value or each["failure"] is not None]
+def _charts(found: Found, charts: Sequence[str], detail: Found) -> list[Section]:
+    drawn = ((what, figure_of(what, found, detail, look=LIGHT)) for what in charts)
+    return [
+        Section(heading=TITLES[what], figure=figure, words=words_of(what, found, detail))
+        for what, figure in drawn
+        if figure is not None
+    ]
 
 
-def _point(each: Mapping[str, Any], reading: Reading, differ: Sequence[str]) -> SweepPoint:
-    named = {"batch": f"batch {each['batch']}", "dtype": each["dtype"]}
-    predicted = each["predicted_bytes"] if reading == "memory" else None
-    return SweepPoint(
-        line=", ".join([each["backend"], *(named[name] for name in differ)]),
-        backend=each["backend"],
-        phase=each["phase"],
-        length=each["length"],
-        value=_VALUES[reading](each),
-        words=f"{each['backend']}, {count(each['length'])} tokens: {_words(each)}",
-        predicted=None if predicted is None else predicted / _MEBI,
-    )
-
-
-Value = tuple[float, float, float] | None
-
-
-def _latency(each: Mapping[str, Any]) -> Value:
-    taken = each["seconds"]
-    return None if taken is None else (1e3 * taken[0], 1e3 * taken[1], 1e3 * taken[2])
-
-
-def _throughput(each: Mapping[str, Any]) -> Value:
-    """At the median of the times, and at their ends: the fastest run computes the most."""
-    taken, rate = each["seconds"], each["tokens_per_s"]
-    if taken is None:
-        return None
-    median, low, high = taken
-    return rate, rate * median / high, rate * median / low
-
-
-def _alone(name: str, unit: float = 1.0) -> Callable[[Mapping[str, Any]], Value]:
-    """A figure that has no ends but itself."""
-
-    def value(each: Mapping[str, Any]) -> Value:
-        found = each[name]
-        return None if found is None else (found / unit,) * 3
-
-    return value
-
-
-_VALUES: dict[Reading, Callable[[Mapping[str, Any]], Value]] = {
-    "latency": _latency,
-    "memory": _alone("allocated_bytes", _MEBI),
-    "throughput": _throughput,
-    "power": _alone("watts"),
-    "energy": _alone("joules_per_token"),
-}
-
-
-def _words(each: Mapping[str, Any]) -> str:
-    failure = each["failure"]
-    if failure is not None:
-        return f"{failure['outcome'].replace('_', ' ')}: {failure['reason']}"
-    facts = [latency(each["seconds"][0])]
-    if each["allocated_bytes"] is not None:
-        facts.append(f"{nbytes(each['allocated_bytes'])} at its peak")
-    if each["kernel"]:
-        facts.append(f"{each['kernel']} ran")
-    return "; ".join([", ".join(facts), *each["flags"]]).replace("\u202f", " ")
+def _tables(found: Found) -> list[Section]:
+    cells = [[*each["row"], each["id"]] for each in found["records"]]
+    tables = [Section(heading="Every cell", header=[*HEADER, "run"], rows=cells)]
+    rows = predicted(found["records"])
+    if rows:
+        heading = "Predicted beside measured"
+        tables.append(Section(heading=heading, words=PREDICTED_NOTE, header=PREDICTED, rows=rows))
+    return tables

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attnscope.app.prompts import LIMITS, fingerprint, typed
 from attnscope.kernels.errors import PromptRefused
@@ -95,6 +96,12 @@ class KeptPrompts:
         self.days = days
         self.nbytes = nbytes
         self._clock = clock
+
+    def for_link(self, texts: tuple[str, ...], stored: str) -> dict[str, Any]:
+        """The fields `texts` and `stored` of a view that a link can carry: prompts too long for it are kept."""
+        if texts and packed(texts) is None:
+            return {"texts": (), "stored": self.keep(texts)}
+        return {"texts": texts, "stored": stored}
 
     def keep(self, texts: tuple[str, ...]) -> str:
         """Keep `texts` and return their fingerprint."""

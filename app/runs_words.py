@@ -10,7 +10,7 @@ from attnscope.profiling.comparison import Comparison, Figure
 from attnscope.profiling.record import RunRecord
 from attnscope.profiling.record_files import harmless
 from attnscope.profiling.store_rows import RunRow
-from attnscope.profiling.units import count, latency, nbytes, share
+from attnscope.profiling.units import count, flop, latency, nbytes, share
 
 Pairs = list[tuple[str, str]]
 
@@ -166,6 +166,12 @@ def provenance(record: RunRecord) -> Pairs:
         ("load before", f"{record.telemetry.load_before:.2g} processes"),
         ("predicted peak", nbytes(record.predicted_bytes) if record.predicted_bytes else ""),
     ]
+    if record.prediction is not None:
+        told = record.prediction
+        ceilings = f"{flop(told.flops_per_second)}/s, {told.bytes_per_second / 1e9:.3g} GB/s"
+        found.append(("predicted least time", latency(told.seconds)))
+        found.append(("work", f"{flop(told.flops)}, {nbytes(told.nbytes)} moved"))
+        found.append((f"ceilings, {told.origin}", ceilings))
     if timing is not None:
         found += [("clock", timing.clock), ("cache", timing.cache)]
     return [(name, value) for name, value in found if value]

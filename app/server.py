@@ -18,14 +18,14 @@ import streamlit as st
 from starlette.middleware import Middleware
 from streamlit.runtime.pages_manager import PagesManager
 
-from attnscope.app.images import ImageServer
+from attnscope.app.images import images
 from attnscope.app.inspections import first
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, start, static
-from attnscope.app.routes.calculations import CalculationExports
+from attnscope.app.routes.calculations import Calculations
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.profiles import Profiles
 from attnscope.app.routes.security import SecurityHeaders
@@ -36,7 +36,6 @@ from attnscope.app.settings import Settings
 PagesManager.uses_pages_directory = False
 
 PAGES = Path(__file__).resolve().with_name("main.py")
-IMAGES = ImageServer()
 log = logging.getLogger("attnscope.server")
 
 
@@ -56,7 +55,7 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
             yield {"engine": engine}
     finally:
         await anyio.to_thread.run_sync(engine.stop)
-        await anyio.to_thread.run_sync(IMAGES.close)
+        await anyio.to_thread.run_sync(images().close)
 
 
 def _stop_answering_first(engine: LocalEngine) -> None:
@@ -79,9 +78,9 @@ PARTS: dict[str, Any] = {
     "routes": [
         *jobs.ROUTES,
         *maps.ROUTES,
-        *Exports(IMAGES).routes,
-        *Profiles(IMAGES).routes,
-        *CalculationExports(IMAGES).routes,
+        *Exports(images()).routes,
+        *Profiles(images()).routes,
+        *Calculations(images()).routes,
         *start.ROUTES,
         *static.ROUTES,
     ],

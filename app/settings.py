@@ -124,9 +124,19 @@ class Settings:
         return self.data / "profiles"
 
     @property
+    def checks_folder(self) -> Path:
+        """Where checks of backends are written, one folder each."""
+        return self.data / "checks"
+
+    @property
     def ceilings_folder(self) -> Path:
         """Where the measured ceilings of devices are kept."""
         return self.data / "ceilings"
+
+    @property
+    def matrices_folder(self) -> Path:
+        """Where uploaded matrices are kept."""
+        return self.data / "matrices"
 
     def cookie_secret(self) -> str:
         """A secret made once and kept in the data folder, so that sessions outlive a restart of the server."""

@@ -11,7 +11,7 @@ from attnscope.app import calculator_view
 from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.page_session import Notice, PageSession
-from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.routes.visitor import owner_of
 from attnscope.app.view import View, encode, parse
 
@@ -77,6 +77,26 @@ class Key(StrEnum):
     MECHANISM_RESULT = "mechanism_result"
     MECHANISM_HERE = "mechanism_here"
     MECHANISM_CAUSAL = "mechanism_causal"
+    PANEL = "calculator_panel"
+    SPARSITY_SHOWN = "sparsity_shown"
+    SPARSITY_WATCHED = "sparsity_watched"
+    SPARSITY_WORK = "sparsity_work"
+    SPARSITY_FITTED = "sparsity_fitted"
+    SPARSITY_MASK = "sparsity_mask"
+    SPARSITY_OWN = "sparsity_own_mask"
+    SPARSITY_APPROXIMATE = "sparsity_approximate"
+    SPARSITY_RUN = "sparsity_run_job"
+    SPARSITY_RAN = "sparsity_ran"
+    SPARSITY_ASSIGNED = "sparsity_assigned"
+    SPARSITY_IMPORT = "sparsity_import"
+    SPARSITY_RULE = "sparsity_rule"
+    SPARSITY_UPLOAD = "sparsity_upload"
+    SPARSITY_GRID = "sparsity_grid"
+    CHECK_JOB = "check_job"
+    CHECK_FOUND = "check_found"
+    CHECK_OFFERED = "check_offered"
+    CHECK_BACKEND = "check_backend"
+    CHECK_LAYERS = "check_layers"
 
 
 class Session(PageSession[View]):
@@ -170,8 +190,7 @@ class Session(PageSession[View]):
 
     def show(self, view: View) -> None:
         """See `PageSession.show`; prompts too long for a link are kept under their fingerprint."""
-        if view.texts and packed(view.texts) is None:
-            view = replace(view, stored=self.kept.keep(view.texts), texts=())
+        view = replace(view, **self.kept.for_link(view.texts, view.stored))
         self.look(view)
         super().show(view)
 

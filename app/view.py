@@ -7,7 +7,7 @@ link becomes the default with a notice, never an exception.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from attnscope.app import layer_backends
 from attnscope.app.layer_backends import LayerBackends
@@ -39,6 +39,7 @@ class View:
     """What one page shows; equal views look the same.
 
     Attributes:
+        keeps_values: Whether the capture keeps values, from which outputs are made; of the page.
         model: "demo", a hub id or a local folder.
         revision: A branch, tag or commit of the hub; empty for the default.
         device: "auto", "cpu" or "cuda:0".
@@ -65,6 +66,8 @@ class View:
         compare: What stands beside the head: "head:2.5", "sequence:1", "backend:tiled",
             "capture:<id>" while that is held, or nothing.
     """
+
+    keeps_values: ClassVar[bool] = False
 
     model: str = "demo"
     revision: str = ""
@@ -96,7 +99,7 @@ class View:
         """What decides which capture the view needs; the rest only decides how it is shown."""
         return (
             *(self.model, self.revision, self.device, self.dtype, self.backend, self.chat),
-            *(self.layer_backends, self.example, self.texts, self.stored),
+            *(self.layer_backends, self.example, self.texts, self.stored, self.keeps_values),
         )
 
 
@@ -235,7 +238,8 @@ def _packed(texts: tuple[str, ...]) -> str:
     return text
 
 
-def _region(text: str) -> Region:
+def read_region(text: str) -> Region:
+    """Read four positions, `0-64-0-64`; a ValueError for anything else."""
     numbers = tuple(natural(part) for part in text.split("-"))
     if len(numbers) != 4:
         raise ValueError(text)
@@ -255,22 +259,31 @@ _INSPECTED = (
     *("sequence", "layer", "head", "reading", "scale", "pooling", "region", "pinned"),
     *("direction", "merged", "hide_special", "sort", "filter", "compare"),
 )
-_PARAMETERS = (
+MODEL_PARAMETERS = (
     Parameter(name="model", attribute="model", read=line, hint="the name of a model"),
     matching("revision", r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", "a branch, tag or commit"),
     matching("device", r"auto|cpu|mps|cuda(:[0-9]{1,2})?", "a device such as cpu or cuda:0"),
     choice("dtype", DTYPES),
-    matching("backend", _KEY, "the name of a backend"),
+)
+"""Which model a view is of, on every page that loads one."""
+BACKEND = matching("backend", _KEY, "the name of a backend")
+PROMPT_PARAMETERS = (
+    switch("chat"),
+    Parameter(name="example", attribute="example", read=line, hint="the title of an example"),
+    Parameter(name="prompt", attribute="texts", read=unpacked, write=_packed),
+    matching("prompts", r"[0-9a-f]{32}", "the fingerprint of kept prompts", "stored"),
+)
+"""Which prompts a view is of, likewise."""
+_PARAMETERS = (
+    *MODEL_PARAMETERS,
+    BACKEND,
     Parameter(
         name="layers",
         attribute="layer_backends",
         read=layer_backends.read,
         write=layer_backends.written,
     ),
-    switch("chat"),
-    Parameter(name="example", attribute="example", read=line, hint="the title of an example"),
-    Parameter(name="prompt", attribute="texts", read=unpacked, write=_packed),
-    matching("prompts", r"[0-9a-f]{32}", "the fingerprint of kept prompts", "stored"),
+    *PROMPT_PARAMETERS,
     number("sequence"),
     number("layer"),
     number("head"),
@@ -280,7 +293,7 @@ _PARAMETERS = (
     Parameter(
         name="region",
         attribute="region",
-        read=_region,
+        read=read_region,
         write=lambda value: "-".join(str(number) for number in value),
         hint="four positions such as 0-64-0-64",
     ),

@@ -2,17 +2,20 @@
 
     python -m benchmarks.calculator_page [model ...]
 
-In the worker: a length never asked before, the model's shape known (what a step of the slider asks).
-In the browser: from the key that moves the slider to the new verdict in the page. Appended to
+In the worker: a length, and a batch, never asked before, the model's shape known (what a step of a slider asks).
+In the browser: from the event of the slider, moved by a key, to the frame that shows the new verdict and bar, on the
+page's own clock; and until the charts and tables have followed. Appended to
 benchmarks/results/<date>_<device>_calculator_page.jsonl.
 """
 
 import argparse
 import time
+from typing import Any
 
 from playwright.sync_api import Page, expect
 
 from attnscope.app.calculation_files import device_of
+from attnscope.app.calculation_panel import panel
 from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.jobs import calculations
 from attnscope.app.jobs.context import Context, Resources
@@ -22,52 +25,77 @@ from tests.browser.chromium import browser_page
 from tests.browser.served import dashboard
 
 MODELS = ("demo", "llama-3.1-70b", "deepseek-v3")
-LENGTHS = range(1024, 1024 + 40 * 512, 512)
-STEPS = 12
+SLIDERS = ("Length, tokens a sequence", "Batch, sequences")
+STEPS = 20
+_WATCH = """() => {
+  window.taken = [];
+  let start = 0;
+  const drawn = () => requestAnimationFrame(() => window.taken.push((performance.now() - start) / 1000));
+  document.addEventListener("input", () => (start = performance.now()), true);
+  new MutationObserver(drawn).observe(document.querySelector(".as-calc-bar"), { childList: true });
+}"""
 
 
-def in_the_worker(model: str) -> dict:
-    """Seconds of the two questions that a change of the length asks, and of the first of all."""
+def in_the_worker(model: str) -> list[dict]:
+    """Seconds of the questions that a step of each slider asks, and of the first of all."""
     context = Context(settings=Settings(), device="cpu", resources=Resources())
     devices = calculations.devices({}, context)
 
-    def ask(length: int) -> float:
-        view = CalculatorView(model=model, length=length)
-        plan, one = view.questions(device_of(view, devices))
+    def ask(**changed: Any) -> float:
+        view = CalculatorView(model=model, **changed)
+        device = device_of(view, devices)
+        plan, one = view.questions(device)
         start = time.perf_counter()
-        calculations.curves(plan, context)
-        calculations.calculation(one, context)
+        answer = calculations.calculation(one, context)
+        panel(view, answer, calculations.reach(plan, context), view.room(device))
         return time.perf_counter() - start
 
-    first = ask(512)
-    return {
-        "what": "worker",
-        "model": model,
-        "first_s": round(first, 3),
-        "seconds": results.spread([ask(length) for length in LENGTHS]),
+    first = round(ask(length=512), 3)
+    steps = {
+        "length": [ask(length=1024 + 512 * step) for step in range(STEPS)],
+        "batch": [ask(batch=2 + step) for step in range(STEPS)],
     }
+    return [
+        {
+            "what": "worker",
+            "model": model,
+            "slider": slider,
+            "first_s": first,
+            "seconds": results.spread(taken),
+        }
+        for slider, taken in steps.items()
+    ]
 
 
-def in_the_browser(page: Page, address: str, model: str) -> dict:
-    """Seconds from the key to the new verdict."""
+def in_the_browser(page: Page, address: str, model: str, slider: str) -> dict:
+    """Seconds from the slider's event to the frame of its answer, and until the page has followed."""
     page.goto(f"{address}/calculator?model={model}&length=128")
-    verdict = page.locator(".pg-verdict")
-    expect(verdict).to_be_visible(timeout=90_000)
+    expect(page.locator(".pg-verdict")).to_be_visible(timeout=90_000)
+    expect(page.locator(".main-svg").first).to_be_visible(timeout=90_000)
     page.wait_for_timeout(2000)
-    slider, taken = page.get_by_role("slider").first, []
+    page.evaluate(_WATCH)
+    moved, taken, followed = page.get_by_role("slider", name=slider), [], []
     for _ in range(STEPS):
-        before = page.locator(".pg-table").last.inner_text()
+        before = page.locator(".pg-terms").first.inner_text()
+        page.evaluate("() => (window.taken = [])")
         start = time.perf_counter()
-        slider.press("ArrowRight")
+        moved.press("ArrowRight")
+        page.wait_for_function("() => window.taken.length > 0", timeout=30_000)
+        taken.append(page.evaluate("() => window.taken[0]"))
         page.wait_for_function(
-            "(before) => [...document.querySelectorAll('.pg-table')].at(-1).innerText !== before",
+            "(before) => document.querySelector('.pg-terms').innerText !== before",
             arg=before,
             timeout=30_000,
-            polling=10,
         )
-        taken.append(time.perf_counter() - start)
-        page.wait_for_timeout(500)
-    return {"what": "browser", "model": model, "seconds": results.spread(taken)}
+        followed.append(time.perf_counter() - start)
+        page.wait_for_timeout(300)
+    return {
+        "what": "browser",
+        "model": model,
+        "slider": slider.partition(",")[0].lower(),
+        "seconds": results.spread(taken),
+        "followed_s": results.spread(followed),
+    }
 
 
 def main() -> None:
@@ -75,9 +103,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", metavar="model", help="all when left out")
     models = parser.parse_args().models or MODELS
-    records = [in_the_worker(model) for model in models]
+    records = [record for model in models for record in in_the_worker(model)]
     with dashboard(ATTNSCOPE_PROMPT_AT_START="false") as address, browser_page() as (page, _):
-        records += [in_the_browser(page, address, model) for model in models]
+        records += [
+            in_the_browser(page, address, model, slider) for model in models for slider in SLIDERS
+        ]
     results.append("calculator_page", records)
 
 

@@ -44,6 +44,12 @@ FAMILIES = (
     pattern("block_sparse", block=128, stride=100),
     pattern("axial", height=363, width=362),
     pattern("chunked", chunk=8192),
+    pattern(
+        "vertical_slash",
+        columns=range(0, LONG, 1311),
+        diagonals=(*range(1024), *range(1024, LONG, 257)),
+    ),
+    pattern("block_list", block=64, rows=[range(row % 8, row + 1, 8) for row in range(LONG // 64)]),
 )
 
 Record = dict[str, object]

@@ -23,7 +23,9 @@ from attnscope.kernels.streaming import BLOCK_KEYS, Layer, Segment, exponentials
 from attnscope.kernels.tiled import tiled
 
 TILE_ROWS = 256
-"""Queries of a tile, over all heads: of 32 to 256 the fastest for 12 heads on a CPU."""
+"""Queries of a tile at most: of 32 to 256 the fastest for 12 heads on a CPU."""
+TILE_PAIRS = 1 << 22
+"""Pairs of a tile over all heads, where that leaves 16 queries: 16 MiB of float32."""
 LEAST_GAP = 256
 """Keys between two runs that a pattern shows, at least, for them to be read apart."""
 LEAST_MASS = 1e-20
@@ -85,8 +87,9 @@ def effects(
     shown = [within(layer, pattern) for pattern in patterns]
     sums = _Sums(layer, len(patterns))
     reader = _Reader(layer.key_major(), lse_HQ, v_GKV, sinks_H, patterns, shown)
-    for start in range(0, layer.query_length, TILE_ROWS):
-        rows = slice(start, min(start + TILE_ROWS, layer.query_length))
+    step = min(TILE_ROWS, max(16, TILE_PAIRS // (layer.heads * BLOCK_KEYS)))
+    for start in range(0, layer.query_length, step):
+        rows = slice(start, min(start + step, layer.query_length))
         sums.add(*reader.read(rows))
         if progress is not None:
             progress(rows.stop / layer.query_length)
@@ -130,7 +133,7 @@ def restricted(pattern: Pattern, own: Pattern, *, queries: range, key_length: in
     window = pattern.parameters.get("window")
     if isinstance(window, int) and window > key_length:
         raise InvalidCall(
-            f"a window of {window} is longer than the {key_length} tokens, and hides none of them.",
+            f"a window of {window} is longer than the {key_length} tokens.",
             f"Use a window of 1 to {key_length}.",
         )
     both = own if pattern == own else compose(pattern, own)

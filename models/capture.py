@@ -3,7 +3,6 @@
 B batch, H query heads, G kv heads, Q and K positions, D head dim, n tokens of the padded batch.
 """
 
-import inspect
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
 from attnscope.models.memory import available_bytes, in_words
 from attnscope.models.phases import Backends, backend_of
+from attnscope.models.prompt_pass import prompt_logits
 from attnscope.models.prompting import Batch, batch_of
 from attnscope.models.swapping import LayerCall, swapped
 
@@ -201,7 +201,7 @@ def capture(
         planned = plan(model, [batch.length] * batch.size, layers, values=values)
         budget = default_budget(model.device) if byte_budget is None else byte_budget
         planned.check(budget)
-        _check_shown(backend, planned.layers)
+        check_shown(backend, planned.layers)
         recording = _Recording(
             wanted=frozenset(planned.layers),
             total=len(_shapes(model)),
@@ -211,7 +211,7 @@ def capture(
         recording.report(0)
         start = time.perf_counter()
         with torch.no_grad(), swapped(model.model, backend, recording.record):
-            logits = _forward(model, batch)
+            logits = _next_logits(model, batch)
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
         seconds = time.perf_counter() - start
@@ -247,8 +247,8 @@ def refuses_capture(backend: Backend) -> Refusal | None:
     )
 
 
-def _check_shown(backend: Backends, layers: Iterable[int]) -> None:
-    """Raises UnsupportedCall when a layer to keep would run on an approximation."""
+def check_shown(backend: Backends, layers: Iterable[int]) -> None:
+    """Raises UnsupportedCall when a layer to keep runs on an approximation."""
     for layer in layers:
         running = registry.backend(backend_of(backend, layer, decodes=False))
         refusal = refuses_capture(running)
@@ -266,7 +266,7 @@ class _Recording:
 
     def record(self, call: LayerCall) -> None:
         if call.layer in self.wanted:
-            self.layers.append(_kept(call, values=self.values))
+            self.layers.append(kept(call, values=self.values))
         self.report(call.layer + 1)
 
     def report(self, done: int) -> None:
@@ -275,7 +275,8 @@ class _Recording:
             self.progress(min(1.0, done / self.total), f"layer {under_way} of {self.total}")
 
 
-def _kept(call: LayerCall, *, values: bool) -> LayerCapture:
+def kept(call: LayerCall, *, values: bool = False) -> LayerCapture:
+    """What a capture keeps of one attention call, in memory of its own; v where asked."""
     return LayerCapture(
         layer=call.layer,
         name=call.name,
@@ -307,26 +308,14 @@ def _own(tensor: Tensor) -> Tensor:
     return kept if alone else kept.clone(memory_format=torch.contiguous_format)
 
 
-def _forward(model: LoadedModel, batch: Batch) -> Tensor | None:
-    """The logits after each sequence's last token, `[B, vocabulary]`; None without a head."""
-    accepted = inspect.signature(model.model.forward).parameters
-    ids, mask = batch.tensors(model.device)
-    arguments: dict[str, object] = {"input_ids": ids, "attention_mask": mask}
-    if "use_cache" in accepted:
-        arguments["use_cache"] = False
-    if "position_ids" in accepted and model.kind == "decoder" and batch.starts_late:
-        arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
-    predicts = model.kind == "decoder" and model.has_head
+def _next_logits(model: LoadedModel, batch: Batch) -> Tensor | None:
+    """The logits after each sequence's last token, `[B, vocabulary]`; None where none is predicted."""
     last = torch.tensor([end - 1 for _, end in batch.spans], device=model.device)
     kept, where = last.unique(return_inverse=True)
-    if predicts and "logits_to_keep" in accepted:
-        # Logits of every position would take more memory than the whole capture.
-        arguments["logits_to_keep"] = kept
-    outputs = model.model(**arguments)
-    if not predicts:
+    logits_BPV = prompt_logits(model, batch, kept)
+    if logits_BPV is None or model.kind != "decoder":
         return None
-    columns = where if "logits_to_keep" in accepted else last
-    return outputs.logits[torch.arange(batch.size, device=model.device), columns]
+    return logits_BPV[torch.arange(batch.size, device=model.device), where]
 
 
 def _likeliest(model: LoadedModel, logits_BV: Tensor) -> tuple[tuple[tuple[str, float], ...], ...]:

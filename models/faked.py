@@ -2,14 +2,15 @@
 
 Fake tensors have a shape and a device and no memory, so a model of any size runs at any length. On
 the fake CPU a kernel of PyTorch's attention is one operation, as on a real one; on the meta device or a
-fake GPU it would be taken apart into the math kernel, and its memory be many times too high.
+fake GPU it would be taken apart into the math kernel, and its memory be many times too high. A kernel
+that needs a GPU cannot be traced; where the caller agrees, it holds there what its backend states.
 
 B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -30,18 +31,19 @@ from transformers.initialization import no_init_weights
 
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
+from attnscope.kernels.errors import ModelUnsupported, UnsupportedCall
 from attnscope.kernels.tiled import default_block
 from attnscope.models import attention_arguments
 from attnscope.models.masks import MaskRule, mask_function
 from attnscope.models.pass_inputs import model_class
 
 NAME = "attnscope_traced"
-_TILED = "tiled"
+_TILED, _COMPILED = "tiled", "flex"
 
 
 @contextmanager
 def faked(
-    config: PreTrainedConfig, dtype: torch.dtype, attention: str
+    config: PreTrainedConfig, dtype: torch.dtype, attention: str, *, stated: bool = False
 ) -> Iterator[tuple[PreTrainedModel, FakeTensorMode]]:
     """A fake model whose attention is that of a backend, or transformers' own.
 
@@ -49,18 +51,26 @@ def faked(
         config: Any that transformers has a class for.
         dtype: Of the weights.
         attention: A backend's name, `transformers_eager` or `transformers_sdpa`.
+        stated: Attention is not traced: it holds its output and what the backend states.
 
     Yields:
         The model, and the mode in which it must be run.
 
     Raises:
         UnknownBackend: No backend of that name.
+        UnsupportedCall: It is compiled anew for its calls, and is not `stated`.
     """
     own = attention.removeprefix("transformers_")
     if own == attention:
         registry.backend(attention)
+    if attention == _COMPILED and not stated:
+        raise UnsupportedCall(
+            f"{attention} is compiled for its calls, and the compiler takes no fake tensors.",
+            "Trace sdpa_flash, which holds the same but for the lists of blocks.",
+        )
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    token = _BACKEND.set(attention)
+    run = _stated if stated else _last_tile if attention == _TILED else _whole
+    token = _ATTENTION.set((attention, run))
     try:
         with mode, torch.device("cpu"), no_init_weights():
             model = model_class(config).from_config(
@@ -71,11 +81,13 @@ def faked(
             model.tie_weights()
         yield model.eval(), mode
     finally:
-        _BACKEND.reset(token)
+        _ATTENTION.reset(token)
 
 
-def prompt(model: PreTrainedModel, batch: int, length: int) -> dict[str, Any]:
-    """The inputs of a prefill that keeps its cache and gives the last logits, in the current mode."""
+def prompt(
+    model: PreTrainedModel, batch: int, length: int, *, all_logits: bool = False
+) -> dict[str, Any]:
+    """The inputs of a prefill that keeps its cache, in the current mode; it gives the last logits, or all."""
     ids_BQ = torch.zeros(batch, length, dtype=torch.long)
     accepted = inspect.signature(model.forward).parameters
     inputs: dict[str, Any] = {"input_ids": ids_BQ}
@@ -83,11 +95,31 @@ def prompt(model: PreTrainedModel, batch: int, length: int) -> dict[str, Any]:
         inputs["decoder_input_ids"] = ids_BQ
     if "logits_to_keep" in accepted:
         # Transformers makes a cache of its own only for decoders.
-        inputs |= {"logits_to_keep": 1, "past_key_values": DynamicCache(config=model.config)}
+        inputs |= {"past_key_values": DynamicCache(config=model.config)}
+        inputs |= {} if all_logits else {"logits_to_keep": 1}
     return inputs
 
 
-_BACKEND: ContextVar[str] = ContextVar("attnscope_traced_backend")
+def step(model: PreTrainedModel, batch: int, length: int) -> dict[str, Any]:
+    """The inputs of the token after `length` − 1 others, its cache as other steps left it, in the current mode.
+
+    Raises:
+        ModelUnsupported: The model keeps no cache that a prompt fills.
+    """
+    inputs = prompt(model, batch, length - 1)
+    cache = model(**inputs).get("past_key_values") if "past_key_values" in inputs else None
+    if cache is None:
+        raise ModelUnsupported(
+            f"{model.config.model_type} cannot be traced in a decoding step: it keeps no cache, or one "
+            "that an encoder fills.",
+            "Check its prompt instead.",
+        )
+    for layer in cache.layers:
+        # What a window keeps of a prompt is a view of all of it, which the first step drops.
+        held = {name: each for name, each in vars(layer).items() if isinstance(each, Tensor)}
+        vars(layer).update({name: each.clone() for name, each in held.items()})
+    ids_B1 = torch.zeros(batch, 1, dtype=torch.long)
+    return {"input_ids": ids_B1, "past_key_values": cache, "logits_to_keep": 1}
 
 
 def _attention(
@@ -110,8 +142,7 @@ def _attention(
         softcap=asked.softcap,
         has_sinks=asked.sinks_H is not None,
     )
-    name = _BACKEND.get()
-    run = _last_tile if name == _TILED else _whole
+    name, run = _ATTENTION.get()
     out_BHQD = run(name, tensors, call, asked.sinks_H)
     return out_BHQD.transpose(1, 2).contiguous(), None
 
@@ -153,6 +184,21 @@ def _last_tile(
         sinks_H=None if sinks_H is None else sinks_H[-heads:],
     )
     return out_BHQD
+
+
+def _stated(
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+) -> Tensor:
+    """The output and the workspace that the backend states, and nothing computed."""
+    del sinks_H
+    q_BHQD = tensors[0]
+    workspace = registry.backend(name).workspace_bytes(call)
+    _held = q_BHQD.new_empty(workspace, dtype=torch.uint8)
+    return q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
+
+
+_ATTENTION: ContextVar[tuple[str, Callable[..., Tensor]]] = ContextVar("attnscope_traced")
+"""A backend's name, and what runs, traces or stands in for it."""
 
 
 def _mask(

@@ -38,11 +38,13 @@ class Mask:
             sequence.
         query_offset: Absolute position of the first query; the first key is at 0.
         visible_keys_BK: bool, False where a key is padding; None when nothing is padded.
+        dropped_keys: How many keys a cache held before the first one, and dropped.
     """
 
     patterns: tuple[Pattern, ...]
     query_offset: int
     visible_keys_BK: Tensor | None
+    dropped_keys: int = 0
 
     def pattern_of(self, sequence: int) -> Pattern:
         """The pattern of one sequence of the batch."""
@@ -163,6 +165,7 @@ def mask_function(
         patterns=patterns,
         query_offset=shape.query_offset - shape.key_offset,
         visible_keys_BK=_padding(given, shape) if isinstance(given, Tensor) else None,
+        dropped_keys=shape.key_offset,
     )
     return MaskRule(mask, torch.Size((batch_size, 1, q_length, kv_length)), device, architecture)
 

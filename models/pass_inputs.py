@@ -52,7 +52,7 @@ def pass_inputs(
     if "logits_to_keep" in accepted and not all_logits:
         inputs["logits_to_keep"] = 1
     if "past_key_values" in accepted and not model.config.is_encoder_decoder and _is_causal(model):
-        inputs |= {"use_cache": True, "past_key_values": _growing_cache(model.config)}
+        inputs |= {"use_cache": True, "past_key_values": growing_cache(model.config)}
     return inputs
 
 
@@ -62,14 +62,27 @@ def _is_causal(model: PreTrainedModel) -> bool:
     )
 
 
-def _growing_cache(config: PreTrainedConfig) -> DynamicCache:
+def growing_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache whose windows never bite: what they cut off is put back into the formulas."""
     cache = DynamicCache(config=config)
     cache.layers = [
-        DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer
-        for layer in cache.layers
+        _Growing() if type(layer) is DynamicSlidingWindowLayer else layer for layer in cache.layers
     ]
     return cache
+
+
+class _Growing(DynamicLayer):
+    """As a window's layer does, it makes keys and values anew before it lets go of either."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        keys = torch.cat((self.keys, key_states), dim=-2)
+        values = torch.cat((self.values, value_states), dim=-2)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def step_inputs(model: PreTrainedModel, prompt: dict[str, Any], marker: Marker) -> dict[str, Any]:

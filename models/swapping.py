@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -25,9 +24,8 @@ from transformers import (
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import AttnscopeError, ModelNotSwappable
-from attnscope.kernels.patterns.pattern import Pattern
-from attnscope.models import attention_arguments
-from attnscope.models.attention_arguments import Asked
+from attnscope.models import attention_arguments, layer_run
+from attnscope.models.assignment import Patterns, patterns_of
 from attnscope.models.masks import CHOOSE_ANOTHER, Mask, mask_function
 from attnscope.models.phases import Backends, backend_of, is_decode, named
 
@@ -49,10 +47,12 @@ class LayerCall:
         out_BHQD: The backend's output, `[B, H, Q, value_dim]`.
         lse_BHQ: Natural log-sum-exp with the sink included, float32, or None when the backend gives
             none.
-        mask: Patterns, query offset and padding.
+        mask: The model's own patterns, query offset and padding.
         scale: Multiplies q·k.
         softcap: See `AttentionCall.softcap`.
         sinks_H: A sink logit per head, or None.
+        calls: What the backend was asked, within the patterns given to `swapped`: one call, or one
+            for each sequence and group of heads whose rules differ.
     """
 
     layer: int
@@ -67,6 +67,7 @@ class LayerCall:
     scale: float
     softcap: float | None
     sinks_H: Tensor | None
+    calls: tuple[AttentionCall, ...]
 
 
 Recorder = Callable[[LayerCall], None]
@@ -86,6 +87,7 @@ class Swap:
         backends: One choice for all layers, or a choice by layer ("eager" for the others).
         recorder: Called after every attention call.
         around: Held open while a backend runs.
+        patterns: Composed with the model's own rules.
         names: Every module of the model, with its name.
         expected: Attention calls of one forward pass, from the configuration.
         calls: Attention calls of the latest forward pass.
@@ -95,6 +97,7 @@ class Swap:
     backends: Backends
     recorder: Recorder | None
     around: Around | None
+    patterns: Patterns
     names: dict[nn.Module, str]
     expected: int
     calls: int = field(default=0)
@@ -140,6 +143,7 @@ class Swap:
         Raises:
             UnsupportedCall: The model asks for something a backend does not compute, or the backend
                 refuses.
+            InvalidCall: See `layer_run.run`.
         """
         asked = attention_arguments.read(module, tensors, mask, options, self.architecture)
         q_BHQD, k_BGKD, v_BGKD = tensors
@@ -148,7 +152,7 @@ class Swap:
         decodes = is_decode(q_BHQD.shape[2], k_BGKD.shape[2], asked.mask)
         name = backend_of(self.backends, layer, decodes=decodes)
         with nullcontext() if self.around is None else self.around(layer, name):
-            out_BHQD, lse_BHQ = _run(name, tensors, asked)
+            answer = layer_run.run(name, tensors, asked, patterns_of(self.patterns, layer))
         if self.recorder is not None:
             self.recorder(
                 LayerCall(
@@ -158,15 +162,16 @@ class Swap:
                     q_BHQD=q_BHQD,
                     k_BGKD=k_BGKD,
                     v_BGKD=v_BGKD,
-                    out_BHQD=out_BHQD,
-                    lse_BHQ=lse_BHQ,
+                    out_BHQD=answer.out_BHQD,
+                    lse_BHQ=answer.lse_BHQ,
                     mask=asked.mask,
                     scale=asked.scale,
                     softcap=asked.softcap,
                     sinks_H=asked.sinks_H,
+                    calls=answer.calls,
                 )
             )
-        return out_BHQD
+        return answer.out_BHQD
 
 
 @contextmanager
@@ -175,6 +180,7 @@ def swapped(
     backend: Backends = "eager",
     recorder: Recorder | None = None,
     around: Around | None = None,
+    patterns: Patterns = None,
 ) -> Iterator[Swap]:
     """The model's attention runs on our backends inside the block, and exactly as before after it.
 
@@ -186,6 +192,8 @@ def swapped(
             or either by layer, where layers not named run "eager".
         recorder: Called after every attention call.
         around: Held open while a backend runs: a mark for a profiler.
+        patterns: What the heads see at most: a pattern for all layers, or by layer, for all heads or
+            for each. Composed with the model's own rules, for prompts and for what is generated.
 
     Yields:
         The live swap; its `calls` count what came here.
@@ -206,6 +214,7 @@ def swapped(
         backends=backend,
         recorder=recorder,
         around=around,
+        patterns=patterns,
         names={module: name for name, module in model.named_modules()},
         expected=attention_layers(model.config),
     )
@@ -271,44 +280,6 @@ def _attention_function(
         )
     out_BHQD = swap.attend(module, (query, key, value), attention_mask, options)
     return out_BHQD.transpose(1, 2).contiguous(), None
-
-
-def _run(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], asked: Asked
-) -> tuple[Tensor, Tensor | None]:
-    if len(asked.mask.patterns) == 1:
-        return _run_one(name, tensors, asked, asked.mask.patterns[0], asked.mask.visible_keys_BK)
-    parts = []
-    for sequence, pattern in enumerate(asked.mask.patterns):
-        one = slice(sequence, sequence + 1)
-        padding = asked.mask.visible_keys_BK
-        q, k, v = (tensor[one] for tensor in tensors)
-        parts.append(
-            _run_one(name, (q, k, v), asked, pattern, None if padding is None else padding[one])
-        )
-    outs, sums = zip(*parts, strict=True)
-    return torch.cat(outs), None if sums[0] is None else torch.cat(sums)
-
-
-def _run_one(
-    name: str,
-    tensors: tuple[Tensor, Tensor, Tensor],
-    asked: Asked,
-    pattern: Pattern,
-    visible_keys_BK: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    backend = registry.backend(name)
-    call = AttentionCall.of(
-        *tensors,
-        pattern=pattern,
-        scale=asked.scale,
-        query_offset=asked.mask.query_offset,
-        softcap=asked.softcap,
-        has_sinks=asked.sinks_H is not None,
-        has_padding=visible_keys_BK is not None,
-    )
-    output = backend.run(*tensors, call, sinks_H=asked.sinks_H, visible_keys_BK=visible_keys_BK)
-    return output.out_BHQD, output.lse_BHQ
 
 
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:

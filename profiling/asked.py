@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from attnscope.models.loading import LoadedModel
 from attnscope.profiling.latency import Effort
@@ -46,6 +48,8 @@ class Instruments:
         timeline: Whether memory is told apart by kind.
         sampler_hz: Samples a second of the device; None for no sampler.
         trace_to: Where the Chrome trace is written, see `trace.trace`; None for no file.
+        snapshot_to: Where PyTorch's own memory snapshot is written on CUDA, see
+            `trace.write_memory_snapshot`; None for no file.
     """
 
     effort: Effort = field(default_factory=Effort)
@@ -55,6 +59,7 @@ class Instruments:
     timeline: bool = True
     sampler_hz: float | None = 20.0
     trace_to: Path | None = None
+    snapshot_to: Path | None = None
 
 
 def unmeasured(
@@ -81,17 +86,21 @@ def key_of(model: LoadedModel, cell: Cell, instruments: Instruments, seed: int) 
 def model_used(model: LoadedModel) -> ModelUsed:
     """Which model this is, for a record."""
     config = model.model.config
-    told = {name: value for name, value in config.to_dict().items() if name not in _VOLATILE}
-    text = json.dumps(told, sort_keys=True, default=str)
     return ModelUsed(
         source=model.source,
         revision=model.revision,
         title=model.title,
         architecture=str(config.model_type),
-        config_hash=hashlib.sha256(text.encode()).hexdigest(),
+        config_hash=hash_of(config.to_dict()),
         parameters=model.parameters,
         weight_bytes=model.nbytes,
     )
+
+
+def hash_of(config: Mapping[str, Any]) -> str:
+    """`ModelUsed.config_hash` of a whole configuration, whether or not its model is loaded."""
+    told = {name: value for name, value in config.items() if name not in _VOLATILE}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def blank(

@@ -23,7 +23,9 @@ _OPERATORS = {
 }
 """PyTorch's attention operators (aten/src/ATen/native/native_functions.yaml)."""
 
-_TRITON = {"flash_forward_kernel", "block_sparse_kernel", "decode_kernel"}
+_TRITON = {
+    *("flash_forward_kernel", "block_sparse_kernel", "decode_kernel", "linear_answer_kernel"),
+}
 """Of kernels/triton: a Triton kernel is called in a trace as its function is."""
 
 _COMPILED = ("Torch-Compiled Region", "## Call CompiledFxGraph")
@@ -41,6 +43,10 @@ _EXPECTED = {
     "triton_block_sparse": ("Triton",),
 }
 """The paths that are what a backend's name promises."""
+
+_APPROXIMATE = {"linear", "performer", "linformer"}
+_PLAIN = "PyTorch operators"
+"""What runs of an approximation where no kernel of its own does: its operators are those of no path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,4 +120,6 @@ def executed(
         kernels: Names of the kernels of all of them, those of most time first.
     """
     ran = Counter(path_of(operators, inside) for operators, inside in calls)
+    if asked in _APPROXIMATE:
+        ran = Counter({path if path == "Triton" else _PLAIN: ran[path] for path in ran})
     return Executed(asked=asked, ran=tuple(ran.most_common()), kernels=tuple(kernels))

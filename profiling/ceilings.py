@@ -50,6 +50,11 @@ class Rate:
     runs: int
     amount: int
 
+    @property
+    def spread(self) -> float:
+        """From the 10th to the 90th percentile, over the median."""
+        return (self.p90 - self.p10) / self.per_second
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
@@ -127,7 +132,9 @@ def kept_ceilings(device: torch.device, folder: Path) -> Ceilings | None:
 
 def _key(machine: Machine) -> str:
     versions = dict(machine.versions)
-    asked = (machine.device, machine.name, machine.threads, machine.driver)
+    # "cuda" and "cuda:0" are one device, and two of one name are alike.
+    kind = machine.device.partition(":")[0]
+    asked = (kind, machine.name, machine.threads, machine.driver)
     text = json.dumps([*asked, versions["torch"], versions["cuda"]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

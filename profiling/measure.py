@@ -6,7 +6,6 @@ record too. After one that ran out of memory a process should be replaced where 
 to fit may leave fragments behind.
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,17 +15,13 @@ from typing import Any
 
 import torch
 
-from attnscope.kernels.errors import (
-    InvalidCall,
-    ModelError,
-    PromptRefused,
-    UnsupportedCall,
-)
+from attnscope.kernels.errors import InvalidCall
 from attnscope.models.loading import LoadedModel
 from attnscope.models.parts import parts
 from attnscope.models.passes import Passes
 from attnscope.models.swapping import swapped
 from attnscope.profiling.asked import FILLED_BY, Instruments, blank
+from attnscope.profiling.attempt import attempt
 from attnscope.profiling.energy import energy
 from attnscope.profiling.exactness import Verdict, judged
 from attnscope.profiling.latency import Clock, cache_sweeper, clock_of, time_calls
@@ -36,7 +31,7 @@ from attnscope.profiling.part_times import time_parts
 from attnscope.profiling.record import Cell, Failure, Prediction, RunRecord, now
 from attnscope.profiling.sampler import Sampler
 from attnscope.profiling.sources import FIGURES, Sample
-from attnscope.profiling.trace import trace
+from attnscope.profiling.trace import trace, write_memory_snapshot
 
 Report = Callable[[str], None]
 """Called with what is measured next; what it raises ends the measurement."""
@@ -55,8 +50,8 @@ class Watcher:
     run: Callable[[float], None]
 
 
-_REFUSALS = (UnsupportedCall, ModelError, PromptRefused, InvalidCall)
 _MOST_MOMENTS = 1000
+_RELEASED = "what it held when memory ran out was released before anything else was measured"
 _UNOBSERVED = {"flex": "memory by kind: a compiled kernel cannot be watched operator by operator"}
 
 
@@ -109,13 +104,19 @@ def measure(
             watcher=watcher,
             clock=clock or clock_of(model.device),
         )
-        found = _attempt(lambda: bench().figures(seen))
+        figures = attempt(lambda: bench().figures(seen))
+        found = _failed(figures) if isinstance(figures, Failure) else figures
         if model.device.type == "cuda" and "failure" in found:
             torch.cuda.empty_cache()
     telemetry = replace(
         empty.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
     )
     return replace(empty, **found, prediction=prediction, telemetry=telemetry, created=now())
+
+
+def _failed(failure: Failure) -> dict[str, Any]:
+    notes = (_RELEASED,) if failure.outcome == "out_of_memory" else ()
+    return {"failure": failure, "notes": notes}
 
 
 @dataclass(slots=True)
@@ -223,6 +224,7 @@ class _Bench:
         with swapped(self.model.model, backend, around=lambda *_: attention_scope()):
             traced = trace(self._call, device, asked=backend, out=self.chosen.trace_to)
         found: dict[str, Any] = {"kernels": traced.kernels, "attention": traced.attention}
+        self._snapshot()
         if not self.chosen.timeline:
             return found
         if backend in _UNOBSERVED:
@@ -238,6 +240,15 @@ class _Bench:
                 scores_shape=self._scores_shape,
             )
         return {**found, "timeline": timeline.thinned(_MOST_MOMENTS)}
+
+    def _snapshot(self) -> None:
+        """PyTorch's own, which there is on CUDA alone; the timeline tells of memory everywhere."""
+        if self.chosen.snapshot_to is None or self.model.device.type != "cuda":
+            return
+        self.report("memory snapshot")
+        self._refill()
+        with swapped(self.model.model, self.cell.backend):
+            write_memory_snapshot(self._call, self.model.device, self.chosen.snapshot_to)
 
     @property
     def _call(self) -> Callable[[], object]:
@@ -271,32 +282,6 @@ class _Bench:
             "weights": [*model.parameters(), *model.buffers()],
             "kv_cache": self.passes.cache_tensors(),
         }
-
-
-def _attempt(figures: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The figures, or why there are none."""
-    try:
-        return figures()
-    except _REFUSALS as error:
-        failure = Failure(outcome="refused", reason=error.message, remedy=error.remedy)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        first = str(error).strip().partition("\n")[0][:200]
-        failure = Failure(
-            outcome="out_of_memory",
-            reason=f"Out of memory: {first or type(error).__name__}",
-            remedy="Use a shorter prompt, a smaller batch, or a backend that holds no scores.",
-        )
-    # Here and not above: until the error is let go, its traceback holds the tensors.
-    gc.collect()
-    return {"failure": failure}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has an error for it; a CPU's allocator raises a RuntimeError in words."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "you tried to allocate" in str(error)
 
 
 @contextmanager

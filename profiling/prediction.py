@@ -7,11 +7,14 @@ import torch
 
 from attnscope.kernels.errors import AttnscopeError
 from attnscope.models.shape import ModelShape
-from attnscope.profiling.ceilings import kept_ceilings
+from attnscope.profiling.ceilings import Ceilings, kept_ceilings
 from attnscope.profiling.hardware import detected
 from attnscope.profiling.plan import Plan
 from attnscope.profiling.record import Cell, Prediction
 from attnscope.profiling.roofline import work
+
+_WIDEST = 0.2
+"""Ceilings of which most runs differ by more were measured on a machine that did something else too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ def roof_of(device: torch.device, dtype: str, folder: Path) -> Roof | None:
             flops_per_second=rate.per_second,
             bytes_per_second=found.copy.per_second,
             origin="measured",
-            told=f"measured on {found.machine.name}, {found.measured[:16].replace('T', ' ')} UTC",
+            told=_told(found, max(rate.spread, found.copy.spread)),
         )
     listed = detected(device)
     if listed is None or dtype not in listed.peak_flops:
@@ -57,6 +60,14 @@ def roof_of(device: torch.device, dtype: str, folder: Path) -> Roof | None:
         origin="listed",
         told=f"listed of {listed.name} by its maker",
     )
+
+
+def _told(found: Ceilings, spread: float) -> str:
+    when = found.measured[:16].replace("T", " ")
+    words = f"measured on {found.machine.name}, {when} UTC"
+    if spread <= _WIDEST:
+        return words
+    return f"{words}, beside other work: their runs differ by up to {spread:.0%}"
 
 
 def predicted(shape: ModelShape, cell: Cell, roof: Roof) -> Prediction | None:

@@ -3,6 +3,7 @@
 B batch, n tokens; FLOP counts a multiply-add as 2.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from attnscope.kernels.errors import InvalidCall
@@ -93,23 +94,18 @@ def cost_per_million_tokens(seconds: float, tokens: int, price_per_hour: float) 
 
 
 def _attention(plan: Plan, length: int) -> tuple[int, int]:
-    if plan.backend == OWN:
-        return 0, 0  # Its products are among the others.
-    name = "sdpa_flash" if plan.backend == SDPA else plan.backend
+    # What transformers does is moved as by ours of the same kind.
+    name = {SDPA: "sdpa_flash", OWN: "eager"}.get(plan.backend, plan.backend)
     times = 1 + _BACKWARD if plan.phase == "training" else 1
     flops, moved = 0, 0
-    for layer in plan.shape.layers:
+    asked = {"batch": plan.batch, "length": length, "dtype": plan.dtype}
+    # Layers of a kind cost the same, and some costs take a look at every row of blocks.
+    for layer, layers in Counter(plan.shape.layers).items():
         if layer.is_attention:
-            call = call_of(
-                layer,
-                batch=plan.batch,
-                length=length,
-                dtype=plan.dtype,
-                decode=plan.phase == "decode",
-            )
-            cost = backend(name).cost(call)
-            flops += cost.flops
-            moved += cost.bytes_read + cost.bytes_written
+            cost = backend(name).cost(call_of(layer, decode=plan.phase == "decode", **asked))
+            # The products of a model's own attention are among its others.
+            flops += 0 if plan.backend == OWN else layers * cost.flops
+            moved += layers * (cost.bytes_read + cost.bytes_written)
     return int(flops * times), int(moved * times)
 
 

@@ -50,6 +50,7 @@ class Filters:
         outcome: `store_rows.MEASURED` or those of failures.
         shortest: Least length, tokens.
         longest: Greatest length, tokens.
+        config_hash: Of the model's config; any of these.
     """
 
     text: str = ""
@@ -61,9 +62,11 @@ class Filters:
     outcome: tuple[str, ...] = ()
     shortest: int = 0
     longest: int = _MOST
+    config_hash: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         words = [self.text, *(word for name in CHOICES for word in getattr(self, name))]
+        words += self.config_hash
         if any("\0" in word or not _is_text(word) for word in words):
             raise InvalidCall("A filter holds a character that no run can have.")
         if not 0 <= self.shortest <= _MOST or not 0 <= self.longest <= _MOST:
@@ -242,7 +245,7 @@ class Store:
 def _condition(filters: Filters | None) -> ColumnElement[bool]:
     wanted = filters or Filters()
     parts: list[Any] = [RUNS.c.length.between(wanted.shortest, wanted.longest)]
-    chosen = {name: getattr(wanted, name) for name in CHOICES}
+    chosen = {name: getattr(wanted, name) for name in (*CHOICES, "config_hash")}
     parts += [RUNS.c[name].in_(values) for name, values in chosen.items() if values]
     if wanted.text:
         parts.append(

@@ -56,7 +56,7 @@ def latency(duration: float) -> str:
         if size < 0.9995:
             size, unit = duration * factor, smaller
     decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0
-    return f"{size:.{decimals}f}{_GROUP}{unit}"
+    return f"{size:,.{decimals}f}".replace(",", _GROUP) + f"{_GROUP}{unit}"
 
 
 def share(number: float) -> str:

@@ -137,6 +137,7 @@ SPARSE_CASES = (
             "bigbird", window=12, global_tokens=2, random_blocks=2, block=4, seed=1, causal=True
         ),
     ),
+    Case(id="rule", pattern=pattern("rule", text="i - j < 6 and j % 3 != 1 or j < min(2, i)")),
     Case(id="axial, odd", pattern=pattern("axial", height=5, width=7)),
     Case(
         id="strided slide of a cache",
@@ -149,6 +150,18 @@ SPARSE_CASES = (
         softcap=3.0,
         sinks=True,
         pattern=pattern("block_sparse", block=8, stride=5),
+    ),
+    Case(
+        id="vertical slash, causal",
+        pattern=pattern("vertical_slash", columns=(0, 9, 10), diagonals=(0, 3, 4), causal=True),
+    ),
+    Case(
+        id="block list of a cache",
+        queries=9,
+        keys=41,
+        pattern=pattern(
+            "block_list", block=8, rows=((0,), (0, 1), (2,), (0, 3), (4,)), causal=True
+        ),
     ),
 )
 """Lines for the backends that take any pattern; not for the kernels of one band of keys."""

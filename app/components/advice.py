@@ -104,7 +104,7 @@ def answer(found: Mapping[str, Any]) -> None:
             name="advice",
             title=f"Advice for {found['model']} on {found['device']}",
             note=advice_words.recommendation(found),
-            page="mechanisms",
+            of="mechanisms",
         )
     plain_table("Candidates, the best first", advice_words.rows(found), header=advice_words.HEADER)
     if found["excluded"]:

@@ -1,4 +1,4 @@
-"""What the Calculator shows of an answer: verdict, terms, backends. User text is escaped here."""
+"""What the Calculator shows of an answer: terms, backends, files. User text is escaped here."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -7,34 +7,36 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from attnscope.app.calculation_files import Calculated, curves_of
 from attnscope.app.calculation_words import (
     Answer,
     aside,
-    facts,
+    batch_words,
+    cost_words,
     layers_words,
     longest_words,
     part_words,
-    verdict,
 )
 from attnscope.app.calculator_view import CalculatorView, encode
 from attnscope.app.exports import MEDIA_TYPES
-from attnscope.profiling.units import nbytes
+from attnscope.app.figures.theme import backend_colour
+from attnscope.profiling.units import count, latency, nbytes
 
-_FILES = {"bar": "The bar; its numbers are the table of terms", "curves": "The curves"}
-
-
-def say_verdict(view: CalculatorView, answer: Answer, room: int, longest: int) -> None:
-    """Draw the answer to the page's question, and the facts under it."""
-    fits, word, words = verdict(answer, room)
-    items = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
-        for name, value in facts(view, answer, room, longest)
-    )
-    mark = "fits" if fits else "over"
-    st.html(
-        f'<p class="pg-verdict pg-{mark}" role="status"><strong>{word}</strong> '
-        f'<span>{html.escape(words)}</span></p><dl class="pg-facts">{items}</dl>'
-    )
+_FILES = {
+    "bar": "The bar; its numbers are the table of terms",
+    "memory": "Memory over length",
+    "time": "Time over length",
+    "cost": "Cost over length",
+}
+_STROKES = {
+    "solid": (28,),
+    "dash": (8, 5),
+    "dot": (2, 3),
+    "dashdot": (8, 4, 2, 4),
+    "longdash": (13, 5),
+    "longdashdot": (13, 4, 2, 4),
+}
+"""Pixels drawn and left out in turn, as Plotly does."""
 
 
 def terms(view: CalculatorView, answer: Answer) -> None:
@@ -42,36 +44,66 @@ def terms(view: CalculatorView, answer: Answer) -> None:
     total = answer["total_bytes"]
     rows = [_term(term, total, aside(term["name"], view, answer)) for term in answer["terms"]]
     last = f'<tr class="pg-total"><th scope="row">total</th><td>{nbytes(total)}</td><td></td><td></td><td></td></tr>'
-    _table(("what", "memory", "formula", "with the numbers put in", "source"), [*rows, last])
+    table(("what", "memory", "formula", "with the numbers put in", "source"), [*rows, last])
     notes = " ".join(html.escape(note) for note in answer["notes"])
     st.html(f'<p class="pg-quiet">{html.escape(layers_words(answer))}</p>')
     if notes:
         st.html(f'<p class="pg-quiet">{notes}</p>')
 
 
-def backends(lines: Sequence[Mapping[str, Any]], chosen: str, max_length: int | None) -> None:
-    """Draw each backend with the longest context that fits, or why it cannot."""
+def backends(found: Calculated) -> None:
+    """Draw each backend with what fits and what it costs, or why it cannot: the key to the curves, too."""
+    prices = "cost" in found.charts
+    header = ["backend", "longest context", f"largest batch at {count(found.view.length)}"]
+    header += ["memory", "at least, by roofline", *["a million tokens"] * prices]
+    dashes = {curve.backend: curve.dash for curve in curves_of("memory", found)}
     rows = []
-    for line in lines:
-        name = html.escape(line["title"])
-        mark = ' class="pg-chosen" aria-current="true"' if line["name"] == chosen else ""
-        if "refusal" in line:
-            said = f'<td class="pg-refusal">{html.escape(line["refusal"])}</td>'
+    for reach, here in zip(found.reach["lines"], found.contenders["lines"], strict=True):
+        name, most = reach["name"], found.one["model"]["max_length"]
+        mark = ' class="pg-chosen" aria-current="true"' if name == found.view.backend else ""
+        refusal = reach.get("refusal") or here.get("refusal")
+        if refusal:
+            cells = (
+                f'<td class="pg-refusal" colspan="{len(header) - 1}">{html.escape(refusal)}</td>'
+            )
         else:
-            said = f"<td>{html.escape(longest_words(line['longest'], max_length))}</td>"
-        rows.append(f'<tr{mark}><th scope="row">{name}</th>{said}</tr>')
-    _table(("backend", "longest context that fits"), rows)
+            done = here["work"]
+            said = [
+                longest_words(reach["longest"], most),
+                batch_words(here["largest_batch"]),
+                nbytes(here["total_bytes"]),
+                latency(done["seconds"]) if "seconds" in done else "no peak is published",
+                *([cost_words(done["cost"])] if "cost" in done else []),
+            ]
+            cells = "".join(f"<td>{html.escape(words)}</td>" for words in said)
+        title = html.escape(reach["title"])
+        rows.append(
+            f'<tr{mark}><th scope="row">{_key(name, dashes.get(name))}{title}</th>{cells}</tr>'
+        )
+    table(header, rows)
 
 
-def files(view: CalculatorView, theme: str) -> None:
-    """Draw a link to each file that the two charts and the table make."""
-    for what, name in _FILES.items():
+def files(found: Calculated, theme: str) -> None:
+    """Draw a link to each file that the charts and the table make."""
+    for what in found.charts:
         links = []
         for form in MEDIA_TYPES:
-            query = urlencode({**encode(view), "what": what, "format": form, "theme": theme})
+            query = urlencode({**encode(found.view), "what": what, "format": form, "theme": theme})
             address = html.escape(f"/attnscope/calculation/export?{query}")
             links.append(f'<a href="{address}" download>{form.upper()}</a>')
-        st.html(f'<div class="pg-files">{name}<br>{"".join(links)}</div>')
+        st.html(f'<div class="pg-files">{_FILES[what]}<br>{"".join(links)}</div>')
+
+
+def _key(backend: str, dash: str | None) -> str:
+    """How the backend's line is drawn; nothing where it has none."""
+    lengths = _STROKES[dash] if dash else ()
+    stops, at = [], 0
+    for place, length in enumerate(lengths):
+        colour = "transparent" if place % 2 else backend_colour(backend)
+        stops.append(f"{colour} {at}px {at + length}px")
+        at += length
+    line = f"repeating-linear-gradient(90deg, {', '.join(stops)})" if stops else "none"
+    return f'<i class="pg-key" style="background-image: {line}"></i>'
 
 
 def _term(term: Mapping[str, Any], total: int, words: str) -> str:
@@ -86,7 +118,8 @@ def _term(term: Mapping[str, Any], total: int, words: str) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[str]) -> None:
+def table(header: Sequence[str], rows: Sequence[str]) -> None:
+    """Draw a table: plain names over rows that are markup already."""
     names = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     st.html(
         f'<table class="pg-terms"><thead><tr>{names}</tr></thead>'

@@ -1,7 +1,6 @@
 """The Calculator's controls: each shows the view, and what is done to it becomes the view."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -9,8 +8,6 @@ import streamlit as st
 from attnscope.app.calculator_view import (
     DTYPES,
     LARGEST_PAGE,
-    LONGEST,
-    MOST_SEQUENCES,
     OPTIMIZERS,
     OWN_DEVICE,
     PHASES,
@@ -18,9 +15,8 @@ from attnscope.app.calculator_view import (
 )
 from attnscope.app.components.notice import guarded
 from attnscope.app.state import CalculatorSession
-from attnscope.profiling.units import count, nbytes
+from attnscope.profiling.units import nbytes
 
-_LENGTHS = sorted({round(2 ** (power / 4)) for power in range(20, 81)} | {10_000_000})
 _PHASE_WORDS = {"prefill": "Prompt", "decode": "Next token", "training": "Training step"}
 _LOGITS = {False: "of the last position", True: "of every position"}
 
@@ -42,7 +38,9 @@ def controls(
     """
     put = _Putter(session)
     view = session.view
-    model, device, phase, dtype, backend = st.columns([5, 5, 4, 3, 5])
+    model, device, phase, dtype, backend, more = st.columns(
+        [5, 5, 4, 3, 5, 3], vertical_alignment="bottom"
+    )
     with model:
         st.selectbox(
             "Model",
@@ -71,18 +69,6 @@ def controls(
             format_func=lambda name: backends.get(name, name),
             **put.widget("backend"),
         )
-    slider, exact, batch, more = st.columns([10, 4, 4, 4], vertical_alignment="bottom")
-    with slider:
-        st.select_slider(
-            "Length, tokens a sequence",
-            _LENGTHS,
-            format_func=count,
-            **put.widget("length", shown=_nearest(view.length), key="slider"),
-        )
-    with exact:
-        st.number_input("exactly", 1, LONGEST, **put.widget("length"))
-    with batch:
-        st.number_input("Batch, sequences", 1, MOST_SEQUENCES, **put.widget("batch"))
     with more, st.popover("More", width="stretch"):
         _more(session, put)
 
@@ -145,8 +131,6 @@ class _Putter:
         self,
         field: str,
         *,
-        shown: Any = None,
-        key: str = "",
         read: Callable[[Any], Any] = lambda value: value,
         also: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -154,26 +138,19 @@ class _Putter:
 
         Args:
             field: Of the view.
-            shown: What the widget shows, where it is not the value itself.
-            key: Tells widgets of one field apart.
             read: Makes the value of what the widget holds, or refuses it.
             also: Other fields that change with it.
         """
-        session, name = self._session, f"calculator_{field}_{key}"
-        value = getattr(session.view, field) if shown is None else shown
-        session.set_draft({name: value})
+        session, name = self._session, f"calculator_{field}"
+        session.set_draft({name: getattr(session.view, field)})
 
         def take() -> None:
             session.tell()
             taken = {**(also or {}), field: read(session.draft(name))}
             if taken[field] is not None:
-                session.show(replace(session.view, **taken))
+                session.show(session.view.changed(**taken))
 
         return {"key": name, "on_change": guarded(take, tell=session.tell)}
-
-
-def _nearest(length: int) -> int:
-    return min(_LENGTHS, key=lambda known: abs(known - length))
 
 
 def _device_words(name: str, devices: Mapping[str, Mapping[str, Any]]) -> str:

@@ -11,14 +11,13 @@ import streamlit as st
 from attnscope.app.components.chart import chart, look
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.figures.groups import uptraining
+from attnscope.app.figures.mask import KINDS, Mask, colours, mask_figure, mask_frame
 from attnscope.app.figures.mechanism import (
-    MASK_WORDS,
     READINGS,
     Reading,
     call_words,
     cost_words,
     costs_figure,
-    mask_figure,
     measured_figure,
 )
 from attnscope.app.mechanisms import RESULTS, Control, Mechanism
@@ -110,21 +109,23 @@ def mask(card: Mechanism, answer: Answer) -> None:
         f"Of {count(header['tokens'] ** 2)} pairs of {count(header['tokens'])} tokens "
         f"{count(header['kept'])} are kept, {share(header['share'])}."
     )
-    figure = mask_figure(blocks, block=header["block"], title=header["title"], look=look())
-    rows, columns = np.indices(blocks.shape)
-    data = pd.DataFrame(
-        {
-            "first_query": (rows * header["block"]).ravel(),
-            "first_key": (columns * header["block"]).ravel(),
-            "state": np.take(MASK_WORDS, blocks).ravel(),
-        }
+    drawn = Mask(kinds=blocks, cell=header["block"], query_start=0, key_start=0)
+    said = {"title": f"Mask of {header['title']}", "note": kept}
+    figure = mask_figure(drawn, **said, look=look(), side=360).update_layout(margin_t=40)
+    chart(
+        figure,
+        mask_frame(drawn),
+        name=f"{card.key}-mask",
+        **said,
+        of=_PAGE,
+        exported=mask_figure(drawn, **said, look=look()),
     )
-    title = f"Mask of {header['title']}"
-    chart(figure, data, name=f"{card.key}-mask", title=title, note=kept, page=_PAGE)
+    swatches = " ".join(
+        f'<i class="pg-swatch" style="background:{colour}"></i>{word}'
+        for colour, word in zip(colours(look()), KINDS, strict=True)
+    )
     st.html(
-        f'<p class="pg-quiet">{html.escape(kept)} Drawn by blocks of {header["block"]}: '
-        '<i class="pg-block pg-full"></i>all of the block visible '
-        '<i class="pg-block pg-part"></i>some of it <i class="pg-block"></i>none.</p>'
+        f'<p class="pg-quiet">{html.escape(kept)} By blocks of {header["block"]} tokens: {swatches}.</p>'
     )
 
 
@@ -151,7 +152,7 @@ def costs(card: Mechanism, answer: Answer) -> None:
                 name=f"{card.key}-{reading}",
                 title=card.title,
                 note=cost_words(shown, lengths, reading),
-                page=_PAGE,
+                of=_PAGE,
             )
     st.html(f'<p class="pg-quiet">{html.escape(_costs_words(card, answer))}</p>')
 
@@ -248,7 +249,7 @@ def measurement(
             name=f"{card.key}-measured",
             title=f"{card.title}, measured on {record['device']}",
             note=verdict(cells),
-            page=_PAGE,
+            of=_PAGE,
         )
         st.html(f'<p class="pg-quiet">{html.escape(verdict(cells))}</p>')
     failed = [cell for cell in cells if cell["failure"]]
@@ -273,7 +274,7 @@ def _trained(card: Mechanism, record: Answer) -> None:
         name=f"{card.key}-loss",
         title="Loss while the pooled demo is trained",
         note=words,
-        page=_PAGE,
+        of=_PAGE,
     )
     st.html(f'<p class="pg-quiet">{html.escape(words)}</p>')
 

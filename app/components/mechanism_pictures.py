@@ -140,7 +140,7 @@ def _arrays(found: Answer) -> dict[str, np.ndarray]:
 
 def _chart(figure: Any, data: pd.DataFrame, *, name: str, title: str, note: str) -> None:
     figure.update_layout(margin_t=max(figure.layout.margin.t or 0, 44))
-    chart(figure, data, name=name, title=title, note=note, page="mechanisms")
+    chart(figure, data, name=name, title=title, note=note, of="mechanisms")
 
 
 DRAWN: Mapping[str, Callable[[str, Answer], None]] = {

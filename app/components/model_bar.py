@@ -3,7 +3,7 @@
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import streamlit as st
 from streamlit.components.v2 import component
@@ -30,6 +30,20 @@ class BackendChoice:
     title: str
     refusal: str = ""
     exact: bool = True
+
+
+class Modelled(Protocol):
+    """A view that names a model and where it runs."""
+
+    @property
+    def model(self) -> str:
+        """Its source."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """As PyTorch calls it, or "auto"."""
+        ...
 
 
 def facts(view: View, shown: Shown | None) -> list[tuple[str, str, str]]:
@@ -112,18 +126,7 @@ def _form(
     on_apply: Callable[[], None],
 ) -> None:
     with st.form("model_form", border=False):
-        st.selectbox(
-            "Model",
-            _with(models, view.model),
-            key=Key.SOURCE,
-            accept_new_options=True,
-            help="The demo, a Hugging Face hub id, or a folder on the server. "
-            "Only safetensors are loaded; code that comes with a model is never run.",
-        )
-        left, middle, right = st.columns(3)
-        left.text_input("Revision", key=Key.REVISION, placeholder="default", max_chars=128)
-        middle.selectbox("Device", _with(("auto", *devices), view.device), key=Key.DEVICE)
-        right.selectbox("dtype", DTYPES, key=Key.DTYPE)
+        model_choice(view, models=models, devices=devices)
         titles = {choice.name: choice.title for choice in backends}
         st.radio(
             "Backend",
@@ -140,6 +143,28 @@ def _form(
             "The layers left out run on the backend above.",
         )
         st.form_submit_button("Apply and run", type="primary", on_click=on_apply, width="stretch")
+
+
+def model_choice(view: Modelled, *, models: Sequence[str], devices: Sequence[str]) -> None:
+    """Draw the widgets that choose a model, for a form; they fill the drafts of `Key`.
+
+    Args:
+        view: What was asked for.
+        models: Sources to choose from; others can be typed.
+        devices: Devices that have a worker.
+    """
+    st.selectbox(
+        "Model",
+        _with(models, view.model),
+        key=Key.SOURCE,
+        accept_new_options=True,
+        help="The demo, a Hugging Face hub id, or a folder on the server. "
+        "Only safetensors are loaded; code that comes with a model is never run.",
+    )
+    left, middle, right = st.columns(3)
+    left.text_input("Revision", key=Key.REVISION, placeholder="default", max_chars=128)
+    middle.selectbox("Device", _with(("auto", *devices), view.device), key=Key.DEVICE)
+    right.selectbox("dtype", DTYPES, key=Key.DTYPE)
 
 
 def _caption(choice: BackendChoice) -> str:

@@ -5,33 +5,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from attnscope.app.cli_profile import HEADER
 from attnscope.app.components.notice import notice
+from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.profile_plan import swatch
-from attnscope.app.components.profile_predictions import predictions
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures.theme import Theme
 from attnscope.app.page_session import Notice
-from attnscope.app.profile_exports import OF_ALL, OF_ONE, TITLES, figure_of, roofline_words
+from attnscope.app.profile_exports import figure_of
+from attnscope.app.profile_words import (
+    OF_ALL,
+    OF_ONE,
+    PREDICTED,
+    PREDICTED_NOTE,
+    TITLES,
+    predicted,
+    words_of,
+)
 from attnscope.app.state import Key
-from attnscope.profiling.units import count, latency, share
+from attnscope.profiling.units import count, latency
 
 Found = Mapping[str, Any]
 
 _NUMBERS = range(2, 8)  # columns of the table that are numbers
 _METERS = {"power": {"power_w"}, "energy": {"power_w", "energy_j"}}
 """The figures of the device's samples that a chart is made of."""
-_SAID: dict[str, Callable[[Found], str]] = {
-    "latency": lambda each: each["row"][HEADER.index("median")],
-    "memory": lambda each: each["row"][HEADER.index("peak memory")],
-    "throughput": lambda each: f"{each['row'][HEADER.index('tokens/s')]} tokens/s",
-    "power": lambda each: "-" if each["watts"] is None else f"{each['watts']:.3g} W",
-    "energy": lambda each: (
-        "-" if each["joules_per_token"] is None else f"{each['joules_per_token']:.3g} J a token"
-    ),
-}
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 _FIGURES = {
     "device_bytes": "memory in use",
@@ -48,23 +49,34 @@ _FIGURES = {
 }
 
 
-def charts(found: Found, *, look: Theme) -> None:
+def charts(found: Found, record: str, *, look: Theme) -> None:
     """Draw time and memory over length, and the table of cells.
 
     Args:
         found: The answer to `profile`; at least one record.
+        record: The cell that the report takes apart; empty for none.
         look: The colours.
     """
-    files = _whole(found)
+    files = _whole(found, record)
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
-    for pair in zip(OF_ALL[::2], OF_ALL[1::2], strict=True):
-        for column, what in zip(st.columns(2, gap="medium"), pair, strict=True):
-            with column, st.container(gap="xxsmall"):
-                _chart(what, found, {}, look=look)
+    figures = {what: figure_of(what, found, {}, look=look) for what in OF_ALL}
+    drawn = [(what, figure) for what, figure in figures.items() if figure is not None]
+    missing = [what for what, figure in figures.items() if figure is None]
+    needed = len(drawn) + bool(missing)
+    places = [place for _ in range(0, needed, 2) for place in st.columns(2, gap="medium")]
+    for place, (what, figure) in zip(places, drawn, strict=False):
+        with place, st.container(gap="xxsmall"):
+            _chart(what, figure, found, {}, look=look)
+    if missing:
+        with places[len(drawn)]:
+            st.html(_not_drawn(missing, found))
     for told in found["told"]:
         notice(Notice(kind="failed", message=told))
     st.html(table_html(found["records"], found["kept"]))
-    predictions(found["records"])
+    rows = predicted(found["records"])
+    if rows:
+        with st.expander("Predicted beside measured"):
+            plain_table(PREDICTED_NOTE, rows, header=PREDICTED, numbers=True)
 
 
 def cell(
@@ -96,16 +108,32 @@ def cell(
             links.append(("Its page on Runs", run_address(record["id"])))
         if found["plan"]["traces"]:
             links.append(("Perfetto trace", _address(found, "trace", record=record["id"])))
+        if record["id"] in found["snapshots"]:
+            address = _address(found, "snapshot", record=record["id"])
+            links.append(("Memory snapshot, for pytorch.org/memory_viz", address))
         st.html(_links(links))
     columns = st.columns(len(OF_ONE), gap="medium")
     for column, what in zip(columns, OF_ONE, strict=True):
         with column, st.container(gap="xxsmall"):
-            _chart(what, found, detail, look=look, record=record["id"])
+            figure = figure_of(what, found, detail, look=look)
+            _chart(what, figure, found, detail, look=look, record=record["id"])
+    if record["id"] not in found["snapshots"]:
+        st.html(f'<p class="pg-note">{html.escape(_no_snapshot(found))}</p>')
     if detail["overhead"] is not None:
         st.html(
             f'<p class="pg-note">Timing the parts took {detail["overhead"]:.3g} times as long as the run alone. '
             "Memory over time is watched operator by operator: its seconds order the moments, and are no latency.</p>"
         )
+
+
+def _no_snapshot(found: Found) -> str:
+    """Why there is no file for PyTorch's own viewer, and what tells the same."""
+    device = found["machine"]["device"]
+    why = "measure with “Keep traces” switched on"
+    if not device.startswith("cuda"):
+        why = f"PyTorch keeps that history on CUDA only, and this is {device}"
+    ours = f"The JSON of “{TITLES['timeline']}” is our own history of it."
+    return f"No snapshot for PyTorch's memory viewer: {why}. {ours}"
 
 
 def absences(found: Found) -> None:
@@ -152,7 +180,15 @@ def _table_row(each: Found, kept: Sequence[str]) -> str:
     return f'<tr{marked}><th scope="row">{swatch(backend)}{html.escape(backend)}</th>{cells}</tr>'
 
 
-def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str = "") -> None:
+def _chart(
+    what: str,
+    figure: go.Figure | None,
+    found: Found,
+    detail: Found,
+    *,
+    look: Theme,
+    record: str = "",
+) -> None:
     named = {"record": record} if record else {}
     forms = [
         (
@@ -161,23 +197,37 @@ def _chart(what: str, found: Found, detail: Found, *, look: Theme, record: str =
         )
         for form in MEDIA_TYPES
     ]
-    figure = figure_of(what, found, detail, look=look)
     if figure is None:
+        notes = " ".join(detail["notes"]) or "It was not measured for this cell."
         st.html(
             f'<div class="pg-heading"><h3>{TITLES[what]}</h3></div>'
-            f'<p class="pg-note">{html.escape(_absence(what, found, detail))}</p>'
+            f'<p class="pg-note">{html.escape(notes)}</p>'
         )
         return
     st.html(f'<div class="pg-heading"><h3>{TITLES[what]}</h3>{_links(forms)}</div>')
     st.plotly_chart(
-        figure, theme=None, key=f"profile_{what}", config=_CONFIG, alt=_alt(what, found, detail)
+        figure,
+        theme=None,
+        key=f"profile_{what}",
+        config=_CONFIG,
+        alt=f"{TITLES[what]}. {words_of(what, found, detail)}",
     )
 
 
-def _absence(what: str, found: Found, detail: Found) -> str:
-    """Why there is nothing to draw, and what would change that."""
-    if what in OF_ONE:
-        return " ".join(detail["notes"]) or "It was not measured for this cell."
+def _not_drawn(charts: Sequence[str], found: Found) -> str:
+    """The charts that nothing was measured for, by the reason."""
+    titles: dict[str, list[str]] = {}
+    for what in charts:
+        titles.setdefault(_absence(what, found), []).append(TITLES[what])
+    return "".join(
+        f'<div class="pg-heading"><h3>{" · ".join(named)}</h3></div>'
+        f'<p class="pg-note">{html.escape(reason)}</p>'
+        for reason, named in titles.items()
+    )
+
+
+def _absence(what: str, found: Found) -> str:
+    """Why there is nothing to draw of all cells, and what would change that."""
     if what in _METERS:
         reasons = [
             reason
@@ -186,43 +236,22 @@ def _absence(what: str, found: Found, detail: Found) -> str:
         ]
         why = "; ".join(reasons) or "the runs were too short for the meter"
         return f"Not measured: {why}. On an NVIDIA GPU its driver tells power and energy, and they are drawn here."
+    if what == "cache":
+        return "The model keeps no key/value cache, or it was measured before its growth was told."
     return (
         "Nothing to draw: no cell has figures yet, or this device's ceilings were not known when they were measured. "
         "Measure the ceilings, then measure again."
     )
 
 
-def _alt(what: str, found: Found, detail: Found) -> str:
-    """What a chart says, in words."""
-    if what == "roofline":
-        return roofline_words(found)
-    if what in OF_ALL:
-        told = [
-            f"{each['backend']} {each['phase']} {_value(what, each)}" for each in found["records"]
-        ]
-        return f"{TITLES[what]}: {'; '.join(told)}"
-    if what == "kernels":
-        told = [f"{each['name']} {share(each['share'])}" for each in detail["kernels"]]
-        return f"{TITLES[what]}: {'; '.join(told)}"
-    return TITLES[what]
-
-
-def _value(what: str, each: Found) -> str:
-    if each["failure"] is not None:
-        return f"at {count(each['length'])} tokens: {each['failure']['reason']}"
-    return f"at {count(each['length'])} tokens: {_SAID[what](each)}"
-
-
 def _verdict(record: Found) -> str:
     """What ran, and whether that is what was asked for."""
     if record["fallback"]:
-        return (
-            f'<p class="pg-verdict pg-fell">Silent fallback: {html.escape(record["fallback"])}.</p>'
-        )
+        return f'<p class="pg-ran pg-fell">Silent fallback: {html.escape(record["fallback"])}.</p>'
     ran = html.escape(record["kernel"] or "unknown")
     median = latency(record["seconds"][0])
     return (
-        f'<p class="pg-verdict">{median} at the median of {count(record["runs"])} runs · '
+        f'<p class="pg-ran">{median} at the median of {count(record["runs"])} runs · '
         f"attention ran as <strong>{ran}</strong></p>"
     )
 
@@ -241,10 +270,11 @@ def _title(found: Found) -> str:
     return f"{found['model']['title']} on {found['machine']['name']}, {when} UTC"
 
 
-def _whole(found: Found) -> str:
+def _whole(found: Found, record: str) -> str:
+    named = {"record": record} if record else {}
     return _links(
         [
-            ("Report, HTML", _address(found, "report")),
+            ("Report, HTML", _address(found, "report", **named)),
             ("Records, JSON Lines", _address(found, "records")),
         ]
     )

@@ -124,7 +124,7 @@ def ceilings_words(roofs: Told, device: str) -> str:
     first = next(iter(roofs.values()))
     return (
         f"≥ is the least time, by roofline: {rates} and {first['bytes_per_second'] / 1e9:.3g} GB/s, "
-        f"{first['told']}. No run is faster; a small one is far slower."
+        f"{first['told']}. A small run is far slower."
     )
 
 
@@ -148,7 +148,7 @@ def matrix_html(cells: Sequence[Told], room_bytes: int) -> str:
     notes = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
     return (
         '<table class="pg-table pg-matrix"><caption>Predicted peak memory, weights included'
-        f"{', and least time' * any(cell.get('predicted_s') for cell in cells)}</caption>"
+        f"{', and least time' * any(cell['predicted_s'] for cell in cells)}</caption>"
         f'<thead><tr><th scope="col">tokens</th>{head}</tr></thead><tbody>{body}</tbody></table>'
         + (f'<ul class="pg-reasons">{notes}</ul>' if notes else "")
     )
@@ -179,7 +179,7 @@ def _cell(cell: Told, room_bytes: int) -> str:
     if cell["skip"]:
         return f'<td class="pg-not" title="{html.escape(cell["skip"])}">{text}, skipped</td>'
     part = 0.0 if predicted is None else min(predicted / room_bytes, 1.0)
-    least = cell.get("predicted_s")
+    least = cell["predicted_s"]
     time = "" if least is None else f"<span>≥ {latency(least)}</span>"
     return f'<td style="--share:{part:.4f}">{text}{time}</td>'
 

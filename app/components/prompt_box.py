@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from attnscope.app.components.notice import notice
-from attnscope.app.examples import Example
+from attnscope.app.components.notice import guarded, notice
+from attnscope.app.examples import examples
 from attnscope.app.page_session import Notice
+from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
 from attnscope.app.state import Key
 from attnscope.profiling.units import count, nbytes
@@ -16,38 +17,39 @@ _RECEIVED_MIB = 64
 
 
 def prompt_box(
-    examples: Sequence[Example],
-    offered: Sequence[Prompt],
-    refusal: Notice | None,
+    drafts: PromptDrafts,
     *,
     limit: int | None,
     has_template: bool,
     bytes_per_token: int | None,
     on_run: Callable[[], None],
-    on_example: Callable[[], None],
-    on_upload: Callable[[], None],
-    on_choose: Callable[[], None],
+    verb: str = "Run",
+    purpose: str = "Run the prompt and look at every head",
 ) -> None:
-    """Draw the prompt, its sources and Run.
+    """Draw the prompt, its sources and the button that takes it.
 
     Args:
-        examples: Shipped prompts.
-        offered: Prompts of the uploaded file, to choose from.
-        refusal: Why the file was refused, or None.
+        drafts: What the controls do.
         limit: Most tokens of one prompt under the loaded model, or None while unknown.
         has_template: Whether the tokenizer has a chat template.
         bytes_per_token: What a capture holds for each token, or None while unknown.
         on_run: Called when the typed prompt is sent.
-        on_example: Called when an example is chosen.
-        on_upload: Called when a file is given or taken away.
-        on_choose: Called when prompts of the file are to be inspected.
+        verb: What the button says.
+        purpose: What it does, for its tooltip.
     """
+    session = drafts.session
+    on_example, on_upload, on_choose = (
+        guarded(work, tell=session.tell)
+        for work in (drafts.choose_example, drafts.read_upload, drafts.choose_prompts)
+    )
     with st.container(key="prompt_row", horizontal=True, vertical_alignment="center", gap="small"):
         with st.form("prompt_form", border=False):
-            _typed(limit, bytes_per_token, has_template=has_template, on_run=on_run)
+            cost = f" It keeps {nbytes(bytes_per_token)} a token." if bytes_per_token else ""
+            told = f"{purpose}; Ctrl+Enter does the same.{cost}"
+            _typed(limit, verb, told, has_template=has_template, on_run=on_run)
         st.selectbox(
             "Examples",
-            [entry.title for entry in examples],
+            [entry.title for entry in examples()],
             index=None,
             key=Key.EXAMPLE,
             placeholder="Examples",
@@ -56,12 +58,18 @@ def prompt_box(
             width=160,
         )
         with st.popover("Upload", key="upload_popover"):
-            _upload(offered, refusal, on_upload=on_upload, on_choose=on_choose)
+            _upload(
+                session.draft(Key.OFFERED, ()),
+                session.draft(Key.UPLOAD_REFUSAL),
+                on_upload=on_upload,
+                on_choose=on_choose,
+            )
 
 
 def _typed(
     limit: int | None,
-    bytes_per_token: int | None,
+    verb: str,
+    purpose: str,
     *,
     has_template: bool,
     on_run: Callable[[], None],
@@ -75,20 +83,13 @@ def _typed(
             key=Key.DRAFT,
             height=HEIGHT,
             label_visibility="collapsed",
-            placeholder=f"Type a prompt{most}; Ctrl+Enter runs it",
+            placeholder=f"Type a prompt{most}; Ctrl+Enter sends it",
         )
         if has_template:
             st.checkbox(
                 "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
             )
-        cost = f" It keeps {nbytes(bytes_per_token)} a token." if bytes_per_token else ""
-        st.form_submit_button(
-            "Run",
-            type="primary",
-            on_click=on_run,
-            width=96,
-            help=f"Run the prompt and look at every head; Ctrl+Enter does the same.{cost}",
-        )
+        st.form_submit_button(verb, type="primary", on_click=on_run, width=96, help=purpose)
 
 
 def _upload(

@@ -1,4 +1,4 @@
-"""A mechanism's mask by blocks, its costs over length, and what was measured of it."""
+"""What a mechanism costs over length, what was measured of it, and the candidates of an advisor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -13,7 +13,6 @@ from attnscope.profiling.units import count, flop, latency, nbytes
 Lines = Sequence[Mapping[str, Any]]
 Reading = Literal["memory", "flops", "cache"]
 
-MASK_WORDS = ("hidden", "visible in part", "visible")
 READINGS: Mapping[Reading, tuple[str, Callable[[float], str]]] = {
     "memory": ("Extra memory of one layer", nbytes),
     "flops": ("Arithmetic of one layer", flop),
@@ -22,45 +21,6 @@ READINGS: Mapping[Reading, tuple[str, Callable[[float], str]]] = {
 """Of each reading, what it is called and how its numbers are written."""
 _DASHES = {"dense": "dot", "pairs": "dash", "everything": "dash"}
 _HEIGHT = 350
-
-
-def mask_figure(blocks: np.ndarray, *, block: int, title: str, look: Theme) -> go.Figure:
-    """Draw which keys each query sees, by blocks, the first query above.
-
-    Args:
-        blocks: uint8 `[queries, keys]` of 0 (empty), 1 (divided) and 2 (full).
-        block: Tokens of a block.
-        title: Of the pattern, for who points at a cell.
-        look: The colours.
-    """
-    rows, columns = blocks.shape
-    half = _mixed(look.accent, look.masked)
-    figure = go.Figure(
-        go.Heatmap(
-            z=blocks,
-            x=np.arange(columns) * block + block / 2,
-            y=np.arange(rows) * block + block / 2,
-            zmin=0,
-            zmax=2,
-            colorscale=[
-                *([0.0, look.masked], [1 / 3, look.masked]),
-                *([1 / 3, half], [2 / 3, half]),
-                *([2 / 3, look.accent], [1.0, look.accent]),
-            ],
-            showscale=False,
-            text=np.take(MASK_WORDS, blocks),
-            hovertemplate=f"query about %{{y:.0f}}, key about %{{x:.0f}}: %{{text}}"
-            f"<extra>{plain(title)}</extra>",
-        )
-    )
-    dressed(figure, look=look, height=360)
-    sides = {"constrain": "domain", "showgrid": False}
-    figure.update_xaxes(title="key", range=[0, columns * block], **sides)
-    figure.update_yaxes(
-        title="query", range=[rows * block, 0], scaleanchor="x", scaleratio=1, **sides
-    )
-    figure.update_layout(plot_bgcolor=look.masked, margin={"l": 48, "r": 8, "t": 36, "b": 40})
-    return figure
 
 
 def costs_figure(
@@ -192,16 +152,6 @@ def _legend_below(figure: go.Figure) -> None:
     figure.update_layout(
         legend={"y": -0.34, "yanchor": "top"}, margin={"l": 72, "r": 8, "t": 48, "b": 110}
     )
-
-
-def _mixed(colour: str, ground: str) -> str:
-    """Halfway between two colours."""
-    pairs = zip(_channels(colour), _channels(ground), strict=True)
-    return "#" + "".join(f"{(a + b) // 2:02x}" for a, b in pairs)
-
-
-def _channels(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
 
 
 def prospects_figure(ranked: Lines, room_bytes: int, *, look: Theme) -> go.Figure:

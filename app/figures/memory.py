@@ -1,14 +1,13 @@
-"""Where the memory goes: one bar of terms against the device, and curves over length, a line a backend."""
+"""Where the memory goes: one bar of terms against the device."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
 
 import plotly.graph_objects as go
 
-from attnscope.app.figures.theme import Theme, backend_colour, framed, plain
-from attnscope.profiling.units import count, nbytes
+from attnscope.app.figures.theme import Theme, framed, plain
+from attnscope.profiling.units import nbytes
 
 _HUES = {
     "weights": ("#0072B2",),
@@ -22,9 +21,8 @@ _HUES = {
 }
 """Of each kind of term, by how its name begins; those of one kind stand in one family."""
 _OTHERS = ("#808890",)
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _PLACES = 1 << 10
-_ABOVE = 64
+_LEAST_LABELLED = 0.09  # of the width: room for a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +31,6 @@ class Part:
 
     name: str
     nbytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """Memory over length of one backend: its name, its title and bytes at each length."""
-
-    backend: str
-    title: str
-    totals: tuple[int, ...]
 
 
 def memory_bar(
@@ -58,11 +47,9 @@ def memory_bar(
     """
     total = sum(part.nbytes for part in parts)
     unit, word = _unit(max(total, 1))
-    # A wall far away would leave nothing to see of the bar; then the sentence above says it.
-    has_wall = memory_bytes <= 6 * total
-    extent = max(total, memory_bytes if has_wall else 0, 1)
+    has_wall, extent = extent_of(total, memory_bytes)
     figure = go.Figure()
-    for part, colour in zip(parts, _colours(parts), strict=True):
+    for part, colour in zip(parts, part_colours(parts), strict=True):
         share = part.nbytes / max(total, 1)
         figure.add_bar(
             x=[part.nbytes / unit],
@@ -72,19 +59,30 @@ def memory_bar(
             marker={"color": colour, "line": {"color": look.ground, "width": 1}},
             text=[
                 f"{plain(part.name)}<br>{nbytes(part.nbytes)}"
-                if part.nbytes / extent > 0.09
+                if part.nbytes / extent > _LEAST_LABELLED
                 else ""
             ],
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            textfont={"color": _readable_on(colour)},
+            textfont={"color": readable_on(colour)},
             constraintext="none",
             hovertemplate=f"{plain(part.name)}<br>{nbytes(part.nbytes)}, {100 * share:.3g} %<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.35)
     if has_wall:
-        _wall(figure, memory_bytes / unit, nbytes(memory_bytes), look, upright=True)
+        at = memory_bytes / unit
+        figure.add_vline(x=at, line={"color": look.text, "width": 2, "dash": "dash"})
+        figure.add_annotation(
+            text=wall_words(memory_bytes),
+            showarrow=False,
+            font={"color": look.text},
+            x=at,
+            y=1,
+            yref="paper",
+            xanchor="right",
+            yanchor="top",
+        )
     figure.update_yaxes(visible=False)
     figure.update_xaxes(
         title=f"{word} at the worst moment", color=look.muted, gridcolor=look.rule, zeroline=False
@@ -100,78 +98,16 @@ def memory_bar(
     return figure
 
 
-def memory_curves(
-    curves: Sequence[Curve],
-    lengths: Sequence[int],
-    *,
-    memory_bytes: int,
-    chosen: tuple[str, int, int],
-    title: str,
-    note: str,
-    look: Theme,
-) -> go.Figure:
-    """Draw memory over length on logarithmic axes, with the wall and the place that is chosen.
+def extent_of(total: int, memory_bytes: int) -> tuple[bool, int]:
+    """Whether the device's memory is drawn beside the bar, and the bytes that the whole width is."""
+    # A wall far away would leave nothing to see of the bar; then the sentence above says it.
+    has_wall = memory_bytes <= 6 * total
+    return has_wall, max(total, memory_bytes if has_wall else 0, 1)
 
-    Args:
-        curves: One a backend.
-        lengths: Tokens, of every curve.
-        memory_bytes: The room on the device.
-        chosen: The backend, length and bytes that are shown above.
-        title: Plain text.
-        note: Where the numbers come from, plain text.
-        look: The colours.
-    """
-    figure = go.Figure()
-    for place, curve in enumerate(curves):
-        figure.add_scatter(
-            x=list(lengths),
-            y=list(curve.totals),
-            name=plain(curve.title),
-            mode="lines",
-            line={
-                "color": backend_colour(curve.backend),
-                "width": 3 if curve.backend == chosen[0] else 1.5,
-                "dash": _DASHES[place % len(_DASHES)],
-            },
-            text=[
-                f"{plain(curve.title)}, {count(length)} tokens: {nbytes(total)}"
-                for length, total in zip(lengths, curve.totals, strict=True)
-            ],
-            hoverinfo="text",
-        )
-    figure.add_scatter(
-        x=[chosen[1]],
-        y=[chosen[2]],
-        mode="markers",
-        marker={"size": 10, "color": look.text, "symbol": "circle-open", "line": {"width": 2}},
-        text=[f"chosen: {count(chosen[1])} tokens, {nbytes(chosen[2])}"],
-        hoverinfo="text",
-        name="chosen",
-        showlegend=False,
-    )
-    _wall(figure, memory_bytes, nbytes(memory_bytes), look, upright=False)
-    highest = max((max(curve.totals) for curve in curves), default=memory_bytes)
-    lowest = min([chosen[2], memory_bytes, *(min(curve.totals) for curve in curves)])
-    # Dense attention leaves every device far below: what lies much above the wall is cut off.
-    top = max(chosen[2], memory_bytes, min(highest, _ABOVE * memory_bytes))
-    ticks = _powers(lowest, top)
-    figure.update_xaxes(
-        type="log",
-        title="tokens",
-        tickvals=list(lengths)[::2],
-        ticktext=[count(length) for length in lengths[::2]],
-    )
-    figure.update_yaxes(
-        type="log",
-        range=[log10(lowest * 0.8), log10(top * 1.25)],
-        tickvals=ticks,
-        ticktext=[nbytes(tick) for tick in ticks],
-    )
-    for axis in (figure.update_xaxes, figure.update_yaxes):
-        axis(color=look.muted, gridcolor=look.rule, zeroline=False)
-    framed(figure, title=title, note=note, look=look)
-    figure.update_layout(plot_bgcolor=look.ground, height=460)
-    return figure
+
+def wall_words(memory_bytes: int) -> str:
+    """What stands at the line of the device's memory."""
+    return f"the device: {nbytes(memory_bytes)}"
 
 
 def bar_words(parts: Sequence[Part]) -> str:
@@ -180,16 +116,8 @@ def bar_words(parts: Sequence[Part]) -> str:
     return "; ".join(f"{part.name} {nbytes(part.nbytes)}" for part in largest)
 
 
-def curve_words(curves: Sequence[Curve], lengths: Sequence[int]) -> str:
-    """The curves for who cannot see them: each backend at the first and the last length."""
-    return "; ".join(
-        f"{curve.title}: {nbytes(curve.totals[0])} at {count(lengths[0])} tokens, "
-        f"{nbytes(curve.totals[-1])} at {count(lengths[-1])}"
-        for curve in curves
-    )
-
-
-def _colours(parts: Sequence[Part]) -> list[str]:
+def part_colours(parts: Sequence[Part]) -> list[str]:
+    """A colour for each part, those of one kind in one family."""
     seen: Counter[str] = Counter()
     found = []
     for part in parts:
@@ -200,32 +128,14 @@ def _colours(parts: Sequence[Part]) -> list[str]:
     return found
 
 
-def _readable_on(colour: str) -> str:
+def readable_on(colour: str) -> str:
+    """The colour of text on this one."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     # Rec. 709 luma: dark text on what is light.
     return "#101418" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 120 else "#FFFFFF"
-
-
-def _wall(figure: go.Figure, at: float, words: str, look: Theme, *, upright: bool) -> None:
-    line = {"color": look.text, "width": 2, "dash": "dash"}
-    said = {"text": f"the device: {words}", "showarrow": False, "font": {"color": look.text}}
-    if upright:
-        figure.add_vline(x=at, line=line)
-        figure.add_annotation(x=at, y=1, yref="paper", xanchor="right", yanchor="top", **said)
-    else:
-        figure.add_hline(y=at, line=line)
-        # An annotation of a logarithmic axis stands at the logarithm.
-        y = log10(max(at, 1))
-        figure.add_annotation(x=0.01, xref="paper", y=y, xanchor="left", yanchor="bottom", **said)
 
 
 def _unit(total: int) -> tuple[int, str]:
     names = ("B", "KiB", "MiB", "GiB", "TiB")
     power = min((total.bit_length() - 1) // 10, len(names) - 1)
     return _PLACES**power, names[power]
-
-
-def _powers(lowest: int, highest: int) -> list[int]:
-    first, last = max(lowest, 1).bit_length() - 1, highest.bit_length()
-    step = max((last - first) // 7, 1)
-    return [2**power for power in range(first, last + 1, step)]

@@ -1,6 +1,6 @@
 """What one cell of a profile is made of: its parts layer by layer, its memory over time, its kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -131,6 +131,52 @@ def kernels(
     )
     figure.update_xaxes(title="% of the time of all", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", automargin=True)
+    return dressed(figure, look=look, height=height)
+
+
+def cache(
+    tokens: Sequence[int],
+    lines: Mapping[str, Sequence[int]],
+    measured: Sequence[tuple[int, int]],
+    *,
+    look: Theme,
+    height: int = 340,
+) -> go.Figure:
+    """Draw how the cache grows: what is predicted as lines, what was measured as points.
+
+    Args:
+        tokens: Of a sequence, ascending.
+        lines: Bytes at each, by the way they are kept.
+        measured: Tokens and bytes; may be none.
+        look: The colours.
+        height: In pixels.
+    """
+    figure = go.Figure()
+    styles = (
+        {"color": KIND_COLOURS["kv_cache"]},
+        {"color": KIND_COLOURS["scores"], "shape": "hv"},
+        {"color": look.muted, "dash": "dot"},
+    )
+    for (name, held), style in zip(lines.items(), styles, strict=False):
+        figure.add_scatter(
+            x=list(tokens),
+            y=[each / _MEBI for each in held],
+            name=plain(name),
+            mode="lines",
+            line={"width": 1.5, **style},
+            hovertemplate="%{y:.3g} MiB at %{x} tokens<extra>%{fullData.name}</extra>",
+        )
+    if measured:
+        figure.add_scatter(
+            x=[at for at, _ in measured],
+            y=[held / _MEBI for _, held in measured],
+            name="measured",
+            mode="markers",
+            marker={"color": look.text, "symbol": "circle-open", "size": 8},
+            hovertemplate="%{y:.3g} MiB at %{x} tokens<extra>measured</extra>",
+        )
+    figure.update_xaxes(title="tokens of each sequence", rangemode="tozero")
+    figure.update_yaxes(title="MiB", rangemode="tozero")
     return dressed(figure, look=look, height=height)
 
 

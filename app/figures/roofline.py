@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from attnscope.app.figures.theme import Theme, backend_colour, dressed, plain
 
 _SYMBOLS = {"prefill": "circle", "decode": "diamond"}
+_SHAPES = {"prefill": "circles", "decode": "diamonds"}
 _DASHES = ("solid", "dash", "dot")
 _GIGA = 1e9
 
@@ -77,23 +78,28 @@ def roofline(
             ],
             hoverinfo="text",
         )
-    for backend, phase in dict.fromkeys((point.backend, point.phase) for point in points):
-        mine = [point for point in points if (point.backend, point.phase) == (backend, phase)]
+    for backend in dict.fromkeys(point.backend for point in points):
+        mine = [point for point in points if point.backend == backend]
         figure.add_scatter(
             x=[point.intensity for point in mine],
             y=[point.flops_per_second / _GIGA for point in mine],
             mode="markers",
-            name=plain(f"{backend}, {phase}"),
+            name=plain(backend),
             marker={
                 "color": backend_colour(backend),
-                "symbol": _SYMBOLS.get(phase, "square"),
+                "symbol": [_SYMBOLS.get(point.phase, "square") for point in mine],
                 "size": 9,
                 "line": {"color": look.ground, "width": 1},
             },
             text=[plain(point.words) for point in mine],
             hoverinfo="text",
         )
-    figure.update_xaxes(type="log", title="FLOP a byte that must move", tickvals=_powers(low, high))
+    shapes = ", ".join(
+        f"{_SHAPES.get(phase, 'squares')} {phase}"
+        for phase in dict.fromkeys(point.phase for point in points)
+    )
+    title = plain(f"FLOP a byte that must move; {shapes}")
+    figure.update_xaxes(type="log", title=title, tickvals=_powers(low, high))
     figure.update_yaxes(type="log", title="GFLOP/s", exponentformat="none", dtick=1)
     return dressed(figure, look=look, height=height)
 

@@ -188,6 +188,12 @@ def _drawn(figure: go.Figure, *, rows: int, title: str, note: str, look: Theme) 
         plot_bgcolor=look.ground,
         height=_ROW * rows + _FRAME,
         margin={"l": 64, "r": 16, "t": 56, "b": 120},
-        legend={"orientation": "h", "x": 0, "y": -52 / (_ROW * rows), "yanchor": "top"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 68 / (_ROW * rows + _FRAME),
+            "yref": "container",
+            "yanchor": "top",
+        },
     )
     return figure

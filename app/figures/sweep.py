@@ -7,11 +7,11 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnscope.app.figures.theme import Theme, backend_colour, dressed, framed, plain
+from attnscope.app.figures.theme import Theme, backend_colour, dressed, plain
 
 Reading = Literal["latency", "memory", "throughput", "power", "energy"]
 
-_HEIGHT, _ROW_HEIGHT = 460, 46
+_HEIGHT = 460
 _TICKS = [step * 10.0**decade for decade in range(-4, 7) for step in (1, 2, 5)]
 _TICK_TEXTS = [f"{tick:,.7g}".replace(",", "\u202f") for tick in _TICKS]
 UNITS: dict[Reading, str] = {
@@ -63,46 +63,6 @@ def over_length(
     for column, phase in enumerate(phases, start=1):
         figure.update_xaxes(title=plain(f"tokens, {phase}"), row=1, col=column)
     return dressed(figure, look=look, height=height)
-
-
-def sweep(
-    points: Sequence[SweepPoint],
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    title: str,
-    note: str,
-    look: Theme,
-) -> go.Figure:
-    """Draw the panels, and the table of every cell under them.
-
-    Args:
-        points: At least one.
-        header: Names of the table's columns.
-        rows: Its texts.
-        title: Plain text.
-        note: Where the numbers come from, plain text.
-        look: The colours.
-    """
-    phases = list(dict.fromkeys(point.phase for point in points))
-    table_height = _ROW_HEIGHT * (len(rows) + 2)
-    total = _HEIGHT + table_height
-    figure = make_subplots(
-        rows=2,
-        cols=len(phases),
-        subplot_titles=[plain(f"{phase}, median and 10th to 90th percentile") for phase in phases],
-        specs=[
-            [{}] * len(phases),
-            [{"type": "table", "colspan": len(phases)}] + [None] * (len(phases) - 1),
-        ],
-        row_heights=[_HEIGHT / total, table_height / total],
-        vertical_spacing=90 / total,
-    )
-    _draw_panels(figure, points, "latency", look)
-    figure.add_trace(_table(header, rows, look), row=2, col=1)
-    framed(figure, title=title, note=note, look=look)
-    figure.update_layout(plot_bgcolor=look.ground, height=total + 180)
-    return figure
 
 
 def _draw_panels(
@@ -178,21 +138,3 @@ def _failures(
         "marker": {"symbol": "x", "size": 9, "color": colour, "line": {"color": look.text}},
         "text": [plain(point.words) for point in points],
     }
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], look: Theme) -> go.Table:
-    columns = [[plain(cell) for cell in column] for column in zip(*rows, strict=True)]
-    return go.Table(
-        header={
-            "values": [plain(name) for name in header],
-            "align": "left",
-            "fill_color": look.masked,
-        },
-        cells={
-            "values": columns,
-            "align": "left",
-            "fill_color": look.ground,
-            "height": _ROW_HEIGHT,
-        },
-        columnwidth=[*[2] * (len(header) - 1), 7],
-    )

@@ -41,14 +41,14 @@ def _request(arguments: Arguments, context: Context) -> "Request":
     import torch
 
     from attnscope.app.jobs.backends_offered import device_of
-    from attnscope.app.jobs.calculations import shape_for
+    from attnscope.app.jobs.calculation_plan import shape_asked
     from attnscope.profiling.hardware import device
     from attnscope.profiling.prospects import Request
 
     source = str(arguments["model"])
     here = arguments["device"] == THIS_MACHINE
     where = device_of(context.device) if here else torch.device("cuda")
-    shape = shape_for(source, context, revision=arguments.get("revision"))
+    shape = shape_asked(arguments, context)
     return Request(
         shape=shape,
         source=source,

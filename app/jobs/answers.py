@@ -5,22 +5,22 @@ B batch, H query heads, G kv heads, Q, K positions, D head dim.
 
 import json
 import math
-import secrets
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnscope.app.jobs import calculations
+from attnscope.app.jobs.calculations import CALCULATION_ASKS
+from attnscope.app.jobs.check_answers import CHECK_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
+from attnscope.app.jobs.kept_answers import rounded, write_beside
 from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
+from attnscope.app.jobs.sparsity_answers import SPARSITY_ASKS
 from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import InvalidCall
 
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
-NUMBERS = (
-    1  # raised when the same question gets other numbers, so that no older answer is taken for it
-)
+NUMBERS = 1  # raised when a question gets other numbers, so that no older answer is taken for it
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
@@ -308,24 +306,10 @@ def _diagnostics(arguments: Arguments, context: Context) -> Answer:
     found = diagnose_capture(capture, sequence=sequence, progress=context.progress)
     answer = {
         "keys": [words for words in diagnostic_words() if words["key"] in found],
-        "values": {key: _rounded(values) for key, values in found.items()},
+        "values": {key: rounded(values) for key, values in found.items()},
     }
-    _write(kept, json.dumps(answer))
+    write_beside(kept, json.dumps(answer))
     return answer
-
-
-def _rounded(values: NDArray[Any]) -> list[list[float | None]]:
-    return [
-        [float(f"{v:.5g}") if math.isfinite(v) else None for v in line] for line in values.tolist()
-    ]
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(f".{secrets.token_hex(4)}.part")
-    # Another process may just have removed the folder: then there is nothing to keep the answer for.
-    with suppress(FileNotFoundError):
-        unfinished.write_text(text)
-        unfinished.replace(path)
 
 
 def _capture(arguments: Arguments, context: Context) -> "Capture":
@@ -390,11 +374,11 @@ ASKS = {
     "exact_map": Ask(attention_map, lane="long"),
     "row": Ask(row),
     "column": Ask(column),
-    "calculation": Ask(calculations.calculation, lane="patient"),
-    "curves": Ask(calculations.curves, lane="patient"),
-    "devices": Ask(calculations.devices),
     "overview": Ask(overview, lane="patient"),
     "diagnostics": Ask(diagnostics, lane="long"),
+    **CALCULATION_ASKS,
     **PROFILE_ASKS,
     **MECHANISM_ASKS,
+    **SPARSITY_ASKS,
+    **CHECK_ASKS,
 }

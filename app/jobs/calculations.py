@@ -5,21 +5,19 @@ rehearsed once and kept there; every other change is integer arithmetic.
 """
 
 import json
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from attnscope.app.jobs.calculation_plan import plan_asked, shape_asked
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.memo import Memo
-from attnscope.kernels.errors import AttnscopeError, UnsupportedCall
+from attnscope.app.jobs.tables import Ask
+from attnscope.kernels.errors import AttnscopeError
 
 if TYPE_CHECKING:
     from attnscope.models.shape import ModelShape
     from attnscope.profiling.plan import Plan
-    from attnscope.profiling.roofline import Work
 
-CONFIGS = Path(__file__).resolve().parents[2] / "assets" / "configs"
 COMPARED = (
     *("eager", "sdpa_math", "sdpa_efficient", "sdpa_flash", "sdpa_cudnn", "flex", "tiled"),
     *("triton", "triton_decode", "transformers_eager", "transformers_sdpa"),
@@ -54,39 +52,80 @@ def devices(arguments: Arguments, context: Context) -> Answer:
     }
 
 
-def curves(arguments: Arguments, context: Context) -> Answer:
-    """Of every backend: memory over length, and the longest context in `room_bytes`; nothing here depends on a length.
+def reach(arguments: Arguments, context: Context) -> Answer:
+    """Of every backend the longest context in `room_bytes`; nothing here depends on a length.
 
-    Arguments: model, revision and the fields of a `Plan` but its shape, with room_bytes. A backend that
-    cannot do it has the reason in place of the numbers.
+    Arguments: model, revision and the fields of a `Plan` but its shape and backend; room_bytes, bandwidth (bytes a
+    second), flops (peak in the dtype, or None), price (an hour, or 0). A backend that cannot do it has the reason in
+    place of the number.
     """
-    return _kept("curves", arguments, context, lambda: _curves(arguments, context))
-
-
-def _curves(arguments: Arguments, context: Context) -> Answer:
-    from attnscope.profiling.peak import peak_bytes
     from attnscope.profiling.solver import longest_of
 
-    shape = _shape(arguments, context)
-    lines = []
+    room = arguments["room_bytes"]
+    return _kept(
+        "reach",
+        arguments,
+        context,
+        lambda: {"lines": _lines(arguments, context, lambda p: {"longest": longest_of(p, room)})},
+    )
+
+
+def curves(arguments: Arguments, context: Context) -> Answer:
+    """Of every backend: memory, least time and its cost over length, or why not. Arguments: as `reach`."""
+    from attnscope.profiling.peak import peak_bytes
+
+    def line(plan: "Plan") -> Answer:
+        times = [_time(plan, length, arguments) for length in LENGTHS]
+        return {
+            "totals": [peak_bytes(plan, length) for length in LENGTHS],
+            "seconds": [each.get("seconds") for each in times],
+            "costs": [each.get("cost") for each in times],
+        }
+
+    return _kept(
+        "curves",
+        arguments,
+        context,
+        lambda: {"lengths": list(LENGTHS), "lines": _lines(arguments, context, line)},
+    )
+
+
+def contenders(arguments: Arguments, context: Context) -> Answer:
+    """Of every backend, at one length: memory, the largest batch, the least time. Arguments: as `reach`, and length."""
+    from attnscope.profiling.peak import peak_bytes
+    from attnscope.profiling.solver import largest_batch_of
+
+    length, room = arguments["length"], arguments["room_bytes"]
+
+    def line(plan: "Plan") -> Answer:
+        return {
+            "total_bytes": peak_bytes(plan, length),
+            "largest_batch": largest_batch_of(plan, room, length),
+            "work": _time(plan, length, arguments),
+        }
+
+    return _kept(
+        "contenders", arguments, context, lambda: {"lines": _lines(arguments, context, line)}
+    )
+
+
+def _lines(
+    arguments: Arguments, context: Context, line: "Callable[[Plan], Answer]"
+) -> list[Answer]:
+    """A line a backend: its name and title, with what the function says of its plan, or the refusal."""
+    model, lines = shape_asked(arguments, context), []
     for name in COMPARED:
-        line: Answer = {"name": name, "title": _title(name)}
+        told: Answer = {"name": name, "title": _title(name)}
         try:
-            plan = _plan(shape, arguments | {"backend": name})
-            _check_backend(plan)
-            line["totals"] = [peak_bytes(plan, length) for length in LENGTHS]
-            line["longest"] = longest_of(plan, arguments["room_bytes"])
+            told |= line(plan_asked(model, arguments | {"backend": name}))
         except AttnscopeError as error:
-            line["refusal"] = str(error).removeprefix(f"{line['title']}: ")
-        lines.append(line)
-    return {"lengths": list(LENGTHS), "lines": lines}
+            told["refusal"] = str(error).removeprefix(f"{told['title']}: ")
+        lines.append(told)
+    return lines
 
 
 def calculation(arguments: Arguments, context: Context) -> Answer:
-    """One estimate, term by term, and what follows from it.
-
-    Arguments: as `curves`, and length, bandwidth (bytes a second) and flops (peak in the dtype).
-    """
+    """One estimate, term by term, and what follows from it. Arguments: as `reach`, and backend and length."""
     return _kept("calculation", arguments, context, lambda: _calculation(arguments, context))
 
 
@@ -94,81 +133,19 @@ def _calculation(arguments: Arguments, context: Context) -> Answer:
     from dataclasses import asdict
 
     from attnscope.profiling.calculator import estimate_plan
-    from attnscope.profiling.roofline import work
     from attnscope.profiling.solver import largest_batch_of
 
-    shape, length, room = _shape(arguments, context), arguments["length"], arguments["room_bytes"]
-    plan = _plan(shape, arguments)
-    _check_backend(plan)
+    length, room = arguments["length"], arguments["room_bytes"]
+    shape = shape_asked(arguments, context)
+    plan = plan_asked(shape, arguments)
     found = estimate_plan(plan, length)
     return {
         **asdict(found),
         "total_bytes": found.total_bytes,
         "model": _described(shape),
         "largest_batch": largest_batch_of(plan, room, length),
-        "work": _time(work(plan, length), arguments),
+        "work": _time(plan, length, arguments),
     }
-
-
-def bundled() -> tuple[str, ...]:
-    """The models whose configurations ship with the calculator."""
-    return tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
-
-
-def _shape(arguments: Arguments, context: Context) -> "ModelShape":
-    return shape_for(str(arguments["model"]), context, revision=arguments.get("revision"))
-
-
-def shape_for(source: str, context: Context, *, revision: str | None = None) -> "ModelShape":
-    """The shape of a model as visitors name it: the demo, a bundled configuration, a hub id, a folder, or JSON.
-
-    Raises:
-        ModelError: There is none of that name, or it lies in a folder that visitors are kept out of.
-    """
-    refuse_folder(source, context.settings.model_folders)
-    if source in bundled():
-        source = (CONFIGS / f"{source}.json").read_text(encoding="utf-8")
-    return _shape_once(source, revision)
-
-
-@cache
-def _shape_once(source: str, revision: str | None) -> "ModelShape":
-    from attnscope.models.shape import shape_of
-
-    return shape_of(source, revision=revision)
-
-
-def _plan(shape: "ModelShape", arguments: Arguments) -> "Plan":
-    from attnscope.profiling.plan import Plan
-
-    names = ("backend", "batch", "dtype", "phase", "all_logits", "page", "optimizer")
-    return Plan(
-        shape=shape,
-        checkpointing=arguments["checkpointing"],
-        **{name: arguments[name] for name in names},
-    )
-
-
-def _check_backend(plan: "Plan") -> None:
-    """Refuses what no CUDA device could run: the calculator alone would put a number to it."""
-    import torch
-
-    from attnscope.kernels.registry import BACKENDS
-    from attnscope.profiling.attention_memory import call_of
-
-    backend = next((one for one in BACKENDS if one.name == plan.backend), None)
-    calls = {
-        call_of(
-            layer, batch=plan.batch, length=4096, dtype=plan.dtype, decode=plan.phase == "decode"
-        )
-        for layer in plan.shape.layers
-        if layer.is_attention
-    }
-    for call in calls if backend is not None else ():
-        assert backend is not None
-        refusal = backend.refuses(call, torch.device("cuda"))
-        if refusal is not None:
-            raise UnsupportedCall(f"{backend.title}: {refusal.reason}.", refusal.remedy)
 
 
 def _title(name: str) -> str:
@@ -204,18 +181,44 @@ def _described(shape: "ModelShape") -> Answer:
     }
 
 
-def _time(done: "Work", arguments: Arguments) -> Answer:
+def _time(plan: "Plan", length: int, arguments: Arguments) -> Answer:
+    from attnscope.profiling.roofline import cost_per_million_tokens, work
+
+    done = work(plan, length)
     flops, bandwidth = arguments["flops"], arguments["bandwidth"]
     answer: Answer = {"flops": done.flops, "nbytes": done.nbytes, "tokens": done.tokens}
     if flops is None:
         return answer
-    computing, moving = done.flops / flops, done.nbytes / bandwidth
-    return answer | {
-        "seconds": done.seconds(flops_per_second=flops, bytes_per_second=bandwidth),
-        "bound": "arithmetic" if computing >= moving else "memory",
+    taken = done.seconds(flops_per_second=flops, bytes_per_second=bandwidth)
+    answer |= {
+        "seconds": taken,
+        "bound": "arithmetic" if done.flops / flops >= done.nbytes / bandwidth else "memory",
     }
+    price = arguments["price"]
+    cost = cost_per_million_tokens(taken, done.tokens, price) if price else None
+    return answer | ({} if cost is None else {"cost": cost})
 
 
-def _kept(method: str, arguments: Arguments, context: Context, make: Any) -> Answer:
+def _kept(
+    method: str, arguments: Arguments, context: Context, make: Callable[[], Answer]
+) -> Answer:
     memo = context.resources.get("calculations", lambda: Memo(_LARGEST_CACHE))
     return memo.get(method + json.dumps(arguments, sort_keys=True), make)
+
+
+def measured(arguments: Arguments, context: Context) -> Answer:
+    """Runs of the model beside their predictions; see `calculation_history.measured`."""
+    from attnscope.app.jobs import calculation_history
+
+    return calculation_history.measured(arguments, context)
+
+
+CALCULATION_ASKS = {
+    "devices": Ask(devices),
+    "calculation": Ask(calculation, lane="patient"),
+    "reach": Ask(reach, lane="patient"),
+    "contenders": Ask(contenders, lane="patient"),
+    "curves": Ask(curves, lane="patient"),
+    "measured": Ask(measured, lane="patient"),
+}
+"""Merged into `answers.ASKS`."""

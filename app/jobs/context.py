@@ -13,6 +13,10 @@ T = TypeVar("T")
 _REPORT_EVERY_S = 0.1
 
 
+class WorkerSpentError(Exception):
+    """This process is to be replaced, and the job given to the next: raised by work that goes on where it stopped."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """Share of the whole done (0 to 1), what is being done, and how many units the whole is."""

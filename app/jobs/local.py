@@ -274,8 +274,23 @@ class LocalEngine:
             future = seat.asks.get(message["id"])
             if future is not None and not future.done():
                 future.set_result(message)
+        elif said == "spent":
+            self._renew(seat, message["id"])
         else:
             self._ended(seat, message)
+
+    def _renew(self, seat: Seat, job_id: str) -> None:
+        """Replace the process in a seat; the job that asked for it goes on in the next, unless it was cancelled."""
+        with self._lock:
+            # Nothing is given to what is about to end.
+            process, seat.process, seat.job_id = seat.process, None, None
+            if job_id in self._cancelled:
+                self._cancelled.discard(job_id)
+                self._queue.finish(job_id, "cancelled", reason="Cancelled.")
+            else:
+                self._queue.put_back(job_id, "Goes on in a new process.")
+        if process is not None:
+            process.kill()
 
     def _progressed(self, seat: Seat, message: Message) -> None:
         estimate = seat.pace.update(message["share"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attnscope.kernels.backends.backend import Backend
     from attnscope.kernels.call import AttentionCall
 
-LENGTHS = tuple(2**power for power in range(9, 17))
+LENGTHS = tuple(2**power for power in range(9, 16))
 """Of the curves."""
 MASK_TOKENS, MASK_BLOCK = 512, 4
 _ORDINARY = 512
@@ -108,10 +108,10 @@ def _drawn_by(chosen: "Choice") -> "Backend":
 
 def _cache(model: str, against: str, context: Context) -> Answer:
     """Bytes of a model's cache over length, with the mechanism and without."""
-    from attnscope.app.jobs.calculations import shape_for
+    from attnscope.app.jobs.calculation_plan import shape_asked
     from attnscope.profiling.cache_curves import compared
 
-    shape = shape_for(model, context)
+    shape = shape_asked({"model": model}, context)
     lines = compared(shape, against, LENGTHS, reserved=_LONGEST_RESERVED)
     return {"model": model, "lines": [{"title": t, "memory": list(n)} for t, n in lines.items()]}
 

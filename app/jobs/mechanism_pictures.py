@@ -33,9 +33,9 @@ def _groups(context: Context) -> Answer:
 
 def _uptraining(context: Context) -> Answer:
     """The demo's heads before and after."""
-    from attnscope.app.jobs.calculations import shape_for
+    from attnscope.app.jobs.calculation_plan import shape_asked
 
-    layer = shape_for("demo", context).layers[0]
+    layer = shape_asked({"model": "demo"}, context).layers[0]
     size = layer.query_heads // layer.kv_heads
     before = [list(range(at, at + size)) for at in range(0, layer.query_heads, size)]
     return {"before": before, "after": [list(range(layer.query_heads))]}
@@ -43,12 +43,12 @@ def _uptraining(context: Context) -> Answer:
 
 def _pages(context: Context) -> Answer:
     """A stream of requests served three ways, and the block table at the fullest moment."""
-    from attnscope.app.jobs.calculations import shape_for
+    from attnscope.app.jobs.calculation_plan import shape_asked
     from attnscope.profiling.paging import requests, slot_bytes
     from attnscope.profiling.serving import serve
 
     stream = requests(_REQUESTS, seed=_SEED, gap=4.0, prompt=(16, 256), generated=(8, 256))
-    size = slot_bytes(shape_for("llama-3.1-8b", context), "bfloat16")
+    size = slot_bytes(shape_asked({"model": "llama-3.1-8b"}, context), "bfloat16")
     given = {"pool": _POOL, "page": _PAGE, "longest": _LONGEST, "slot_bytes": size}
     served = {scheme: serve(stream, scheme, **given) for scheme in ("paged", "exact", "longest")}
     paged = served["paged"]

@@ -8,6 +8,7 @@ from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.mechanism_answers import shape_on
 from attnscope.app.jobs.mechanism_calls import Choice, choice
 from attnscope.app.jobs.mechanism_folder import MechanismFolder
+from attnscope.app.jobs.uptraining_work import uptrain_demo
 from attnscope.app.mechanisms import mechanism
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.registry import backend
@@ -29,7 +30,7 @@ _EFFORT = Effort(runs=20, seconds=0.5, warmup_seconds=0.05, budget_s=8.0)
 
 
 def measure_mechanism(arguments: Arguments, context: Context) -> dict[str, Any]:
-    """Time a mechanism and dense attention in turns on random tensors, and keep the figures.
+    """Time a mechanism and dense attention in turns on random tensors, or up-train the demo, and keep the figures.
 
     Args:
         arguments: mechanism; values of its controls; causal.
@@ -42,6 +43,8 @@ def measure_mechanism(arguments: Arguments, context: Context) -> dict[str, Any]:
         InvalidCall: The mechanism has nothing to time.
     """
     card, device = mechanism(arguments["mechanism"]), device_of(context.device)
+    if card.figure == "uptraining":
+        return uptrain_demo(arguments, context)
     if not card.backends:
         raise InvalidCall(f"{card.title} has no call of its own to time.")
     chosen = choice(card, arguments["values"], causal=arguments["causal"])

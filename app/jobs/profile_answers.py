@@ -42,6 +42,8 @@ def found(arguments: Arguments, context: Context) -> Answer:
         **shared,
         "records": [described(record) for record in records],
         "measured": records[-1].created,
+        "cache": folder.cache(),
+        "snapshots": [each.id for each in records if folder.snapshot(each.cell).exists()],
         "model": to_data(records[0].model),
         "machine": to_data(records[0].machine),
         "missing": missing(records),
@@ -80,6 +82,18 @@ def trace(arguments: Arguments, context: Context) -> Answer:
     return {"body": path.read_bytes()}
 
 
+def snapshot(arguments: Arguments, context: Context) -> Answer:
+    """PyTorch's own memory snapshot of one record, a pickle for pytorch.org/memory_viz."""
+    folder, record = _folder(arguments, context), _record(arguments, context)
+    path = folder.snapshot(record.cell)
+    if not path.exists():
+        raise JobMissing(
+            "No memory snapshot was kept of this cell.",
+            "PyTorch makes them on CUDA only; measure again there with “Keep traces” switched on.",
+        )
+    return {"body": path.read_bytes()}
+
+
 def _folder(arguments: Arguments, context: Context) -> ProfileFolder:
     return ProfileFolder(context.settings.profiles_folder, str(arguments["profile"]))
 
@@ -106,5 +120,6 @@ PROFILE_ASKS = {
     "profile_last": Ask(last),
     "profile_lines": Ask(lines),
     "profile_trace": Ask(trace, lane="patient"),
+    "profile_snapshot": Ask(snapshot, lane="patient"),
 }
 """Merged into `answers.ASKS`."""

@@ -14,6 +14,7 @@ from attnscope.kernels.errors import AttnscopeError, PromptRefused
 from attnscope.models.memory import available_bytes
 from attnscope.models.shape import ModelShape, shape_of
 from attnscope.profiling.attention_memory import call_of
+from attnscope.profiling.cache_growth import cache_growth
 from attnscope.profiling.calculator import estimate
 from attnscope.profiling.prediction import Roof, predicted, roof_of
 from attnscope.profiling.record import Cell, Prediction
@@ -73,6 +74,16 @@ def profile_plan(arguments: Arguments, context: Context) -> dict[str, Any]:
         "roofs": {dtype: asdict(roof) for dtype, roof in roofs.items()},
         "cells": [_told(each, shape, device) for each in planned(arguments, room, roofs)],
     }
+
+
+def cache_told(arguments: Arguments) -> dict[str, Any] | None:
+    """How the cache of the plan's largest batch grows up to its longest; None of a model that keeps none."""
+    shape = shape_of(arguments["source"], revision=arguments["revision"])
+    if not shape.has_cache:
+        return None
+    longest, batch = max(arguments["lengths"]) + 1, max(arguments["batches"])
+    found = cache_growth(shape, longest=longest, batch=batch, dtype=arguments["dtypes"][0])
+    return asdict(found)
 
 
 def roofs_of(device: torch.device, dtypes: Sequence[str], context: Context) -> dict[str, Roof]:

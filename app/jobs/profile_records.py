@@ -19,8 +19,8 @@ def described(record: "RunRecord") -> Described:
     Returns:
         id, the fields of its cell, `row` (its texts under `cli_profile.HEADER`), `seconds` (median, 10th and 90th
         percentile) with `runs`, `allocated_bytes`, `predicted_bytes`, `prediction` (of the time: `seconds`, `flops`,
-        `nbytes` and the ceilings), `tokens_per_s`, `watts` and `joules_per_token`, `kernel` (the path that ran),
-        `fallback`, `flags`, and `failure`; None where there is none.
+        `nbytes` and the ceilings), `cache_bytes`, `tokens_per_s`, `watts` and `joules_per_token`, `kernel` (the path
+        that ran), `fallback`, `flags`, and `failure`; None where there is none.
     """
     cell, timing, peak, ran = record.cell, record.timing, record.peak, record.attention
     failure = record.failure
@@ -38,6 +38,7 @@ def described(record: "RunRecord") -> Described:
         "allocated_bytes": None if peak is None else peak.allocated.value,
         "predicted_bytes": record.predicted_bytes,
         "prediction": _foretold(record),
+        "cache_bytes": cache_bytes(record),
         "watts": watts(record),
         "joules_per_token": joules_per_token(record),
         "kernel": "" if ran is None else ran.paths,
@@ -47,6 +48,14 @@ def described(record: "RunRecord") -> Described:
         if failure is None
         else {"outcome": failure.outcome, "reason": failure.reason, "remedy": failure.remedy},
     }
+
+
+def cache_bytes(record: "RunRecord") -> int | None:
+    """What the cache held after the run; None where memory was not told apart."""
+    timeline = record.timeline
+    if timeline is None or not timeline.nbytes:
+        return None
+    return timeline.nbytes[-1][timeline.kinds.index("kv_cache")]
 
 
 def watts(record: "RunRecord") -> float | None:

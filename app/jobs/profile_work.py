@@ -1,7 +1,7 @@
 """A plan measured in the worker, one cell at a time, while who watches is told what happens."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,9 +9,9 @@ import torch
 from attnscope.app.cli_profile import rows_of
 from attnscope.app.jobs.backends_offered import device_of
 from attnscope.app.jobs.ceilings import with_ceilings
-from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.context import Context, WorkerSpentError
 from attnscope.app.jobs.profile_history import history_of
-from attnscope.app.jobs.profile_plan import planned, roofs_of
+from attnscope.app.jobs.profile_plan import cache_told, planned, roofs_of
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
 from attnscope.app.jobs.work import models, wanted
 from attnscope.models.memory import available_bytes
@@ -31,6 +31,7 @@ Arguments = dict[str, Any]
 
 _EVERY_S = 0.1  # between two timed runs, or two samples, that are told
 _LOADING = 0.03  # of the whole
+_SPENT = "the process that ran out of memory was replaced, so that nothing of it was left to the next cell"
 
 
 def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
@@ -39,17 +40,23 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
     Args:
         arguments: profile (the id of its folder), owner; source, revision, device as for `load`; dtypes, backends,
             lengths, batches, phases; budget_s (seconds to time one cell at most); force (run also what is predicted
-            not to fit); traces (keep a Perfetto trace of each cell).
+            not to fit); traces (keep a Perfetto trace of each cell, and on CUDA a memory snapshot).
         context: Asked between any two runs whether it was cancelled. Every record goes into its settings' history too;
             where that cannot be used, the profile goes on, and its folder says why.
 
     Returns:
         The profile's id and how many cells have a record.
+
+    Raises:
+        WorkerSpentError: A cell ran out of memory: the next goes on with the others, in a process that never met it.
     """
     folder = ProfileFolder(context.settings.profiles_folder, arguments["profile"])
     folder.begin(arguments)
     stream = Stream(folder.live)
     stream.tell("begin")
+    cache = cache_told(arguments)
+    if cache is not None:
+        folder.foretell(cache)
     dtypes, done = arguments["dtypes"], 0
     with_ceilings(device_of(wanted(arguments, context)["device"]), context)
     with history_of(folder, context.settings) as keep:
@@ -64,6 +71,8 @@ def profile(arguments: Arguments, context: Context) -> dict[str, Any]:
                 for record in bench.records(dtype):
                     keep(record)
                     done += 1
+                    if bench.is_spent:
+                        raise WorkerSpentError
     return {"profile": arguments["profile"], "cells": done}
 
 
@@ -74,6 +83,7 @@ class _Bench:
     Attributes:
         first: Share of the job that was done before its first cell.
         last: And after its last.
+        is_spent: Whether a cell ran out of memory in this process.
     """
 
     model: "LoadedModel"
@@ -86,6 +96,7 @@ class _Bench:
     share: float = 0.0
     total: float = 1.0
     name: str = ""
+    is_spent: bool = False
 
     def records(self, dtype: str) -> Iterator["RunRecord"]:
         """Every record of the plan in that dtype, the model's; those that are not there yet are made."""
@@ -111,6 +122,9 @@ class _Bench:
         else:
             watcher = Watcher(sample=self._sampled, run=self._ran)
             record = measure(self.model, each.cell, report=self._step, watcher=watcher, **asked)
+        if record.failure is not None and record.failure.outcome == "out_of_memory":
+            self.is_spent = True
+            record = replace(record, notes=(*record.notes, _SPENT))
         self.stream.tell("record", row=rows_of([record])[0])
         return record
 
@@ -154,4 +168,8 @@ class _Bench:
         if not self.arguments["traces"]:
             return Instruments(effort=effort)
         self.folder.traces.mkdir(exist_ok=True)
-        return Instruments(effort=effort, trace_to=self.folder.trace(cell))
+        return Instruments(
+            effort=effort,
+            trace_to=self.folder.trace(cell),
+            snapshot_to=self.folder.snapshot(cell),
+        )

@@ -1,7 +1,8 @@
 """What a profile leaves in the data folder: its plan, its records, its traces, and what was seen live.
 
 One folder a profile, by an unguessable id. `records.jsonl` is the sweep's own file; `live.jsonl` is a stream of
-events that is only appended to, and read on from a position; `history.jsonl` says which records the history holds.
+events that is only appended to, and read on from a position; `history.jsonl` says which records the history holds,
+and `cache.json` how the cache was said to grow.
 """
 
 import json
@@ -44,17 +45,30 @@ class ProfileFolder:
         self.traces = self.path / "traces"
         self._plan = self.path / "plan.json"
         self._history = self.path / "history.jsonl"
+        self._cache = self.path / "cache.json"
 
     def trace(self, cell: "Cell") -> Path:
         """Where the trace of a cell lies, where one was kept."""
         named = (cell.backend, cell.phase, f"{cell.batch}x{cell.length}", cell.dtype)
         return self.traces / f"{'_'.join(named)}.json.gz"
 
+    def snapshot(self, cell: "Cell") -> Path:
+        """Where PyTorch's own memory snapshot of a cell lies, where one was kept."""
+        return self.trace(cell).with_suffix("").with_suffix(".pickle")
+
     def begin(self, arguments: dict[str, Any]) -> None:
         """Write the plan down, once: going on with a profile changes nothing of it."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._plan.exists():
             self._plan.write_text(json.dumps(arguments), encoding="utf-8")
+
+    def foretell(self, cache: dict[str, Any]) -> None:
+        """Write down how the cache will grow."""
+        self._cache.write_text(json.dumps(cache), encoding="utf-8")
+
+    def cache(self) -> dict[str, Any] | None:
+        """How the cache was said to grow; None of a model that keeps none."""
+        return json.loads(self._cache.read_text(encoding="utf-8")) if self._cache.exists() else None
 
     def plan(self) -> dict[str, Any]:
         """The arguments of the job.

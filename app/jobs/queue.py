@@ -112,6 +112,14 @@ class JobQueue:
             self.note(row["id"], "Started.")
             return Claimed(id=row["id"], kind=row["kind"], arguments=json.loads(row["arguments"]))
 
+    def put_back(self, job_id: str, why: str) -> None:
+        """Let a running job wait again, at the place that it had."""
+        with self._lock:
+            self._db.execute(
+                "UPDATE jobs SET state='queued' WHERE id=? AND state='running'", (job_id,)
+            )
+            self.note(job_id, why)
+
     def report(
         self,
         job_id: str,

@@ -4,14 +4,16 @@ Heavy imports stay inside the functions: the server reads the table too, and a w
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from attnscope.app import layer_backends
 from attnscope.app.jobs.answers import describe, shelf
-from attnscope.app.jobs.ceilings import ceilings
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
-from attnscope.kernels.errors import InvalidCall, PromptRefused
+from attnscope.app.jobs.tables import Work
+from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     """Run a prompt, or several, through a model and keep what its heads attended with.
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
-    layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), byte_budget
-    (None for the server's own).
+    layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), values
+    (keep them as well, for what a pattern does to the output), byte_budget (None for the server's own).
 
     Returns:
         The capture's id under `capture_id`, its summary, and whether it was there already.
@@ -105,17 +107,19 @@ def inspect(arguments: Arguments, context: Context) -> Result:
             _, planned = _planned(arguments, model)
             captured = capture(
                 model,
-                **_prompts(arguments, model),
+                **prompts(arguments, model),
                 backend=_backends(arguments, plan_of(model, [1]).layers),
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
+                values=_keeps_values(arguments),
                 progress=context.part(
                     0.3, 0.9, f"Running the prompt, keeping {nbytes(planned.total_bytes)}"
                 ),
             )
             context.progress(0.9, "Saving the capture")
             shelf(context).add(capture_id, captured)
-        model_facts = described(model) | {"bytes_per_token": plan_of(model, [1]).total_bytes}
+        a_token = plan_of(model, [1], values=_keeps_values(arguments)).total_bytes
+        model_facts = described(model) | {"bytes_per_token": a_token}
     kept = cast("Capture", shelf(context).get(capture_id))
     return {
         "capture_id": capture_id,
@@ -130,13 +134,19 @@ def _planned(arguments: Arguments, model: "LoadedModel") -> "tuple[list[int], Ca
     from attnscope.models.capture import plan as plan_of
     from attnscope.models.prompting import batch_of
 
-    prompts = _prompts(arguments, model)
-    batch = batch_of(model, prompts.get("text"), prompts.get("input_ids"), None)
+    found = prompts(arguments, model)
+    batch = batch_of(model, found.get("text"), found.get("input_ids"), None)
     lengths = [len(ids) for ids in batch.ids]
-    return lengths, plan_of(model, lengths, arguments.get("layers"))
+    return lengths, plan_of(
+        model, lengths, arguments.get("layers"), values=_keeps_values(arguments)
+    )
 
 
-def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
+def _keeps_values(arguments: Arguments) -> bool:
+    return bool(arguments.get("values"))
+
+
+def prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
     """The prompts as `capture` takes them: text, or ids where the chat template is asked for."""
     texts = list(arguments["texts"])
     if not arguments.get("chat"):
@@ -157,7 +167,7 @@ def _prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
 
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "backend", "layer_backends", "layers", "chat")
+    names = ("texts", "backend", "layer_backends", "layers", "chat", "values")
     return [
         [arguments.get(name) or None for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
@@ -168,12 +178,7 @@ def _backends(arguments: Arguments, layers: Sequence[int]) -> str | dict[int, st
     """One backend, or one for each layer where some run on another."""
     backend = arguments.get("backend") or "eager"
     others = {int(layer): name for layer, name in (arguments.get("layer_backends") or {}).items()}
-    unknown = sorted(set(others) - set(layers))
-    if unknown:
-        raise InvalidCall(
-            f"There is no layer {unknown[0]} to give a backend.",
-            f"The layers are 0 to {len(layers) - 1}.",
-        )
+    layer_backends.check(tuple(sorted(others.items())), len(layers))
     return {layer: others.get(layer, backend) for layer in layers} if others else backend
 
 
@@ -217,27 +222,25 @@ def device_asked(arguments: Arguments, context: Context) -> str:
     return context.device if device == "auto" else device
 
 
-def profile(arguments: Arguments, context: Context) -> Result:
-    """Measure every cell of a plan and write each record down at once; see `profile_work.profile`."""
-    from attnscope.app.jobs import profile_work
+def _of(module: str, name: str) -> Work:
+    """The work of a module that is imported when its first job comes."""
 
-    return profile_work.profile(arguments, context)
+    def work(arguments: Arguments, context: Context) -> Result:
+        return getattr(import_module(f"attnscope.app.jobs.{module}"), name)(arguments, context)
 
-
-def mechanism(arguments: Arguments, context: Context) -> Result:
-    """Measure a mechanism beside dense attention, or up-train the demo; see `mechanism_work`, `uptraining_work`."""
-    from attnscope.app.jobs import mechanism_work, uptraining_work
-
-    if arguments["mechanism"] == "uptraining":
-        return uptraining_work.uptrain_demo(arguments, context)
-    return mechanism_work.measure_mechanism(arguments, context)
+    return work
 
 
-WORK = {
+WORK: dict[str, Work] = {
     "load": load,
     "plan": plan,
     "inspect": inspect,
-    "profile": profile,
-    "ceilings": ceilings,
-    "mechanism": mechanism,
+    "profile": _of("profile_work", "profile"),
+    "ceilings": _of("ceilings", "ceilings"),
+    "check": _of("calculation_check", "check"),
+    "sparsity_effects": _of("sparsity_work", "effects"),
+    "sparsity_best": _of("sparsity_best", "best"),
+    "sparsity_run": _of("sparsity_run", "run"),
+    "check_backends": _of("check_work", "check_backends"),
+    "mechanism": _of("mechanism_work", "measure_mechanism"),
 }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from attnscope.app.jobs import reasons
-from attnscope.app.jobs.context import Context, Progress, Resources
+from attnscope.app.jobs.context import Context, Progress, Resources, WorkerSpentError
 from attnscope.app.jobs.tables import Ask, Lane, Work, named
 from attnscope.app.jobs.traffic import Traffic
 from attnscope.app.jobs.wire import Message, Wire, packed_error
@@ -120,6 +120,8 @@ class Worker:
             self._wire.send({"say": "done", "id": job_id, "result": future.result()})
         elif isinstance(error, JobCancelled):
             self._wire.send({"say": "cancelled", "id": job_id})
+        elif isinstance(error, WorkerSpentError):
+            self._wire.send({"say": "spent", "id": job_id})
         else:
             reason, remedy = reasons.of_error(error)
             # Our own errors are answers, such as a refused prompt; the others are looked up in the log.

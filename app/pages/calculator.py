@@ -1,27 +1,39 @@
 """Calculator: will it fit, and where does the memory go?"""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from attnscope.app import calculation_words
-from attnscope.app.calculation_files import chart, device_of
-from attnscope.app.calculator_view import OWN_DEVICE, CalculatorView
+from attnscope.app.calculation_files import Calculated, chart, device_of
+from attnscope.app.calculation_panel import panel
+from attnscope.app.calculator_view import OWN_DEVICE, CalculatorView, encode, parse
 from attnscope.app.components import calculation
+from attnscope.app.components.calculation_check import check
+from attnscope.app.components.calculation_history import history
 from attnscope.app.components.calculator_controls import controls
+from attnscope.app.components.calculator_panel import calculator_panel
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.figures import theme
 from attnscope.app.jobs.access import engine
-from attnscope.app.jobs.calculations import COMPARED, bundled
+from attnscope.app.jobs.calculation_plan import bundled
+from attnscope.app.jobs.calculations import COMPARED
 from attnscope.app.page_session import Notice
-from attnscope.app.state import CalculatorSession
-from attnscope.kernels.errors import AttnscopeError
+from attnscope.app.state import CalculatorSession, Key
+from attnscope.kernels.errors import AttnscopeError, JobMissing
 from attnscope.profiling.units import nbytes
 
 _PATIENCE_S = 90.0
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
+_HEADINGS = {
+    "memory": "Memory over length",
+    "time": "Time over length, at least",
+    "cost": "A million tokens over length, at least",
+}
 
 
 def page(session: CalculatorSession) -> None:
@@ -37,68 +49,79 @@ def page(session: CalculatorSession) -> None:
 
 def _calculator(session: CalculatorSession) -> None:
     devices = engine().ask("devices", {})
-    answered = _answer(session, devices)
+    found = _found(session, devices)
     controls(
         session,
         models=["demo", *bundled()],
         devices={device["name"]: device for device in devices["devices"]},
         backends=dict.fromkeys(COMPARED, "")
-        if answered is None
-        else {line["name"]: line["title"] for line in answered[1]["lines"]},
+        if found is None
+        else {line["name"]: line["title"] for line in found.reach["lines"]},
     )
     with st.container(key="told", gap="small"):
         for told in session.notices:
             notice(told)
-    if answered is not None:
-        _draw(session.view, *answered, devices)
+    if found is not None:
+        _draw(session, found)
+        guarded(lambda: _check(session, found))()
+        guarded(lambda: _history(found))()
 
 
-def _answer(
-    session: CalculatorSession, devices: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _found(session: CalculatorSession, devices: Mapping[str, Any]) -> Calculated | None:
     """What the worker says of the view; of the last one that had an answer where this one has none."""
     for view in (session.view, session.last_good, CalculatorView()):
         try:
-            plan, one = view.questions(device_of(view, devices))
-            with st.spinner("Building the model's shape", show_time=True):
-                curves = engine().ask("curves", plan, timeout_s=_PATIENCE_S)
-                answer = engine().ask("calculation", one, timeout_s=_PATIENCE_S)
+            found = _asked(view, device_of(view, devices))
         except AttnscopeError as error:
             session.tell(*dict.fromkeys((*session.notices, Notice.of(error))))
             continue
         if view != session.view:
             session.show(view)
         session.answered()
-        return answer, curves
+        return found
     return None
 
 
-def _draw(
-    view: CalculatorView,
-    answer: dict[str, Any],
-    curves: dict[str, Any],
-    devices: Mapping[str, Any],
-) -> None:
-    device = device_of(view, devices)
-    room = view.room(device)
-    lines = curves["lines"]
-    longest = next((line.get("longest", 0) for line in lines if line["name"] == view.backend), 0)
-    with st.container(key="verdict", horizontal=True, vertical_alignment="top"):
-        with st.container():
-            calculation.say_verdict(view, answer, room, longest)
-        with st.popover("Export"):
-            calculation.files(view, st.context.theme.type or "light")
-        with st.popover("Copy as Markdown"):
-            st.code(calculation_words.markdown(view, answer, room, longest), language="markdown")
-        share()
-    look = theme.theme(st.context.theme.type or "light")
-    _chart("bar", view, answer, curves, room, look)
-    left, right = st.columns([7, 5], gap="medium")
-    with left:
-        _chart("curves", view, answer, curves, room, look)
-    with right:
-        calculation.backends(lines, view.backend, answer["model"]["max_length"])
-    calculation.terms(view, answer)
+def _asked(view: CalculatorView, device: Mapping[str, Any]) -> Calculated:
+    plan, one = view.questions(device)
+    ask = partial(engine().ask, timeout_s=_PATIENCE_S)
+    with st.spinner("Building the model's shape", show_time=True):
+        return Calculated(
+            view=view,
+            device=device,
+            one=ask("calculation", one),
+            reach=ask("reach", plan),
+            curves=ask("curves", plan),
+            contenders=ask("contenders", {**plan, "length": view.length}),
+        )
+
+
+def _draw(session: CalculatorSession, found: Calculated) -> None:
+    def take() -> None:
+        held = session.draft(Key.PANEL)["set"]
+        chosen = {name: str(held[name]) for name in ("length", "batch")}
+        view, unusable = parse({**encode(session.view.changed()), **chosen})
+        session.tell(*(Notice(message=text) for text in unusable))
+        session.show(view)
+
+    view, name = found.view, st.context.theme.type or "light"
+    with st.container(key="verdict"):
+        told = panel(view, found.one, found.reach, found.room)
+        calculator_panel(view, told, on_set=guarded(take, tell=session.tell))
+        with st.container(key="verdict_files", horizontal=True, gap="small"):
+            with st.popover("Export"):
+                calculation.files(found, name)
+            with st.popover("Copy as Markdown"):
+                words = calculation_words.markdown(view, found.one, found.reach, found.room)
+                st.code(words, language="markdown")
+            share()
+    drawn = found.charts[1:]
+    for column, what in zip(st.columns(len(drawn), gap="medium"), drawn, strict=True):
+        with column:
+            _chart(what, found, theme.theme(name))
+    calculation.backends(found)
+    calculation.terms(view, found.one)
+    device = found.device
     st.html(
         f'<p class="pg-quiet">{view.device}: {nbytes(device["memory_bytes"])}, less a reserve of '
         f"{view.reserve_gib:g} GiB; {device['bandwidth'] / 1e9:g} GB/s. Figures: "
@@ -108,21 +131,41 @@ def _draw(
     )
 
 
-def _chart(
-    what: str,
-    view: CalculatorView,
-    answer: dict[str, Any],
-    curves: dict[str, Any],
-    room: int,
-    look: theme.Theme,
-) -> None:
-    """Draw a chart without the title and note that it has as a file: the page says both."""
-    figure, words = chart(what, view, answer, curves, room, look)
-    kept = list(figure.select_annotations())[:-1]
-    figure.update_layout(annotations=kept, overwrite=True)
-    figure.update_layout(title=None, font_size=12, margin={"l": 72, "r": 16, "t": 32, "b": 44})
-    if what == "bar":
-        figure.update_layout(height=210, margin={"l": 8, "r": 8})
+def _check(session: CalculatorSession, found: Calculated) -> None:
+    """The check of this very view, where one was asked for."""
+
+    def start() -> None:
+        _, one = found.view.questions(found.device)
+        known = engine().under_way("check", one, owner=session.owner)
+        job = known or engine().submit("check", one, owner=session.owner)
+        session.show(replace(session.view, check=job))
+
+    status, result = None, None
+    if session.view.check:
+        try:
+            status = engine().status(session.view.check)
+            result = engine().result(status.id) if status.state == "done" else None
+        except JobMissing:
+            session.show(session.view.changed())
+            notice(Notice(message="This check is not on this server any more.", kind="told"))
+    check(status, result, on_start=guarded(start, tell=session.tell))
+
+
+def _history(found: Calculated) -> None:
+    """What the history has of this model, or why it cannot be read."""
+    _, one = found.view.questions(found.device)
+    history(found.view, engine().ask("measured", one))
+
+
+def _chart(what: str, found: Calculated, look: theme.Theme) -> None:
+    """Draw a chart without what it has as a file alone: its own title, and the key that the table of backends is."""
+    figure, words = chart(what, found, look)
+    figure.update_layout(annotations=list(figure.select_annotations())[:-1], overwrite=True)
+    figure.update_layout(
+        title=None, font_size=12, margin={"l": 72, "r": 16, "t": 16, "b": 44}, showlegend=False
+    )
+    figure.update_layout(height=340)
     figure.update_xaxes(title_font_size=12)
-    alt = f"{calculation_words.title(view)}: {words}."
+    st.html(f'<h2 class="pg-heading">{_HEADINGS[what]}</h2>')
+    alt = f"{_HEADINGS[what]}. {found.title}: {words}."
     st.plotly_chart(figure, config=_PLOT, theme=None, key=f"calculator_{what}", alt=alt)

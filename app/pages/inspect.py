@@ -1,35 +1,22 @@
 """Inspect: what do the heads attend to? A prompt, every head, one head large, its tokens."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
 
 import streamlit as st
 
-from attnscope.app import inspections, layer_backends
+from attnscope.app import inspections
+from attnscope.app.components import capture_head
+from attnscope.app.components.capture_head import ended_badly, started, status_of
 from attnscope.app.components.inspector import inspector
-from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
-from attnscope.app.components.notice import guarded, notice
-from attnscope.app.components.progress import progress
-from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.examples import examples
-from attnscope.app.inspections import Shown, Watched
+from attnscope.app.components.notice import guarded
+from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
-from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
-from attnscope.app.prompt_links import checked
-from attnscope.app.prompts import Prompt, shortened, uploaded
+from attnscope.app.prompts import shortened
 from attnscope.app.state import Key, Session
-from attnscope.app.view import View, changed, for_inspector
-from attnscope.kernels.errors import (
-    AttnscopeError,
-    CaptureMissing,
-    EngineUnavailable,
-    PromptRefused,
-)
-
-_DRAFT_CHARACTERS = 20_000
-_BACKENDS_S = 1.5
+from attnscope.app.view import changed, for_inspector
+from attnscope.kernels.errors import AttnscopeError
 
 
 def page(session: Session) -> None:
@@ -39,98 +26,30 @@ def page(session: Session) -> None:
         EngineUnavailable: The page runs without the server that belongs to it.
     """
     engine()
-    if session.follow_url():
-        _fill_drafts(session)
-    _settle(session)
-    _request(session)
-    shown = session.shown
-    model_bar(
-        session.view,
-        shown,
-        _backends(session),
-        models=_models(session),
-        devices=_devices(),
-        on_apply=_act(session, _apply),
-    )
-    prompt_box(
-        examples(),
-        session.draft(Key.OFFERED, ()),
-        session.draft(Key.UPLOAD_REFUSAL),
-        limit=shown.model.get("max_length") if shown else None,
-        has_template=bool(shown and shown.model.get("has_chat_template")),
-        bytes_per_token=shown.model.get("bytes_per_token") if shown else None,
-        on_run=_act(session, _run),
-        on_example=_act(session, _choose_example),
-        on_upload=_act(session, _read_upload),
-        on_choose=_act(session, _choose_prompts),
-    )
+    capture_head.follow(session)
+    _settle_comparison(session)
+    _request_comparison(session)
+    capture_head.head(session)
     under_way = session.watched or session.comparing
-    # Always there, empty or not: what stands below keeps its place, and the viewer what it has drawn.
-    with st.container(key="told", gap="small"):
-        for told in session.notices:
-            notice(told)
-        if under_way is not None:
-            progress(_status(under_way))
+    capture_head.told(session, under_way and status_of(under_way))
+    shown = session.shown
     if shown is not None:
         _inspect(session, shown)
-    elif under_way is not None:
-        st.html('<div class="pg-waiting" aria-hidden="true"><i></i><i></i><i></i></div>')
-    elif session.has_given_up:
-        st.button("Try again", on_click=session.try_again)
+    else:
+        capture_head.absent(session)
 
 
-def _settle(session: Session) -> None:
-    """Take up the jobs that are over."""
-    watched = session.watched
-    if watched is not None and _status(watched).is_over:
-        session.watched = None
-        try:
-            shown = inspections.finished(engine(), watched)
-        except AttnscopeError as error:
-            session.give_up(watched.view, _ended_badly(watched, error))
-        else:
-            session.shown = shown
-            session.show(inspections.inside(session.view, shown))
+def _settle_comparison(session: Session) -> None:
+    """Take up the capture that stands beside when its job is over."""
     compared = session.comparing
-    if compared is not None and _status(compared).is_over:
-        session.comparing = None
-        try:
-            session.remember(inspections.finished(engine(), compared))
-        except AttnscopeError as error:
-            session.tell(_ended_badly(compared, error))
-            session.show(replace(session.view, compare=""))
-
-
-def _status(watched: Watched) -> JobStatus:
-    return engine().status(watched.job_id)
-
-
-def _ended_badly(watched: Watched, error: AttnscopeError) -> Notice:
-    status = _status(watched)
-    if status.state == "cancelled":
-        return Notice(
-            kind="told", message="Cancelled; nothing was changed.", reference=status.reference
-        )
-    return Notice(
-        kind="failed" if status.reference else "refused",
-        message=status.reason or error.message,
-        remedy=status.remedy or error.remedy,
-        reference=status.reference,
-    )
-
-
-def _request(session: Session) -> None:
-    """Ask for the capture that the view needs, unless it is shown, under way or given up."""
-    view, shown, watched = session.view, session.shown, session.watched
-    if watched is not None and watched.view.capture_key != view.capture_key:
-        engine().cancel(watched.job_id)
-        session.watched = watched = None
-    wanted = shown is None or shown.view.capture_key != view.capture_key
-    if wanted and watched is None and not session.has_given_up:
-        session.watched = _started(session, view)
-        if session.watched is not None and _status(session.watched).is_over:
-            _settle(session)
-    _request_comparison(session)
+    if compared is None or not status_of(compared).is_over:
+        return
+    session.comparing = None
+    try:
+        session.remember(inspections.finished(engine(), compared))
+    except AttnscopeError as error:
+        session.tell(ended_badly(status_of(compared), error))
+        session.show(replace(session.view, compare=""))
 
 
 def _request_comparison(session: Session) -> None:
@@ -148,25 +67,14 @@ def _request_comparison(session: Session) -> None:
         return
     beside = replace(view, backend=named, layer_backends=(), compare="")
     have = any(each.view.capture_key == beside.capture_key for each in session.recent)
-    if not have and session.comparing is None:
-        session.comparing = _started(session, beside, for_comparison=True)
-        if session.comparing is not None and _status(session.comparing).is_over:
-            _settle(session)
-
-
-def _started(session: Session, view: View, *, for_comparison: bool = False) -> Watched | None:
+    if have or session.comparing is not None:
+        return
     try:
-        texts = inspections.texts_of(view, session.kept)
-        arguments = inspections.arguments_of(view, texts)
-        job_id = inspections.start(engine(), arguments, owner=session.owner)
+        session.comparing = started(session, beside)
     except AttnscopeError as error:
-        if for_comparison:
-            session.tell(Notice.of(error))
-            session.show(replace(session.view, compare=""))
-        else:
-            session.give_up(view, Notice.of(error))
-        return None
-    return Watched(job_id=job_id, view=view)
+        session.tell(Notice.of(error))
+        session.show(replace(view, compare=""))
+    _settle_comparison(session)
 
 
 def _inspect(session: Session, shown: Shown) -> None:
@@ -228,160 +136,3 @@ def _others(session: Session, shown: Shown) -> list[dict[str, str]]:
 def _title(shown: Shown) -> str:
     text = shortened(shown.summary["sequences"][0].get("text") or "", 28)
     return f"{shown.summary['backend']} · {shown.summary['model']} · {text}"
-
-
-def _backends(session: Session) -> tuple[BackendChoice, ...]:
-    """Every backend, with why the worker refuses it for the model shown."""
-    shown = session.shown
-    known: Mapping[str, tuple[BackendChoice, ...]] = session.draft(Key.BACKENDS, {})
-    name = shown.capture_id if shown else ""
-    if name not in known:
-        try:
-            answer = engine().ask(
-                "backends",
-                {"capture": name, "device": shown.summary["device"]} if shown else {},
-                timeout_s=_BACKENDS_S,
-            )
-        except (CaptureMissing, EngineUnavailable):
-            # The page hardly waits for a worker that is still starting; the next run of the script asks again.
-            chosen = session.view.backend
-            return (BackendChoice(name=chosen, title=chosen),)
-        known = {name: backend_choices(answer["backends"])}
-        session.set_draft({Key.BACKENDS: known})
-    return known[name]
-
-
-def _models(session: Session) -> Sequence[str]:
-    return list(dict.fromkeys(["demo", *(each.view.model for each in session.recent)]))
-
-
-def _devices() -> Sequence[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
-
-
-# What the visitor's controls do; each runs before the page is drawn anew
-
-
-def _act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]:
-    return guarded(lambda: work(session), tell=session.tell)
-
-
-def _run(session: Session) -> None:
-    text = session.draft(Key.DRAFT, "")
-    _ask(session, (text,), chat=bool(session.draft(Key.CHAT, False)))
-
-
-def _ask(session: Session, texts: tuple[str, ...], *, chat: bool = False) -> None:
-    """Take prompts into the view, or say why not and leave everything as it was."""
-    try:
-        passed = checked(texts)
-    except PromptRefused as error:
-        session.tell(Notice.of(error))
-        return
-    known = next((entry for entry in examples() if (entry.text,) == passed), None)
-    _look_at(
-        session,
-        replace(
-            session.view,
-            texts=() if known else passed,
-            example=known.title if known else "",
-            stored="",
-            chat=chat,
-        ),
-    )
-
-
-def _look_at(session: Session, view: View) -> None:
-    """Show another prompt or model: same head, but nothing that belongs to the old tokens."""
-    session.try_again()
-    if view.capture_key != session.view.capture_key:
-        view = replace(view, region=None, pinned=None, sequence=0, compare="")
-    session.show(view)
-
-
-def _choose_example(session: Session) -> None:
-    title = session.draft(Key.EXAMPLE)
-    if not title:
-        return
-    _look_at(session, replace(session.view, example=title, texts=(), stored="", chat=False))
-    _fill_prompt_draft(session)
-
-
-def _read_upload(session: Session) -> None:
-    file = session.draft(Key.UPLOAD)
-    session.set_draft({Key.OFFERED: (), Key.CHOSEN: [], Key.UPLOAD_REFUSAL: None})
-    if file is None:
-        return
-    try:
-        found = uploaded(file.getvalue(), file.name)
-    except PromptRefused as error:
-        session.set_draft({Key.UPLOAD_REFUSAL: Notice.of(error)})
-        return
-    session.set_draft({Key.OFFERED: found, Key.CHOSEN: [0]})
-    if len(found) == 1:
-        _inspect_prompts(session, found)
-
-
-def _choose_prompts(session: Session) -> None:
-    offered: tuple[Prompt, ...] = session.draft(Key.OFFERED, ())
-    chosen = [offered[index] for index in session.draft(Key.CHOSEN, []) if index < len(offered)]
-    if not chosen:
-        session.tell(Notice(message="No prompt is chosen.", remedy="Choose at least one."))
-        return
-    _inspect_prompts(session, chosen)
-
-
-def _inspect_prompts(session: Session, prompts: Sequence[Prompt]) -> None:
-    _ask(session, tuple(prompt.text for prompt in prompts))
-    _fill_prompt_draft(session)
-
-
-def _apply(session: Session) -> None:
-    source = str(session.draft(Key.SOURCE) or "").strip()
-    layers = layer_backends.read(str(session.draft(Key.LAYER_BACKENDS) or ""))
-    asked = {
-        "layer_backends": layers,
-        "model": source or "demo",
-        "revision": str(session.draft(Key.REVISION) or "").strip(),
-        "device": session.draft(Key.DEVICE) or "auto",
-        "dtype": session.draft(Key.DTYPE) or "auto",
-        "backend": session.draft(Key.BACKEND) or session.view.backend,
-    }
-    refused = next(
-        (choice for choice in _backends(session) if choice.name == asked["backend"]), None
-    )
-    same_model = all(
-        asked[name] == getattr(session.view, name) for name in ("model", "revision", "device")
-    )
-    if refused is not None and refused.refusal and same_model:
-        session.tell(Notice(message=f"{refused.title} cannot run here: {refused.refusal}"))
-        return
-    _look_at(session, replace(session.view, **asked))
-
-
-def _fill_drafts(session: Session) -> None:
-    view = session.view
-    session.set_draft(
-        {
-            Key.SOURCE: view.model,
-            Key.REVISION: view.revision,
-            Key.DEVICE: view.device,
-            Key.DTYPE: view.dtype,
-            Key.BACKEND: view.backend,
-            Key.LAYER_BACKENDS: layer_backends.written(view.layer_backends),
-            Key.CHAT: view.chat,
-        }
-    )
-    _fill_prompt_draft(session)
-
-
-def _fill_prompt_draft(session: Session) -> None:
-    texts: tuple[str, ...] = ()
-    # A refusal is told where the capture is asked for.
-    with suppress(PromptRefused):
-        texts = inspections.texts_of(session.view, session.kept)
-    text = "".join(texts)
-    fits = len(texts) == 1 and len(text) <= _DRAFT_CHARACTERS
-    session.set_draft({Key.DRAFT: text if fits else ""})

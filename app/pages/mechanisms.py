@@ -13,7 +13,7 @@ from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.jobs.access import engine
-from attnscope.app.jobs.calculations import bundled
+from attnscope.app.jobs.calculation_plan import bundled
 from attnscope.app.mechanisms import GROUPS, Mechanism, catalogue, mechanism
 from attnscope.app.mechanisms_view import LISTED, TABS, MechanismsSession, MechanismsView
 from attnscope.app.page_session import Notice

@@ -171,7 +171,6 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     left, right = st.columns([2.6, 1.0], gap="medium")
     with left:
         profile_plan.matrix(planned)
-        _ceilings(session, planned)
     with right, st.container(key="profile_start", gap="small"):
         st.html(
             f'<p class="pg-note">{count(len(runs))} of {count(len(planned["cells"]))} cells run here. The largest is '
@@ -179,7 +178,11 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
         )
         act = _act(session, _apply)
         st.checkbox("Run what is predicted not to fit", key=Key.PROFILE_FORCE, on_change=act)
-        st.checkbox("Keep traces for Perfetto", key=Key.PROFILE_TRACES, on_change=act)
+        st.checkbox(
+            "Keep traces for Perfetto, and snapshots of CUDA memory",
+            key=Key.PROFILE_TRACES,
+            on_change=act,
+        )
         left_over = _left_over(session)
         if left_over:
             st.button(
@@ -194,21 +197,21 @@ def _before(session: ProfileSession, planned: Mapping[str, Any]) -> None:
             disabled=not runs,
             width="stretch",
         )
+        _ceilings(session, planned)
 
 
 def _ceilings(session: ProfileSession, planned: Mapping[str, Any]) -> None:
     """What the least times rest on, and the way to measure it anew."""
     words = profile_plan.ceilings_words(planned["roofs"], planned["device"])
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(f'<p class="pg-note">{html.escape(words)}</p>', width="content")
-        st.button(
-            "Find them anew" if planned["roofs"] else "Find this device's ceilings",
-            key="profile_measure_ceilings",
-            type="tertiary",
-            help="A large matrix product in each dtype and a large copy, in turns: a few seconds.",
-            on_click=_act(session, _measure_ceilings),
-            disabled=session.ceilings is not None,
-        )
+    st.html(f'<p class="pg-note">{html.escape(words)}</p>')
+    st.button(
+        "Find this device's ceilings anew" if planned["roofs"] else "Find this device's ceilings",
+        key="profile_measure_ceilings",
+        type="tertiary",
+        help="A large matrix product in each dtype and a large copy, in turns: a few seconds.",
+        on_click=_act(session, _measure_ceilings),
+        disabled=session.ceilings is not None,
+    )
 
 
 def _left_over(session: ProfileSession) -> int:
@@ -223,11 +226,11 @@ def _after(session: ProfileSession) -> None:
     if found is None or not found["records"]:
         return
     look = theme(st.context.theme.type or "light")
-    profile_found.charts(found, look=look)
     measured = [each for each in found["records"] if each["failure"] is None]
-    if measured:
-        chosen = session.view.record
-        record = next((each for each in measured if each["id"] == chosen), measured[-1])
+    chosen = session.view.record
+    record = next((each for each in measured if each["id"] == chosen), (measured or [None])[-1])
+    profile_found.charts(found, "" if record is None else record["id"], look=look)
+    if record is not None:
         session.set_draft({Key.PROFILE_CELL: record["id"]})
         profile_found.cell(
             found,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import streamlit as st
 
@@ -13,20 +14,38 @@ from attnscope.app.components.notice import guarded, notice
 from attnscope.app.components.run_details import over_lengths, run_comparison, run_details
 from attnscope.app.components.runs_table import runs_filters, runs_table
 from attnscope.app.page_session import Notice
+from attnscope.app.runs_report import runs_report
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.runs_words import listed
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key
-from attnscope.kernels.errors import AttnscopeError, HistoryDamaged, HistoryUnavailable, RunMissing
+from attnscope.kernels.errors import (
+    AttnscopeError,
+    HistoryDamaged,
+    HistoryUnavailable,
+    RecordUnreadable,
+    RunMissing,
+)
 from attnscope.profiling.comparison import compare
 from attnscope.profiling.record import RunRecord
-from attnscope.profiling.record_files import LARGEST_FILE, from_lines, to_csv, to_lines, to_parquet
+from attnscope.profiling.record_files import (
+    LARGEST_FILE,
+    from_lines,
+    from_parquet,
+    to_csv,
+    to_lines,
+    to_parquet,
+)
 from attnscope.profiling.reference_runs import reference_runs
 from attnscope.profiling.store import CHOICES, Store
 from attnscope.profiling.store_rows import RunRow, row_of
 from attnscope.profiling.units import count, nbytes
 
 MOST_LISTED = 500
+_READERS: dict[str, Callable[[bytes, str], tuple[RunRecord, ...]]] = {
+    "jsonl": from_lines,
+    "parquet": from_parquet,
+}
 
 _EMPTY = """
 <section class="pg-empty">
@@ -144,8 +163,8 @@ def _bar(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> None
         st.html(f'<dl class="pg-facts">{items}</dl>')
         with st.popover("Import", key="runs_import", disabled=shelves.own is None):
             st.file_uploader(
-                f"Records as JSON Lines, at most {nbytes(LARGEST_FILE)}",
-                type=["jsonl"],
+                f"Records as JSON Lines or Parquet, at most {nbytes(LARGEST_FILE)}",
+                type=list(_READERS),
                 key=Key.RUNS_UPLOAD,
                 on_change=_act(session, partial(_import, session, shelves)),
                 max_upload_size=LARGEST_FILE // 2**20,
@@ -158,7 +177,7 @@ def _bar(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> None
 def _export(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> None:
     chosen = [row for row in rows if row.id in session.view.runs] or rows
     kind = "ticked" if chosen is not rows else "listed"
-    st.caption(f"{count(len(chosen))} runs, those {kind}")
+    st.caption(f"{count(len(chosen))} run{'s' * (len(chosen) > 1)}, those {kind}")
 
     def records() -> list[RunRecord]:
         return [shelves.get(row.id) for row in chosen]
@@ -167,8 +186,11 @@ def _export(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow]) -> N
         "JSON Lines": lambda: to_lines(records()),
         "Parquet": lambda: to_parquet(records()),
         "CSV": lambda: to_csv(chosen),
+        # Only a few are told whole: their page is for reading.
+        "Report, HTML": lambda: runs_report(chosen, records() if kind == "ticked" else []),
     }
-    for (title, write), suffix in zip(writers.items(), ("jsonl", "parquet", "csv"), strict=True):
+    suffixes = ("jsonl", "parquet", "csv", "html")
+    for (title, write), suffix in zip(writers.items(), suffixes, strict=True):
         st.download_button(
             title,
             write,
@@ -183,7 +205,13 @@ def _import(session: RunsSession, shelves: Shelves) -> None:
     file = session.draft(Key.RUNS_UPLOAD)
     if file is None or shelves.own is None:
         return
-    records = from_lines(file.getvalue(), file.name)
+    read = _READERS.get(Path(file.name).suffix.removeprefix("."))
+    if read is None:
+        raise RecordUnreadable(
+            f"{file.name} is neither JSON Lines nor Parquet.",
+            f"Its name ends with {' or '.join(f'.{ending}' for ending in _READERS)}.",
+        )
+    records = read(file.getvalue(), file.name)
     new = shelves.own.add_all(records, imported_from=file.name)
     known = len(records) - new
     said = f"Imported from {file.name}: {count(new)} new, {count(known)} known already."

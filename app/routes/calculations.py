@@ -1,15 +1,18 @@
-"""The Calculator's charts and numbers as files."""
+"""The Calculator's answer while a control moves, and its charts and numbers as files."""
 
 from functools import partial
+from typing import Any
 
 import anyio
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from attnscope.app import calculator_view
-from attnscope.app.calculation_files import CHARTS, device_of, file
+from attnscope.app.calculation_files import CHARTS, Calculated, device_of, file
+from attnscope.app.calculation_panel import panel
+from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures import theme
 from attnscope.app.images import ImageServer
@@ -20,29 +23,31 @@ _FILES = anyio.CapacityLimiter(2)
 _OWN = {"what": CHARTS, "format": tuple(MEDIA_TYPES), "theme": ("light", "dark")}
 
 
-class CalculationExports:
-    """The export route, with the one warm browser that draws its pictures."""
+class Calculations:
+    """The routes of the Calculator, with the one warm browser that draws pictures."""
 
     def __init__(self, images: ImageServer) -> None:
         self._images = images
-        self.routes = [Route("/attnscope/calculation/export", guarded(self.export))]
+        self.routes = [
+            Route("/attnscope/calculation", guarded(self.answer)),
+            Route("/attnscope/calculation/export", guarded(self.export)),
+        ]
+
+    async def answer(self, request: Request) -> Response:
+        """`GET /attnscope/calculation`: the panel's words for the parameters of the page's link."""
+        view = _view(dict(QueryParams(request.scope["query_string"])))
+        device = device_of(view, await ask(request, "devices", {}))
+        plan, one = view.questions(device)
+        answer = await ask(request, "calculation", one)
+        told = panel(view, answer, await ask(request, "reach", plan), view.room(device))
+        return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
     async def export(self, request: Request) -> Response:
         """`GET /attnscope/calculation/export`: what, format, theme, and the parameters of the page's link."""
         query = dict(QueryParams(request.scope["query_string"]))
         what, form, look = (_choice(query, name) for name in _OWN)
-        view, unusable = calculator_view.parse(query)
-        if unusable:
-            raise InvalidCall(unusable[0])
-        device = device_of(view, await ask(request, "devices", {}))
-        plan, one = view.questions(device)
-        curves = await ask(request, "curves", plan)
-        answer = await ask(request, "calculation", one)
-        write = partial(
-            file,
-            *(what, form, view, (answer, curves), view.room(device), theme.theme(look)),
-            self._images,
-        )
+        found = await _calculated(request, _view(query))
+        write = partial(file, what, form, found, theme.theme(look), self._images)
         body, name = await anyio.to_thread.run_sync(write, limiter=_FILES)
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
@@ -51,6 +56,27 @@ class CalculationExports:
             "Content-Security-Policy": "sandbox; default-src 'none'",
         }
         return Response(body, media_type=MEDIA_TYPES[form], headers=headers)
+
+
+async def _calculated(request: Request, view: CalculatorView) -> Calculated:
+    device = device_of(view, await ask(request, "devices", {}))
+    plan, one = view.questions(device)
+    answers: dict[str, Any] = {name: await ask(request, name, plan) for name in ("reach", "curves")}
+    here = {**plan, "length": view.length}
+    return Calculated(
+        view=view,
+        device=device,
+        one=await ask(request, "calculation", one),
+        contenders=await ask(request, "contenders", here),
+        **answers,
+    )
+
+
+def _view(query: dict[str, str]) -> CalculatorView:
+    view, unusable = calculator_view.parse(query)
+    if unusable:
+        raise InvalidCall(unusable[0])
+    return view
 
 
 def _choice(query: dict[str, str], name: str) -> str:

@@ -12,6 +12,8 @@ from starlette.routing import Route
 from attnscope.app import profile_exports as exports
 from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.images import ImageServer
+from attnscope.app.profile_report import report_of
+from attnscope.app.profile_words import OF_ONE, TITLES
 from attnscope.app.routes.answering import ask, guarded
 from attnscope.app.routes.parameters import Parameters
 from attnscope.kernels.errors import InvalidCall, JobMissing
@@ -33,21 +35,19 @@ class Profiles:
             Route(f"{base}/report", guarded(report)),
             Route(f"{base}/records", guarded(records)),
             Route(f"{base}/trace", guarded(trace)),
+            Route(f"{base}/snapshot", guarded(snapshot)),
         ]
 
     async def export(self, request: Request) -> Response:
         """`GET /attnscope/profiles/{id}/export`: one chart or its numbers as an attachment."""
         given = Parameters(request)
-        what = given.choice("what", *exports.TITLES)
+        what = given.choice("what", *TITLES)
         form = given.choice("format", *MEDIA_TYPES)
         dark = given.choice("theme", "light", "dark") == "dark"
-        record = given.word("record", r"[0-9a-f]{16}") if what in exports.OF_ONE else ""
+        record = given.word("record", r"[0-9a-f]{16}") if what in OF_ONE else ""
         given.done()
         found = await _found(request)
-        detail, cell = {}, ""
-        if record:
-            detail = await ask(request, "profile_detail", {**_named(request), "record": record})
-            cell = _cell(found["records"], record)
+        detail, cell = await _apart(request, found, record) if record else ({}, "")
         write = partial(exports.export, what, form, found, detail)
         body = await _written(partial(write, cell=cell, dark=dark, images=self._images))
         return _attached(body, MEDIA_TYPES[form], found, what, form)
@@ -73,10 +73,15 @@ def words(events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 async def report(request: Request) -> Response:
-    """`GET /attnscope/profiles/{id}/report`: all of it as one page that opens offline."""
-    Parameters(request).done()
+    """`GET /attnscope/profiles/{id}/report`: all of it as one page that opens offline; `record=` is taken apart."""
+    given = Parameters(request)
+    record = given.word("record", r"[0-9a-f]{16}") if given.has("record") else ""
+    given.done()
     found = await _found(request)
-    body = await _written(partial(exports.report_of, found))
+    write = partial(report_of, found)
+    if record:
+        write = partial(write, *await _apart(request, found, record))
+    body = await _written(write)
     return _attached(body, MEDIA_TYPES["html"], found, "report", "html")
 
 
@@ -90,12 +95,21 @@ async def records(request: Request) -> Response:
 
 async def trace(request: Request) -> Response:
     """`GET /attnscope/profiles/{id}/trace?record=`: a cell's trace, for Perfetto."""
+    return await _kept(request, "trace", "application/gzip", "json.gz")
+
+
+async def snapshot(request: Request) -> Response:
+    """`GET /attnscope/profiles/{id}/snapshot?record=`: a cell's memory snapshot, for PyTorch's viewer."""
+    return await _kept(request, "snapshot", "application/octet-stream", "pickle")
+
+
+async def _kept(request: Request, what: str, media_type: str, ending: str) -> Response:
     given = Parameters(request)
     record = given.word("record", r"[0-9a-f]{16}")
     given.done()
     found = await _found(request)
-    answer = await ask(request, "profile_trace", {**_named(request), "record": record})
-    return _attached(answer["body"], "application/gzip", found, "trace", "json.gz")
+    answer = await ask(request, f"profile_{what}", {**_named(request), "record": record})
+    return _attached(answer["body"], media_type, found, what, ending)
 
 
 def _named(request: Request) -> dict[str, str]:
@@ -107,6 +121,14 @@ async def _found(request: Request) -> dict[str, Any]:
     if not found["records"]:
         raise JobMissing(_NO_NUMBERS, "Wait for its first cell.")
     return found
+
+
+async def _apart(
+    request: Request, found: Mapping[str, Any], record: str
+) -> tuple[dict[str, Any], str]:
+    """One cell's detail, and its name in words."""
+    detail = await ask(request, "profile_detail", {**_named(request), "record": record})
+    return detail, _cell(found["records"], record)
 
 
 def _cell(found: Sequence[Mapping[str, Any]], record: str) -> str:

@@ -72,8 +72,10 @@ class Flex(Backend):
 
     def cost(self, call: AttentionCall) -> Cost:
         """See `Backend.cost`."""
-        kept = np.count_nonzero(_block_kinds(call) != EMPTY)
-        pairs = min(int(kept) * BLOCK * BLOCK, call.query_length * call.key_length)
+        kept = call.pattern.kept_blocks(
+            call.query_length, call.key_length, BLOCK, query_offset=call.query_offset
+        )
+        pairs = min(kept * BLOCK * BLOCK, call.query_length * call.key_length)
         read, written = io_bytes(call)
         workspace = self.workspace_bytes(call)
         return Cost(

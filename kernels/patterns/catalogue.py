@@ -6,6 +6,7 @@ from typing import Any
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.axial import Axial
 from attnscope.kernels.patterns.bigbird import BigBird
+from attnscope.kernels.patterns.block_list import BlockList
 from attnscope.kernels.patterns.block_sparse import BlockSparse
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.chunked import Chunked
@@ -17,10 +18,12 @@ from attnscope.kernels.patterns.longformer import Longformer
 from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.packed import Packed
 from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.patterns.rule import Rule
 from attnscope.kernels.patterns.sinks_window import SinksWindow
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.kernels.patterns.strided import Strided
 from attnscope.kernels.patterns.strided_slide import StridedSlide
+from attnscope.kernels.patterns.vertical_slash import VerticalSlash
 
 FAMILIES: dict[str, type[Pattern]] = {
     "full": Full,
@@ -36,6 +39,9 @@ FAMILIES: dict[str, type[Pattern]] = {
     "block_sparse": BlockSparse,
     "axial": Axial,
     "chunked": Chunked,
+    "rule": Rule,
+    "vertical_slash": VerticalSlash,
+    "block_list": BlockList,
     "matrix": Matrix,
     "packed": Packed,
 }

@@ -1,6 +1,7 @@
 """Patterns whose blocks are ruled by arithmetic on their corners."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ _CELLS_AT_A_TIME = 2**18
 
 Edges = tuple[np.ndarray, np.ndarray]
 """First positions of blocks, and one past their last ones."""
+
+Corners = Callable[[Edges, Edges], np.ndarray]
+"""What is true of each rectangle of queries and keys, bool that broadcasts to `[rows, columns]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +42,23 @@ class CellPattern(Pattern):
     ) -> np.ndarray:
         """See `Pattern.block_mask`."""
         queries = self.queries(query_length, key_length, query_offset)
-        starts, ends = (each[:, None] + queries.start for each in _edges(query_length, block))
-        first, last = (each[None] for each in _edges(key_length, block))
-        mask = np.empty((len(starts), first.shape[1]), np.uint8)
-        step = max(_CELLS_AT_A_TIME // first.shape[1], 1)
-        for at in range(0, len(mask), step):
-            part = slice(at, at + step)
-            corners = (starts[part], ends[part]), (first, last)
-            shown = np.where(self.some(*corners), PARTIAL, EMPTY)
-            mask[part] = np.where(self.every(*corners), FULL, shown)
-        return mask
+        return mask_of_corners(self.some, self.every, queries, key_length, block)
+
+
+def mask_of_corners(
+    some: Corners, every: Corners, queries: range, key_length: int, block: int
+) -> np.ndarray:
+    """The block mask of a pattern that says `some` and `every` of rectangles, as `CellPattern` does."""
+    starts, ends = (each[:, None] + queries.start for each in _edges(len(queries), block))
+    first, last = (each[None] for each in _edges(key_length, block))
+    mask = np.empty((len(starts), first.shape[1]), np.uint8)
+    step = max(_CELLS_AT_A_TIME // first.shape[1], 1)
+    for at in range(0, len(mask), step):
+        part = slice(at, at + step)
+        corners = (starts[part], ends[part]), (first, last)
+        shown = np.where(some(*corners), PARTIAL, EMPTY)
+        mask[part] = np.where(every(*corners), FULL, shown)
+    return mask
 
 
 def distances(queries: Edges, keys: Edges) -> Edges:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
-from attnscope.kernels.patterns.pattern import EMPTY, FULL, PARTIAL, Pattern, SpanPattern
+from attnscope.kernels.patterns.block_kinds import block_kinds, chunks
+from attnscope.kernels.patterns.pattern import PARTIAL, Pattern, SpanPattern
 
 _CELLS_AT_A_TIME, _PAIRS_AT_A_TIME = 2**20, 2**22
 
@@ -46,35 +46,35 @@ class Combination(Pattern):
         for start in range(0, len(one), step):
             strip, beside = one[start : start + step], other[start : start + step]
             rows, columns = np.nonzero((strip == PARTIAL) & (beside == PARTIAL))
+            edges = (start + rows) * block, columns * block
+            unclear = self._unclear(queries, key_length, block, *edges)
+            rows, columns = rows[unclear], columns[unclear]
             self._joined(strip, beside, out=strip)
-            for some in _chunks(len(rows), _PAIRS_AT_A_TIME // block**2):
+            for some in chunks(len(rows), _PAIRS_AT_A_TIME // block**2):
                 at = rows[some], columns[some]
-                strip[at] = self._looked_at(queries, key_length, block, start + at[0], at[1])
+                placed = start + at[0], at[1]
+                strip[at] = block_kinds(self, queries, key_length, block, *placed)
         return one
 
-    def _looked_at(
+    def _unclear(
         self,
         queries: range,
         key_length: int,
         block: int,
-        rows: np.ndarray,
-        columns: np.ndarray,
+        query_starts: np.ndarray,
+        key_starts: np.ndarray,
     ) -> np.ndarray:
-        """The kinds of some blocks, pair by pair."""
-        inside = np.arange(block, dtype=np.int32)
-        # The last block may be short: its last position stands in for those it lacks.
-        query_BQ = (rows.astype(np.int32)[:, None] * block + inside).clip(
-            max=len(queries) - 1
-        ) + queries.start
-        key_BK = (columns.astype(np.int32)[:, None] * block + inside).clip(max=key_length - 1)
-        query, key = torch.from_numpy(query_BQ)[:, :, None], torch.from_numpy(key_BK)[:, None]
-        seen_BP = self.visible(query, key).expand(-1, block, block).flatten(1).numpy()
-        some = np.where(seen_BP.any(1), PARTIAL, EMPTY)
-        return np.where(seen_BP.all(1), FULL, some)
+        """Which of the blocks that both parts divide may be other than divided: bool `[blocks]`.
 
-
-def _chunks(length: int, step: int) -> list[slice]:
-    return [slice(at, at + max(step, 1)) for at in range(0, length, max(step, 1))]
+        Args:
+            queries: Absolute positions.
+            key_length: Keys.
+            block: Their size.
+            query_starts: Of each block, int64, as an index into the queries.
+            key_starts: Likewise, its first key.
+        """
+        del queries, key_length, block, key_starts
+        return np.ones(len(query_starts), np.bool_)
 
 
 def inside_runs(

@@ -166,6 +166,17 @@ class Pattern(ABC):
             mask[row, np.logical_and.reduceat(seen.all(0), starts)] = FULL
         return mask
 
+    def kept_blocks(
+        self, query_length: int, key_length: int, block: int, *, query_offset: int | None = None
+    ) -> int:
+        """How many blocks of `block_mask` hold a visible pair.
+
+        Raises:
+            InvalidCall: See `check_lengths`.
+        """
+        mask = self.block_mask(query_length, key_length, block, query_offset=query_offset)
+        return int(np.count_nonzero(mask != EMPTY))
+
     def kept_pairs(
         self, query_length: int, key_length: int, *, query_offset: int | None = None
     ) -> int:
@@ -236,6 +247,23 @@ class SpanPattern(Pattern):
                 reach = columns if last == key_length else last // block
                 mask[row, -(-first // block) : reach] = FULL
         return mask
+
+    def kept_blocks(
+        self, query_length: int, key_length: int, block: int, *, query_offset: int | None = None
+    ) -> int:
+        """See `Pattern.kept_blocks`; no mask is made where each query sees one run of keys."""
+        queries = self.queries(query_length, key_length, query_offset)
+        starts = np.arange(queries.start, queries.stop, block)
+        runs = self.runs(starts)
+        if len(runs) > 1:
+            # Not super(), which a dataclass with slots makes anew and does not know.
+            return Pattern.kept_blocks(
+                self, query_length, key_length, block, query_offset=query_offset
+            )
+        # Runs move with the query and leave no gap, so those of a row of blocks are one together.
+        (_, last), *_ = self.runs(np.minimum(starts + block, queries.stop) - 1)
+        first, last = np.maximum(runs[0][0], 0), np.minimum(last, key_length)
+        return int(np.where(last > first, -(-last // block) - first // block, 0).sum())
 
 
 def spans(intervals: Iterable[tuple[int, int]], key_length: int) -> Spans:

@@ -115,22 +115,24 @@ def test_backends_come_with_their_refusals() -> None:
 
 def test_the_prompt_box_states_the_limits_before() -> None:
     def script() -> None:
-        from attnscope.app.components.prompt_box import prompt_box
+        from pathlib import Path
 
-        def nothing() -> None:
+        from attnscope.app.components.prompt_box import prompt_box
+        from attnscope.app.prompt_drafts import PromptDrafts
+        from attnscope.app.prompt_links import KeptPrompts
+        from attnscope.app.state import Session
+
+        def nothing(*_: object) -> None:
             """Stand in for what a page does."""
 
+        kept = KeptPrompts(Path())
+        session = Session({}, {}, kept)
         prompt_box(
-            (),
-            (),
-            None,
+            PromptDrafts(session=session, kept=kept, look_at=nothing),
             limit=2048,
             has_template=True,
             bytes_per_token=10_240,
             on_run=nothing,
-            on_example=nothing,
-            on_upload=nothing,
-            on_choose=nothing,
         )
 
     app = AppTest.from_function(script, default_timeout=30).run()

@@ -1,7 +1,8 @@
 import choreographer.errors
 import pytest
 
-from attnscope.app import images
+from attnscope.app import images, server
+from attnscope.app.components import chart
 from attnscope.app.images import ImageServer
 from attnscope.kernels.errors import ImagesUnavailable
 
@@ -20,6 +21,10 @@ def test_one_browser_draws_many_and_can_start_again() -> None:
     assert server.draw(FIGURE, form="png") == first
     server.close()
     server.close()
+
+
+def test_routes_and_pages_share_one() -> None:
+    assert server.images() is chart.images() is images.images()
 
 
 def test_without_chromium_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,23 @@
 """The report is one inert page: what was measured is drawn, what failed is marked, nothing acts."""
 
 import base64
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from attnscope.app.cli_profile import HEADER, rows_of
-from attnscope.app.figures.sweep import SweepPoint, sweep
+from attnscope.app.figures.sweep import SweepPoint, over_length
 from attnscope.app.figures.theme import LIGHT, backend_colour
-from attnscope.app.jobs.profile_records import provenance
-from attnscope.app.profile_report import write_report
-from attnscope.profiling.record import RunRecord
+from attnscope.app.jobs.profile_records import described, detailed, provenance
+from attnscope.app.offline import LARGEST_REPORT, Section, offline_report
+from attnscope.app.profile_report import report_of, write_report
+from attnscope.app.profile_view import MOST_CELLS
+from attnscope.kernels.errors import InvalidCall
+from attnscope.profiling.memory_timeline import KINDS, MemoryTimeline
+from attnscope.profiling.record import Failure, RunRecord
 from tests.profiling.records import FAILED, MODEL, RECORD
 
 PAYLOAD = "<img src=x onerror=alert(1)>"
@@ -57,7 +62,7 @@ def test_lines_are_the_medians_and_a_failure_is_a_cross_above_them() -> None:
             words="out of memory",
         )
     )
-    figure = sweep(points, ["a"], [["b"]], title="t", note="n", look=LIGHT)
+    figure = over_length(points, "latency", look=LIGHT)
     drawn = json.loads(str(figure.to_json()))["data"]
     line = next(each for each in drawn if each["name"] == "tiled" and each["mode"] != "markers")
     assert numbers(line["x"]) == [128, 512]
@@ -79,13 +84,43 @@ def test_the_page_opens_offline_and_nothing_in_it_acts(tmp_path: Path) -> None:
     evil = [
         replace(each, model=replace(MODEL, title=PAYLOAD, source=PAYLOAD)) for each in records()
     ]
-    rows = [(*row[:-1], PAYLOAD) for row in rows_of(evil)]
-    write_report(evil, HEADER, rows, path)
+    evil.append(replace(FAILED, failure=Failure(outcome="refused", reason=PAYLOAD)))
+    write_report(evil, path)
     page = path.read_text()
-    assert path.stat().st_size <= 5 * 2**20
+    assert path.stat().st_size <= LARGEST_REPORT == 5 * 2**20
     assert "default-src 'none'" in page
     assert PAYLOAD not in page
+    assert html.escape(PAYLOAD) in page
     assert "out of memory: needs 7 GiB" in page
+    assert page.count("plotly.js v") == 1
+    for each in evil:
+        assert each.id in page
+
+
+def test_a_report_of_the_largest_plan_fits_with_a_cell_taken_apart() -> None:
+    timeline = MemoryTimeline(
+        kinds=KINDS,
+        seconds=tuple(at / 7 for at in range(1000)),
+        nbytes=tuple((2**30 + 1234567 * at,) * 5 for at in range(1000)),
+    )
+    largest = [
+        replace(RECORD, cell=replace(RECORD.cell, length=length), timeline=timeline)
+        for length in range(1, MOST_CELLS + 1)
+    ]
+    found = {
+        "records": [described(record) for record in largest],
+        "model": {"title": "largest"},
+        "provenance": provenance(largest),
+    }
+    page = report_of(found, detailed(largest[0]), "tiled, prefill of 1 by 1")
+    assert len(page) <= LARGEST_REPORT
+    assert b"Memory by what it is, tiled, prefill of 1 by 1" in page
+
+
+def test_a_report_that_would_be_too_large_is_refused_in_words() -> None:
+    words = "a" * LARGEST_REPORT
+    with pytest.raises(InvalidCall, match="is the limit"):
+        offline_report([Section(heading="h", words=words)], title="t", note="n")
 
 
 def test_provenance_says_what_repeats_it() -> None:

@@ -16,7 +16,7 @@ from attnscope.app.runs_words import (
 )
 from attnscope.profiling.comparison import compare
 from attnscope.profiling.store_rows import row_of
-from tests.profiling.records import FAILED, RECORD, TIMING
+from tests.profiling.records import FAILED, FORETOLD, RECORD, TIMING
 
 ROW, FAILED_ROW = row_of(RECORD), row_of(FAILED)
 
@@ -70,6 +70,10 @@ def test_a_run_is_told_whole():
     assert facts["run"] == RECORD.id
     assert (facts["torch"], facts["block"], facts["clock"]) == ("2.13.0", "128", "host clock")
     assert "revision" not in facts
+    assert "predicted least time" not in facts
+    facts = dict(provenance(FORETOLD))
+    assert facts["predicted least time"].replace("\u202f", " ") == "1.00 s"
+    assert facts["ceilings, measured"].replace("\u202f", " ") == "10 GFLOP/s, 0.1 GB/s"
     assert kernels_of(RECORD)[0][0] == "aten::mm"
     assert "2 by 128 tokens" in headline(RECORD)
 

@@ -58,6 +58,52 @@ def test_the_answer_follows_the_slider_and_is_found_again(visit: Page):
     expect(visit.locator(".pg-verdict")).to_contain_text("Does not fit", timeout=90_000)
 
 
+def test_a_moving_slider_is_answered_before_the_page_follows_and_keeps_its_place(visit: Page):
+    expect(visit.locator(".main-svg").first).to_be_visible(timeout=90_000)
+    slider, exact = visit.get_by_role("slider").first, visit.get_by_role("spinbutton").first
+    verdict, table = visit.locator(".pg-verdict"), visit.locator(".pg-terms").first
+    before, said = table.inner_text(), verdict.inner_text()
+    with visit.expect_response("**/attnscope/calculation?*"):
+        slider.press("ArrowRight")
+    expect(verdict).not_to_have_text(said, timeout=90_000)
+    assert table.inner_text() == before, "the tables come with the run of the script"
+    for _ in range(4):
+        slider.press("ArrowRight")
+    expect(table).not_to_have_text(before, timeout=90_000)
+    visit.wait_for_url("**length=4871*")
+    assert exact.input_value() == "4871"
+    exact.fill("3000")
+    visit.wait_for_url("**length=3000*")
+    expect(verdict).to_contain_text("Fits", timeout=90_000)
+    shares = visit.locator(".as-calc-bar > div").evaluate_all(
+        "(parts) => parts.map((part) => part.getBoundingClientRect().width)"
+    )
+    wall = visit.locator(".as-calc-wall").evaluate("(wall) => wall.offsetLeft")
+    assert 0 < sum(shares) < wall + 2, "what fits ends before the wall"
+
+
+def test_what_has_no_answer_is_said_in_the_panel(visit: Page):
+    refusal = {"error": "That does not go.", "remedy": "Go elsewhere."}
+    visit.route("**/attnscope/calculation?*", lambda route: route.fulfill(json=refusal))
+    visit.get_by_role("slider").first.evaluate(
+        "(slider) => { slider.value = 3; slider.dispatchEvent(new Event('input')); }"
+    )
+    expect(visit.locator(".pg-verdict")).to_have_text(
+        "No answer That does not go. Go elsewhere.", timeout=90_000
+    )
+
+
+def test_a_check_runs_and_is_found_again(visit: Page, served: str):
+    visit.goto(f"{served}/calculator?backend=eager&length=64")
+    visit.get_by_role("button", name="Check it").click()
+    expect(visit.get_by_role("button", name="Check again")).to_be_visible(timeout=90_000)
+    visit.wait_for_url("**check=*")
+    visit.reload()
+    checked = visit.locator(".pg-terms", has_text="closed form")
+    expect(checked).to_contain_text("self_attn", timeout=90_000)
+    expect(checked).to_contain_text("cpu")
+
+
 def test_the_table_of_terms_downloads(visit: Page):
     visit.get_by_role("button", name="Export").click()
     with visit.expect_download() as started:

@@ -68,10 +68,10 @@ def test_a_profile_is_watched_found_again_cancelled_and_another_is_read(visit: P
     visit.wait_for_url("**budget=0.1**")
     visit.get_by_role("button", name="Measure 3 cells").click()
     visit.locator(".as-live-profile").wait_for()
-    expect(visit.locator(".pg-verdict")).to_contain_text("attention ran as tiled", timeout=120_000)
-    expect(visit.locator(".js-plotly-plot")).to_have_count(5, timeout=30_000)
+    expect(visit.locator(".pg-ran")).to_contain_text("attention ran as tiled", timeout=120_000)
+    expect(visit.locator(".js-plotly-plot")).to_have_count(8, timeout=30_000)
     # Of the other backend each cell is there with the reason.
-    rows = visit.locator(".pg-scroll tbody tr")
+    rows = visit.locator(".pg-table").filter(has_text="to know").locator("tbody tr")
     expect(rows).to_have_count(6)
     expect(visit.locator(".pg-failure")).to_have_count(3)
     assert visit.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")

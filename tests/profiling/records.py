@@ -15,6 +15,7 @@ from attnscope.profiling.record import (
     Failure,
     Machine,
     ModelUsed,
+    Prediction,
     RunRecord,
     Telemetry,
 )
@@ -82,6 +83,14 @@ RECORD = RunRecord(
     failure=None,
     notes=("nothing was left out",),
 )
+FORETOLD = replace(
+    RECORD,
+    prediction=Prediction(
+        flops=10**9, nbytes=10**8, flops_per_second=1e10, bytes_per_second=1e8, origin="measured"
+    ),
+)
+"""As RECORD, its time said before: 1 s at least, by its bytes."""
+
 FAILED = replace(
     RECORD,
     timing=None,

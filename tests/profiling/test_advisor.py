@@ -47,7 +47,7 @@ def asked(**changed: object) -> Request:
 
 
 def first(**changed: object) -> str:
-    return advise(asked(**changed)).first.candidate.key
+    return ranked(asked(**changed))[0][0].candidate.key
 
 
 def of(changes: tuple[Change, ...], what: str) -> Change:
@@ -58,9 +58,9 @@ def of(changes: tuple[Change, ...], what: str) -> Change:
 def test_every_number_is_the_calculators_and_the_rooflines(phase: str) -> None:
     request = asked(phase=phase, batch=3, tolerated=0.5, errors=ERRORS)
     spec = request.device
-    found = advise(request)
-    assert {"sdpa_flash", "eager", "sliding_window:64"} <= {p.candidate.key for p in found.ranked}
-    for each in found.ranked:
+    found = ranked(request)[0]
+    assert {"sdpa_flash", "eager", "sliding_window:64"} <= {p.candidate.key for p in found}
+    for each in found:
         cell = {"backend": each.candidate.backend, "batch": 3, "dtype": "bfloat16", "phase": phase}
         told = estimate(each.candidate.shape, length=4096, **cell)
         assert each.nbytes == told.total_bytes
@@ -68,7 +68,7 @@ def test_every_number_is_the_calculators_and_the_rooflines(phase: str) -> None:
         slower = max(done.flops / spec.peak_flops["bfloat16"], done.nbytes / spec.bandwidth)
         assert each.least_s == each.expected_s == slower
         assert each.fits == (told.total_bytes <= spec.memory_bytes)
-    assert [p.rank for p in found.ranked] == sorted(p.rank for p in found.ranked)
+    assert [p.rank for p in found] == sorted(p.rank for p in found)
 
 
 def test_the_device_the_length_the_phase_and_the_tolerance_move_the_answer() -> None:
@@ -79,10 +79,10 @@ def test_the_device_the_length_the_phase_and_the_tolerance_move_the_answer() -> 
     assert first(tolerated=0.1, errors=ERRORS) == "sliding_window:256"
     assert first(tolerated=0.4, errors=ERRORS) == "sliding_window:64"
     assert first(tolerated=0.4, errors=ERRORS, length=64) == "sdpa_flash"
-    prompt, step = (advise(asked(phase=phase, free_bytes=20 * 2**20)) for phase in PHASES)
-    assert not prompt.first.fits
-    assert step.first.fits
-    keys = [{each.candidate.key for each in found.ranked} for found in (prompt, step)]
+    prompt, step = (ranked(asked(phase=phase, free_bytes=20 * 2**20))[0] for phase in PHASES)
+    assert not prompt[0].fits
+    assert step[0].fits
+    keys = [{each.candidate.key for each in found} for found in (prompt, step)]
     assert "triton_decode" in keys[1] - keys[0]
 
 
@@ -162,21 +162,20 @@ def runs(medians: Mapping[str, float]) -> tuple:
 
 def test_measured_runs_are_quoted_and_correct_the_order() -> None:
     here = {"device": SLOW, "where": CPU, "dtype": "float32", "length": 512}
-    plain = advise(asked(**here))
-    assert plain.first.candidate.key == "sdpa_flash"
-    assert plain.stretch == 1
+    plain, stretch = ranked(asked(**here))
+    assert (plain[0].candidate.key, stretch) == ("sdpa_flash", 1)
     slow = {"sdpa_flash": 10.0, "tiled": 0.5}
-    found = advise(asked(**here, runs=runs(slow)))
-    by = {each.candidate.key: each for each in found.ranked}
+    found, stretch = ranked(asked(**here, runs=runs(slow)))
+    by = {each.candidate.key: each for each in found}
     assert by["tiled"].expected_s == pytest.approx(0.5)
     assert by["sdpa_flash"].expected_s == pytest.approx(10.0)
     assert by["sdpa_flash"].quoted is not None
-    assert found.first.candidate.key == "tiled"
-    behind = [each.quoted.behind for each in found.ranked if each.quoted is not None]
-    assert found.stretch == pytest.approx(sum(behind) / 2)
-    assert by["eager"].expected_s == pytest.approx(found.stretch * by["eager"].least_s)
+    assert found[0].candidate.key == "tiled"
+    behind = [each.quoted.behind for each in found if each.quoted is not None]
+    assert stretch == pytest.approx(sum(behind) / 2)
+    assert by["eager"].expected_s == pytest.approx(stretch * by["eager"].least_s)
     elsewhere = tuple(replace(row, device_name="Another") for row in runs(slow))
-    assert advise(asked(**here, runs=elsewhere)).first.quoted is None
+    assert ranked(asked(**here, runs=elsewhere))[0][0].quoted is None
 
 
 def test_a_run_of_another_length_tells_how_far_behind_the_roofline_it_was() -> None:

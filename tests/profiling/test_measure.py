@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,6 +187,33 @@ def test_out_of_memory_is_a_result(
     assert record.timing is record.peak is record.timeline is None
     assert RunRecord.from_json(record.to_json()) == record
     assert measure(demo, PREFILL, instruments=BARE).failure is None
+
+
+def test_what_was_held_when_memory_ran_out_is_released_and_the_record_says_so(
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def attend(self: Tiled, *tensors: object, **others: object) -> AttentionOutput:
+        scores = torch.ones(8)
+        held.append(weakref.ref(scores))
+        raise torch.OutOfMemoryError(f"CUDA out of memory beside {scores.nbytes} bytes")
+
+    monkeypatch.setattr(Tiled, "_attend", attend)
+    record = measure(demo, replace(PREFILL, backend="tiled"), instruments=BARE)
+    assert [each() for each in held] == [None]
+    assert "released" in record.notes[0]
+
+
+def test_pytorchs_own_snapshot_is_no_part_of_a_run_off_cuda(
+    demo: LoadedModel, tmp_path: Path
+) -> None:
+    steps = []
+    chosen = replace(BARE, snapshot_to=tmp_path / "snapshot.pickle")
+    record = measure(demo, PREFILL, instruments=chosen, report=steps.append)
+    assert record.failure is None
+    assert "memory snapshot" not in steps
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_lack_of_memory(

@@ -10,10 +10,12 @@ from attnscope.profiling.attention_path import Executed
 from attnscope.profiling.json_data import from_data, to_data
 from attnscope.profiling.record import SCHEMA, Cell, RunRecord, cell_key
 from attnscope.profiling.sources import Sample
-from tests.profiling.records import CELL, FAILED, MODEL, RECORD, TIMING
+from tests.profiling.records import CELL, FAILED, FORETOLD, MODEL, RECORD, TIMING
 
 
-@pytest.mark.parametrize("record", [RECORD, FAILED], ids=["measured", "failed"])
+@pytest.mark.parametrize(
+    "record", [RECORD, FAILED, FORETOLD], ids=["measured", "failed", "foretold"]
+)
 def test_a_record_survives_its_json_exactly(record: RunRecord) -> None:
     line = record.to_json()
     assert "\n" not in line
@@ -21,6 +23,19 @@ def test_a_record_survives_its_json_exactly(record: RunRecord) -> None:
     assert again == record
     assert again.to_json() == line
     assert (again.id, again.key) == (record.id, record.key)
+
+
+def test_a_record_without_a_prediction_is_what_it_was_before_there_were_any() -> None:
+    assert RECORD.id == "402c83690bb230c7"
+    assert "prediction" not in json.loads(RECORD.to_json())
+    assert len({RECORD.id, FORETOLD.id}) == 2
+    assert RECORD.key == FORETOLD.key
+
+
+def test_a_least_time_is_that_of_the_arithmetic_or_of_the_bytes() -> None:
+    assert FORETOLD.prediction is not None
+    assert FORETOLD.prediction.seconds == 1
+    assert replace(FORETOLD.prediction, bytes_per_second=1e15).seconds == pytest.approx(0.1)
 
 
 def test_the_id_is_of_the_content_and_the_time_and_the_key_of_what_was_asked() -> None:

@@ -14,7 +14,7 @@ DATA = pd.DataFrame({"model": ["=1+1"], "seconds": [0.5]})
 
 
 def written(form: str) -> bytes:
-    return chart._writer(FIGURE, DATA, form, "<b>title</b>", "note")()
+    return chart.writer_of(FIGURE, DATA, form, "<b>title</b>", "note")()
 
 
 def test_tables_hold_the_numbers_and_no_formula():
@@ -36,9 +36,9 @@ def test_images_are_drawn_by_the_one_browser(monkeypatch: pytest.MonkeyPatch):
             assert figure["data"]
             return form.encode()
 
-    monkeypatch.setattr(chart, "_images", Images)
+    monkeypatch.setattr(chart, "images", Images)
     assert written("png") == b"png"
 
 
 def test_a_file_is_named_for_what_it_holds_and_when():
-    assert chart._file_name("../../etc", "csv").startswith("runs_..-..-etc_")
+    assert chart.file_name("a model", "../../etc", "csv").startswith("a-model_..-..-etc_")

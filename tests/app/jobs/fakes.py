@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.context import Context, WorkerSpentError
 from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import CaptureMissing, PromptRefused
 
@@ -92,7 +92,19 @@ def crash(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
     return {"crashes": crashes}
 
 
-WORK = {"step": step, "stubborn": stubborn, "die": die, "fail": fail, "keep": keep}
+def spend(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Go through so many processes, and say which they were."""
+    ledger = Path(arguments["ledger"])
+    with ledger.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    pids = ledger.read_text().split()
+    context.progress(len(pids) / 10, f"In process {len(pids)}")
+    if len(pids) < arguments["processes"]:
+        raise WorkerSpentError
+    return {"pids": pids}
+
+
+WORK = {"step": step, "stubborn": stubborn, "die": die, "fail": fail, "keep": keep, "spend": spend}
 ASKS = {
     "recall": Ask(recall),
     "echo": Ask(echo),

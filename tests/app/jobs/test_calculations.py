@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.app.jobs.calculations import CONFIGS, bundled
+from attnscope.app.jobs.calculation_plan import CONFIGS, bundled
 from attnscope.models.shape import shape_of
 
 # What the makers publish, or the checkpoints count.

@@ -108,6 +108,19 @@ def test_a_queued_job_is_cancelled_at_once_and_an_ended_one_stays(engine):
     assert engine.status(first).state == "done"
 
 
+def test_work_that_spends_its_process_goes_on_in_a_new_one_before_all_others(engine, tmp_path):
+    job = engine.submit("spend", {"ledger": str(tmp_path / "pids"), "processes": 3}, owner="ada")
+    later = engine.submit("step", {"steps": 1}, owner="bob")
+
+    assert over(engine, later).state == "done"
+
+    assert engine.status(job).state == "done"
+    pids = engine.result(job)["pids"]
+    assert len(set(pids)) == 3
+    assert [pid for pid in map(int, pids) if is_alive(pid)] == processes_of(engine)[:1]
+    assert [event.text for event in engine.events(job)].count("Goes on in a new process.") == 2
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [

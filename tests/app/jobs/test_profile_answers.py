@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from attnscope.app.jobs.answers import ASKS
+from attnscope.app.jobs.profile_records import described
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.kernels.errors import JobMissing
+from attnscope.profiling.energy import Energy
+from attnscope.profiling.measured import Measured
 from tests.app.profiled import LONG, LOST, OWNER, PLAN, PROFILE, context_in
-from tests.profiling.records import MODEL, RECORD
+from tests.profiling.records import FAILED, FORETOLD, MODEL, RECORD
 
 
 @pytest.fixture
@@ -64,13 +69,41 @@ def test_reading_beside_a_writer_mends_nothing(context):
     assert path.stat().st_size == size
 
 
-def test_a_trace_is_given_where_one_was_kept(context):
+@pytest.mark.parametrize(
+    ("what", "place", "refusal"),
+    [
+        ("trace", ProfileFolder.trace, "No trace"),
+        ("snapshot", ProfileFolder.snapshot, "No memory snapshot"),
+    ],
+)
+def test_a_file_of_a_cell_is_given_where_one_was_kept(context, what, place, refusal):
     folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
-    with pytest.raises(JobMissing, match="No trace"):
-        ask(context, "profile_trace", record=RECORD.id)
+    with pytest.raises(JobMissing, match=refusal):
+        ask(context, f"profile_{what}", record=RECORD.id)
     folder.traces.mkdir()
-    folder.trace(RECORD.cell).write_bytes(b"gz")
-    assert ask(context, "profile_trace", record=RECORD.id) == {"body": b"gz"}
+    place(folder, RECORD.cell).write_bytes(b"whole")
+    assert ask(context, f"profile_{what}", record=RECORD.id) == {"body": b"whole"}
+    assert (RECORD.id in ask(context, "profile")["snapshots"]) is (what == "snapshot")
+
+
+def test_power_is_that_of_the_timed_stretch_and_energy_that_of_a_token():
+    drawn = replace(RECORD, energy=Energy(joules=Measured(60.0), seconds=2.0, method="counter"))
+    told = described(drawn)
+    assert told["watts"] == 30
+    # 2 by 128 tokens in 0.3 s at the median.
+    assert told["joules_per_token"] == pytest.approx(30 * 0.3 / 256)
+    assert described(RECORD)["watts"] is described(FAILED)["joules_per_token"] is None
+
+
+def test_a_prediction_is_told_with_its_least_time():
+    told = described(FORETOLD)["prediction"]
+    assert (told["seconds"], told["flops"], told["origin"]) == (1.0, 10**9, "measured")
+    assert described(RECORD)["prediction"] is None
+
+
+def test_the_cache_of_a_step_is_what_the_watched_run_left():
+    assert described(RECORD)["cache_bytes"] == 2
+    assert described(FAILED)["cache_bytes"] is None
 
 
 def test_a_profile_that_is_not_there_is_said_to_be_missing(context):

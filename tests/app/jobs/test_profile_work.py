@@ -5,9 +5,12 @@ from itertools import pairwise
 import pytest
 
 from attnscope.app.jobs import profile_work, work
+from attnscope.app.jobs.context import WorkerSpentError
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.profile_view import ProfileView, arguments_of
 from attnscope.kernels.errors import JobCancelled
+from attnscope.profiling.asked import unmeasured
+from attnscope.profiling.record import Cell, Failure
 from attnscope.profiling.store import Store
 from attnscope.profiling.sweep import read_records
 from tests.app.profiled import context_in, know_ceilings
@@ -46,6 +49,9 @@ def test_a_plan_is_measured_watched_and_never_measured_twice(tmp_path):
     assert refused.outcome == "refused"
     assert folder.trace(records["tiled"].cell).read_bytes()[:2] == b"\x1f\x8b"  # gzip
 
+    cache = folder.cache()
+    assert cache is not None
+    assert (cache["tokens"], cache["grown"][-1]) == (list(range(1, 10)), cache["reserved"])
     events, _ = folder.events(0)
     kinds = {event["kind"] for event in events}
     assert kinds == {"begin", "cell", "sample", "run", "record"}
@@ -92,6 +98,34 @@ def test_a_history_that_cannot_be_used_is_told_and_the_profile_goes_on(
     assert (len(ids), words in told) == (kept, True)
     profile_work.profile(arguments, context)
     assert folder.history() == (ids, (told,))
+
+
+def test_after_one_out_of_memory_the_others_are_measured_in_another_process(tmp_path, monkeypatch):
+    context = context_in(tmp_path)
+    know_ceilings(context)
+    arguments = arguments_of(replace(VIEW, backends=("tiled", "eager"), lengths=(8, 16)), "me")
+    measured = []
+
+    def measure(model, cell, *, instruments, predicted_bytes, prediction, report, watcher):
+        measured.append((cell.backend, cell.length))
+        if cell != Cell(backend="eager", phase="prefill", batch=1, length=8, dtype="float32"):
+            lost = Failure(outcome="refused", reason="not of interest")
+        else:
+            lost = Failure(outcome="out_of_memory", reason="needs 7 GiB")
+        return unmeasured(model, cell, lost, instruments=instruments)
+
+    monkeypatch.setattr(profile_work, "measure", measure)
+    with pytest.raises(WorkerSpentError):
+        profile_work.profile(arguments, context)
+    folder = ProfileFolder(context.settings.profiles_folder, PROFILE)
+    (*_, last) = read_records(folder.records)
+    assert measured[-1] == ("eager", 8)
+    assert "process" in last.notes[0]
+    assert last.id in folder.history()[0]
+
+    # As the next process does.
+    assert profile_work.profile(arguments, context)["cells"] == 4
+    assert sorted(measured) == [("eager", 8), ("eager", 16), ("tiled", 8), ("tiled", 16)]
 
 
 def test_a_cancelled_profile_stops_between_two_runs_and_goes_on_later(tmp_path):

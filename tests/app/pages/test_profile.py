@@ -9,7 +9,7 @@ from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.state import Key
 from attnscope.kernels.errors import JobMissing, QueueFull
-from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in
+from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in, know_ceilings
 from tests.app.statuses import RUNNING
 from tests.profiling.records import RECORD
 
@@ -91,6 +91,12 @@ def press(app: AppTest, words: str):
     return found.click()
 
 
+def press_is_off(app: AppTest, words: str) -> bool:
+    found = button(app, words)
+    assert found is not None
+    return found.disabled
+
+
 def measured(engine, tmp_path, *records):
     context_in(tmp_path, *(records or (RECORD, LONG, LOST)))
 
@@ -108,6 +114,21 @@ def test_a_first_visit_has_a_plan_that_one_click_starts(visit, engine):
     assert all(widget.disabled for widget in app.multiselect)
 
 
+def test_ceilings_are_found_on_request_and_give_the_plan_its_times(visit, engine):
+    app = visit()
+    assert "No time is predicted" in told(app)
+    press(app, "Find this device's ceilings").run()
+    arguments, status = engine.jobs["job0"]
+    assert (status.kind, arguments) == ("ceilings", {"device": "auto"})
+    assert press_is_off(app, "Find this device's ceilings")
+    know_ceilings(engine.context)
+    engine.end("job0")
+    shown = told(app.run())
+    assert "50 GFLOP/s in float32" in shown.replace("\u202f", " ")
+    assert "≥" in shown
+    assert not press_is_off(app, "ceilings anew")
+
+
 def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, tmp_path):
     app = visit()
     press(app, "Measure").run()
@@ -115,7 +136,7 @@ def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, t
     query = dict(app.query_params)
     again = visit(**query)
     assert button(again, "Measure") is None
-    assert "pg-verdict" not in told(again)
+    assert "pg-ran" not in told(again)
 
     context = context_in(tmp_path, RECORD, LOST)
     kept = context.settings.profiles_folder

@@ -12,7 +12,7 @@ from attnscope.app.pages import runs
 from attnscope.app.runs_view import RunsSession
 from attnscope.app.state import Key
 from attnscope.profiling import reference_runs as shipped
-from attnscope.profiling.record_files import LARGEST_FILE, to_lines
+from attnscope.profiling.record_files import LARGEST_FILE, to_lines, to_parquet
 from attnscope.profiling.store import Store
 from tests.profiling.records import FAILED, RECORD, TIMING
 
@@ -35,6 +35,7 @@ OWN = (
     replace(FAILED, cell=replace(RECORD.cell, backend="flex", length=4096)),
 )
 REFERENCE = replace(RECORD, seed=7)
+TWO = [RECORD, FAILED]
 
 
 @pytest.fixture(autouse=True)
@@ -167,23 +168,26 @@ def test_a_run_that_is_not_there_is_a_sentence():
 
 
 class _Upload:
-    def __init__(self, content: bytes) -> None:
-        self.name = "theirs.jsonl"
+    def __init__(self, content: bytes, name: str) -> None:
+        self.name = name
         self.getvalue = lambda: content
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("name", "content", "said"),
     [
-        pytest.param(
-            to_lines([RECORD, FAILED]), "theirs.jsonl: 1 new, 1 known already", id="records"
-        ),
-        pytest.param(b"<script>alert(1)</script>", "Line 1 of theirs.jsonl", id="hostile"),
-        pytest.param(b" " * (LARGEST_FILE + 1), "an import takes", id="too large"),
+        pytest.param("a.jsonl", to_lines(TWO), "a.jsonl: 1 new, 1 known already", id="lines"),
+        pytest.param("a.parquet", to_parquet(TWO), "a.parquet: 1 new, 1 known", id="parquet"),
+        pytest.param("a.jsonl", b"<script>alert(1)</script>", "Line 1 of a.jsonl", id="hostile"),
+        pytest.param("a.parquet", to_lines(TWO), "no Parquet file", id="another kind"),
+        pytest.param("a.csv", to_lines(TWO), "neither JSON Lines nor Parquet", id="no kind"),
+        pytest.param("a.jsonl", b" " * (LARGEST_FILE + 1), "an import takes", id="too large"),
     ],
 )
-def test_an_import_adds_what_is_new_or_says_why_not(history: Path, content: bytes, said: str):
-    session = RunsSession({Key.RUNS_UPLOAD: _Upload(content)}, {})
+def test_an_import_adds_what_is_new_or_says_why_not(
+    history: Path, name: str, content: bytes, said: str
+):
+    session = RunsSession({Key.RUNS_UPLOAD: _Upload(content, name)}, {})
     with Store.open(history) as store:
         shelves = runs.Shelves(own=store, reference=store)
         runs._act(session, lambda: runs._import(session, shelves))()

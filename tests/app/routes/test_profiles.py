@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 from attnscope.app.images import ImageServer
 from attnscope.app.jobs import access
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
+from attnscope.app.profile_words import OF_ONE, TITLES
 from attnscope.app.routes.profiles import Profiles
 from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in
 from tests.profiling.records import RECORD
@@ -49,10 +50,10 @@ def test_a_profile_that_has_not_begun_has_told_nothing_yet(client):
     assert client.get("/attnscope/profiles/nonsense").status_code == 404
 
 
-@pytest.mark.parametrize("what", ["latency", "memory", "parts", "timeline", "kernels"])
+@pytest.mark.parametrize("what", TITLES)
 @pytest.mark.parametrize("form", ["html", "csv", "json", "parquet"])
 def test_every_chart_comes_as_an_attachment(client, what, form):
-    record = {"record": RECORD.id} if what in ("parts", "timeline", "kernels") else {}
+    record = {"record": RECORD.id} if what in OF_ONE else {}
     answer = client.get(f"{BASE}/export", params={"what": what, "format": form, **record})
     assert answer.status_code == 200, answer.text
     name = answer.headers["content-disposition"]
@@ -73,10 +74,12 @@ def test_a_failure_is_in_the_numbers_with_its_reason(client):
 
 
 def test_all_of_it_comes_as_a_report_and_as_records(client):
-    report = client.get(f"{BASE}/report")
+    report = client.get(f"{BASE}/report?record={RECORD.id}")
     assert len(report.content) <= 5 * 2**20
     assert "default-src &#x27;none&#x27;" in report.text or "default-src 'none'" in report.text
     assert "needs 7 GiB" in report.text
+    assert "Kernels that ran, tiled, prefill of 2 by 128" in report.text
+    assert client.get(f"{BASE}/report").status_code == 200
     lines = client.get(f"{BASE}/records").text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [RECORD.id, LONG.id, LOST.id]
 
@@ -89,7 +92,10 @@ def test_all_of_it_comes_as_a_report_and_as_records(client):
         ("/export?what=parts&format=csv", 400),
         ("/export?what=parts&format=csv&record=../../etc", 400),
         ("/export?what=parts&format=csv&record=0000000000000000", 404),
+        ("/report?record=0000000000000000", 404),
         ("/trace?record=0000000000000000", 404),
+        ("/snapshot?record=0000000000000000", 404),
+        (f"/snapshot?record={RECORD.id}", 404),
         ("/export?what=latency&nonsense=1", 400),
         ("?after=-1", 400),
     ],

@@ -8,6 +8,7 @@ import torch
 from attnscope.kernels.backends.flex import BLOCK, Flex, _block_mask
 from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import visible
 from tests.shapes import Case
@@ -23,6 +24,11 @@ BIGBIRD: dict[str, Any] = {
     "block": 16,
     "seed": 4,
 }
+
+FITTED = compose(
+    pattern("block_list", block=64, rows=[range(row + 1) for row in range(7)]),
+    pattern("vertical_slash", columns=range(0, 420, 3), diagonals=(0, 1, 130)),
+)
 
 
 @pytest.mark.slow
@@ -40,6 +46,7 @@ BIGBIRD: dict[str, Any] = {
             **LONG,
         ),
         Case(id="bigbird", pattern=pattern("bigbird", **BIGBIRD), **LONG),
+        Case(id="block list and vertical slash", pattern=FITTED, **LONG),
     ],
     ids=lambda case: case.id,
 )
@@ -63,6 +70,7 @@ def test_equals_the_reference(case: Case) -> None:
         Case(id="bigbird, causal", pattern=pattern("bigbird", **BIGBIRD, causal=True), **LONG),
         Case(id="axial", pattern=pattern("axial", height=20, width=21), **LONG),
         Case(id="strided", pattern=pattern("strided", stride=130), **LONG),
+        Case(id="block list and vertical slash", pattern=FITTED, **LONG),
     ],
     ids=lambda case: case.id,
 )

@@ -135,11 +135,41 @@ def _sparse() -> Iterator[tuple[Pattern, Rule]]:
         )
 
 
+def _written() -> Iterator[tuple[Pattern, Rule]]:
+    yield (
+        pattern("rule", text="i - j < 5 or j < 2 or (i // 4 == j // 4 and j % 3 == 0)"),
+        lambda i, j: i - j < 5 or j < 2 or (i // 4 == j // 4 and j % 3 == 0),
+    )
+    yield pattern("rule", text="abs(i - 2 * j) > 7"), lambda i, j: abs(i - 2 * j) > 7
+    yield pattern("rule", text="(i + j) % 5 == 1"), lambda i, j: (i + j) % 5 == 1
+
+
+def _fitted() -> Iterator[tuple[Pattern, Rule]]:
+    for c, d in (
+        ((0,), (0,)),
+        ((3, 4, 5, 11), ()),
+        ((), (-2, 0, 1, 2, 7)),
+        ((0, 2, 40), (0, 1, 30)),
+    ):
+        yield (
+            pattern("vertical_slash", columns=c, diagonals=d),
+            lambda i, j, c=c, d=d: j in c or i - j in d,
+        )
+    for b, rows in ((1, ((0,), (), (2, 0), (1,))), (4, ((0,), (1, 0), (0, 2, 7))), (9, ((1,),))):
+        yield pattern("block_list", block=b, rows=rows), partial(_listed, b, rows)
+
+
+def _listed(block: int, rows: tuple[tuple[int, ...], ...], i: int, j: int) -> bool:
+    row = max(i // block, 0)
+    return row >= len(rows) or j // block in rows[row]
+
+
 def _causal(found: Pattern, rule: Rule) -> tuple[Pattern, Rule]:
     return pattern(found.key, causal=True, **found.parameters), lambda i, j: rule(i, j) and j <= i
 
 
 PLAIN, PACKED, SPARSE = list(_plain()), list(_packed()), list(_sparse())
+FITTED = list(_fitted())
 RULES = [
     *PLAIN,
     *(
@@ -151,6 +181,10 @@ RULES = [
     *(_causal(*each) for each in PACKED[::2]),
     *SPARSE,
     *(_causal(*each) for each in SPARSE[::2]),
+    *_written(),
+    *(_causal(*each) for each in _written()),
+    *FITTED,
+    *(_causal(*each) for each in FITTED),
 ]
 
 

@@ -39,9 +39,9 @@ every_shape = pytest.mark.parametrize(("queries", "keys", "offset"), SHAPES)
 
 def _speaks_of(found: Pattern, shape: tuple[int, int, int | None]) -> bool:
     """Whether the pattern is for positions below 0 too; those that are not must say so."""
-    if shape != BEFORE_THE_FIRST or found.key not in ("axial", "matrix"):
+    if shape != BEFORE_THE_FIRST or found.key not in ("axial", "matrix", "rule"):
         return True
-    with pytest.raises(InvalidCall, match=r"positions go from -7|the matrix speaks of 50"):
+    with pytest.raises(InvalidCall, match=r"go from -7|the matrix speaks of 50"):
         found.kept_pairs(shape[0], shape[1], query_offset=shape[2])
     return False
 
@@ -66,6 +66,8 @@ def test_equals_a_double_loop(found: Pattern, rule, queries, keys, offset) -> No
         meant = [[FULL if c.all() else PARTIAL if c.any() else EMPTY for c in r] for r in cells]
         assert mask.dtype == np.uint8
         assert mask.tolist() == meant
+        kept = found.kept_blocks(queries, keys, block, query_offset=offset)
+        assert kept == sum(cell != EMPTY for row in meant for cell in row)
 
 
 @every_rule
@@ -197,6 +199,20 @@ def test_flash_attentions_other_windows_are_refused(left: int, right: int) -> No
         ("axial", {"height": 0, "width": 2}, "height must be .* got 0"),
         ("axial", {"height": 2, "width": 1.5}, "width must be .* got 1.5"),
         ("chunked", {"chunk": 0}, "chunk must be .* got 0"),
+        (
+            "vertical_slash",
+            {"columns": (0, -1), "diagonals": ()},
+            "columns must be 0 or more, got -1",
+        ),
+        (
+            "vertical_slash",
+            {"columns": 3, "diagonals": (0.5,)},
+            "diagonals must be integers, got 0.5",
+        ),
+        ("block_list", {"block": 0, "rows": ((0,),)}, "block must be .* got 0"),
+        ("block_list", {"block": 2, "rows": ()}, "rows must be a list of key blocks"),
+        ("block_list", {"block": 2, "rows": (0, 1)}, "every row must be a list .* got 0"),
+        ("block_list", {"block": 2, "rows": ((0, -1),)}, "every key block must be .* got -1"),
         ("matrix", {"matrix": [[True]]}, r"NumPy array of booleans .*got \[\[True\]\]. Convert it"),
         ("matrix", {"matrix": np.eye(3)}, r"got float64 \(3, 3\)"),
         ("matrix", {"matrix": np.ones(3, bool)}, r"got bool \(3,\)"),

@@ -1,0 +1,227 @@
+"""The head of a page that looks at a capture: its model, its prompt, and the job that makes it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import streamlit as st
+
+from attnscope.app import inspections, layer_backends
+from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
+from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.progress import progress
+from attnscope.app.components.prompt_box import prompt_box
+from attnscope.app.inspections import Watched
+from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.page_session import Notice
+from attnscope.app.prompt_drafts import PromptDrafts
+from attnscope.app.state import Key, Session
+from attnscope.app.view import View
+from attnscope.kernels.errors import AttnscopeError, CaptureMissing, EngineUnavailable
+
+_BACKENDS_S = 1.5
+
+
+def follow(session: Session) -> bool:
+    """Take the view of the URL, fill the controls from it, and see to the capture it needs.
+
+    Returns:
+        Whether a page's own controls must be filled anew as well; see `PageSession.follow_url`.
+    """
+    followed = session.follow_url()
+    if followed:
+        _fill_drafts(session)
+    settle(session)
+    _request(session)
+    return followed
+
+
+def head(session: Session) -> None:
+    """Draw the model and the prompt."""
+    shown = session.shown
+    model_bar(
+        session.view,
+        shown,
+        backends(session),
+        models=_models(session),
+        devices=_devices(),
+        on_apply=act(session, _apply),
+    )
+    prompt = _prompt(session)
+    prompt_box(
+        prompt,
+        limit=shown.model.get("max_length") if shown else None,
+        has_template=bool(shown and shown.model.get("has_chat_template")),
+        bytes_per_token=shown.model.get("bytes_per_token") if shown else None,
+        on_run=guarded(prompt.run, tell=session.tell),
+    )
+
+
+def told(session: Session, under_way: JobStatus | None) -> None:
+    """Draw what the visitor is told, and how far a job is."""
+    # Always there, empty or not: what stands below keeps its place, and the viewer what it has drawn.
+    with st.container(key="told", gap="small"):
+        for each in session.notices:
+            notice(each)
+        if under_way is not None:
+            progress(under_way)
+
+
+def absent(session: Session) -> None:
+    """Draw what stands where the capture will, or the way to ask for it again."""
+    if session.watched is not None:
+        st.html('<div class="pg-waiting" aria-hidden="true"><i></i><i></i><i></i></div>')
+    elif session.has_given_up:
+        st.button("Try again", on_click=session.try_again)
+
+
+def settle(session: Session) -> None:
+    """Take up the capture's job when it is over."""
+    watched = session.watched
+    if watched is None or not status_of(watched).is_over:
+        return
+    session.watched = None
+    try:
+        shown = inspections.finished(engine(), watched)
+    except AttnscopeError as error:
+        session.give_up(watched.view, ended_badly(status_of(watched), error))
+    else:
+        session.shown = shown
+        session.show(inspections.inside(session.view, shown))
+
+
+def status_of(watched: Watched) -> JobStatus:
+    """Where a job is."""
+    return engine().status(watched.job_id)
+
+
+def started(session: Session, view: View) -> Watched:
+    """Ask for the capture of a view.
+
+    Raises:
+        AttnscopeError: Its prompt is not kept any more, or the queue does not take it.
+    """
+    arguments = inspections.arguments_of(view, inspections.texts_of(view, session.kept))
+    job_id = inspections.start(engine(), arguments, owner=session.owner)
+    return Watched(job_id=job_id, view=view)
+
+
+def ended_badly(status: JobStatus, error: AttnscopeError) -> Notice:
+    """What is said of a job that did not end well."""
+    if status.state == "cancelled":
+        return Notice(
+            kind="told", message="Cancelled; nothing was changed.", reference=status.reference
+        )
+    return Notice(
+        kind="failed" if status.reference else "refused",
+        message=status.reason or error.message,
+        remedy=status.remedy or error.remedy,
+        reference=status.reference,
+    )
+
+
+def act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]:
+    """A control's callback, which says what goes wrong."""
+    return guarded(lambda: work(session), tell=session.tell)
+
+
+def _request(session: Session) -> None:
+    """Ask for the capture that the view needs, unless it is shown, under way or given up."""
+    view, shown, watched = session.view, session.shown, session.watched
+    if watched is not None and watched.view.capture_key != view.capture_key:
+        engine().cancel(watched.job_id)
+        session.watched = watched = None
+    wanted = shown is None or shown.view.capture_key != view.capture_key
+    if not wanted or watched is not None or session.has_given_up:
+        return
+    try:
+        session.watched = started(session, view)
+    except AttnscopeError as error:
+        session.give_up(view, Notice.of(error))
+    settle(session)
+
+
+def backends(session: Session) -> tuple[BackendChoice, ...]:
+    """Every backend, with why the worker refuses it for the model shown."""
+    shown = session.shown
+    known: Mapping[str, tuple[BackendChoice, ...]] = session.draft(Key.BACKENDS, {})
+    name = shown.capture_id if shown else ""
+    if name not in known:
+        try:
+            answer = engine().ask(
+                "backends",
+                {"capture": name, "device": shown.summary["device"]} if shown else {},
+                timeout_s=_BACKENDS_S,
+            )
+        except (CaptureMissing, EngineUnavailable):
+            # The page hardly waits for a worker that is still starting; the next run of the script asks again.
+            chosen = session.view.backend
+            return (BackendChoice(name=chosen, title=chosen),)
+        known = {name: backend_choices(answer["backends"])}
+        session.set_draft({Key.BACKENDS: known})
+    return known[name]
+
+
+def _models(session: Session) -> Sequence[str]:
+    return list(dict.fromkeys(["demo", *(each.view.model for each in session.recent)]))
+
+
+def _devices() -> Sequence[str]:
+    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
+    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
+    return ["cpu", *(device for device in devices if device != "auto")]
+
+
+# What the visitor's controls do; each runs before the page is drawn anew
+
+
+def _look_at(session: Session, view: View) -> None:
+    """Show another prompt or model: same head, but nothing that belongs to the old tokens."""
+    session.try_again()
+    if view.capture_key != session.view.capture_key:
+        view = replace(view, region=None, pinned=None, sequence=0, compare="")
+    session.show(view)
+
+
+def _apply(session: Session) -> None:
+    source = str(session.draft(Key.SOURCE) or "").strip()
+    layers = layer_backends.read(str(session.draft(Key.LAYER_BACKENDS) or ""))
+    asked = {
+        "layer_backends": layers,
+        "model": source or "demo",
+        "revision": str(session.draft(Key.REVISION) or "").strip(),
+        "device": session.draft(Key.DEVICE) or "auto",
+        "dtype": session.draft(Key.DTYPE) or "auto",
+        "backend": session.draft(Key.BACKEND) or session.view.backend,
+    }
+    refused = next(
+        (choice for choice in backends(session) if choice.name == asked["backend"]), None
+    )
+    same_model = all(
+        asked[name] == getattr(session.view, name) for name in ("model", "revision", "device")
+    )
+    if refused is not None and refused.refusal and same_model:
+        session.tell(Notice(message=f"{refused.title} cannot run here: {refused.refusal}"))
+        return
+    _look_at(session, replace(session.view, **asked))
+
+
+def _fill_drafts(session: Session) -> None:
+    view = session.view
+    session.set_draft(
+        {
+            Key.SOURCE: view.model,
+            Key.REVISION: view.revision,
+            Key.DEVICE: view.device,
+            Key.DTYPE: view.dtype,
+            Key.BACKEND: view.backend,
+            Key.LAYER_BACKENDS: layer_backends.written(view.layer_backends),
+            Key.CHAT: view.chat,
+        }
+    )
+    _prompt(session).fill()
+
+
+def _prompt(session: Session) -> PromptDrafts:
+    return PromptDrafts(session=session, kept=session.kept, look_at=partial(_look_at, session))

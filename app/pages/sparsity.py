@@ -1,0 +1,353 @@
+"""Sparsity: which pattern could this head live with, and what would it cost?"""
+
+import html
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from attnscope.app import sparsity_asking as asking
+from attnscope.app.components import capture_head, sparsity_found, sparsity_run
+from attnscope.app.components.capture_head import act
+from attnscope.app.components.chart import look
+from attnscope.app.components.notice import notice
+from attnscope.app.components.sparsity_controls import (
+    choice,
+    controls,
+    head_choice,
+    own_controls,
+)
+from attnscope.app.figures.heads_grid import Heads
+from attnscope.app.inspections import Shown
+from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.page_session import Notice
+from attnscope.app.patterns_offered import IMPLIED_CAUSAL
+from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.prompts import shortened
+from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession
+from attnscope.app.sparsity_words import QUIET, Row, best_of, rows_of
+from attnscope.app.state import Key
+from attnscope.kernels.errors import AttnscopeError, PromptRefused
+from attnscope.profiling.units import count, seconds, share
+
+Answer = Mapping[str, Any]
+
+
+def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptPrompts) -> None:
+    """Draw the page for one run of the script.
+
+    Args:
+        session: The visitor's.
+        matrices: Where uploaded matrices lie.
+        assignments: Where imported assignments lie.
+
+    Raises:
+        EngineUnavailable: The page runs without the server that belongs to it.
+    """
+    engine()
+    if capture_head.follow(session):
+        session.set_draft({Key.SPARSITY_RULE: session.view.rule})
+    capture_head.head(session)
+    shown = session.shown
+    found = None if shown is None else asking.effects(session, shown)
+    best = None if shown is None else asking.fitting(session, shown)
+    assigned = _assigned(session, shown, found, best, assignments)
+    ran = None if shown is None else asking.follow_run(session, shown, assigned)
+    capture_head.told(session, _under_way(session))
+    controls(
+        session,
+        matrices,
+        tokens=None if shown is None else shown.tokens,
+        causal=asking.is_causal(session, shown),
+    )
+    if shown is None:
+        capture_head.absent(session)
+        return
+    mask, heads, patterns = st.columns([26, 30, 60], gap="medium")
+    with mask:
+        _mask(session, shown)
+    if found is None:
+        return
+    _place_head(session, found)
+    with heads:
+        _heads(session, shown, found)
+        _own_mask(session, shown)
+    with patterns:
+        _patterns(session, shown, found, best)
+    st.html(f'<p class="pg-quiet">{QUIET}</p>')
+    _run(session, shown, found, assigned, assignments)
+    if ran is not None:
+        sparsity_run.result(ran, model=shown.summary["model"], look=look())
+
+
+def _under_way(session: SparsitySession) -> JobStatus | None:
+    """The job that the visitor waits for: the capture, then a run, then what finds patterns out."""
+    capture = session.watched and session.watched.job_id
+    working = (work.job for work in session.work.values())
+    job = next(filter(None, (capture, session.run_job, *working)), None)
+    return None if job is None else engine().status(job)
+
+
+def _mask(session: SparsitySession, shown: Shown) -> None:
+    """The mask at its length, or why there is none."""
+    view = session.view
+    if view.pattern == "matrix" and not view.matrix:
+        said = "Upload a matrix of booleans, and it is a pattern like the others."
+        notice(Notice(kind="told", message=said))
+        return
+    try:
+        with st.spinner("Drawing the mask", show_time=True):
+            answer = asking.mask(session, shown)
+    except AttnscopeError as error:
+        notice(Notice.of(error))
+        return
+    if not answer["header"]["pairs"]:
+        said = f"This pattern sees nothing at {count(answer['header']['length'])} tokens."
+        notice(Notice(message=said, remedy="Widen it, or change the rule."))
+    sparsity_found.mask_panel(
+        answer,
+        shown.summary["layers"],
+        causal=asking.is_causal(session, shown) or view.pattern in IMPLIED_CAUSAL,
+        model=shown.summary["model"],
+        look=look(),
+    )
+
+
+def _effect(session: SparsitySession, found: Answer) -> Answer:
+    """What was found of the pattern chosen; without a matrix, of the first."""
+    key = session.view.pattern
+    patterns = found["patterns"]
+    return next((each for each in patterns if each["asked"]["key"] == key), patterns[0])
+
+
+def _place_head(session: SparsitySession, found: Answer) -> None:
+    """Open the head that the pattern does most harm to, where none was chosen."""
+    view, effect = session.view, _effect(session, found)
+    if (view.layer is not None and view.head is not None) or "refusal" in effect:
+        return
+    error_LH = np.array(effect["error"], float)
+    layer, head = np.unravel_index(np.nanargmax(error_LH), error_LH.shape)
+    session.show(replace(view, layer=int(layer), head=int(head)))
+
+
+def _head_of(session: SparsitySession, found: Answer) -> tuple[int, int, int]:
+    """The place of the layer chosen, the model's own number of it, and the head."""
+    layer, head = session.view.layer or 0, session.view.head or 0
+    return layer, found["layers"][layer], head
+
+
+def _heads(session: SparsitySession, shown: Shown, found: Answer) -> None:
+    """The pattern chosen, on every head."""
+    view, effect = session.view, _effect(session, found)
+    if "refusal" in effect:
+        notice(Notice(message=effect["refusal"]))
+        return
+    words = {"mass": "mass kept", "error": "output error"}
+    with st.container(key="chart_heads", gap=None):
+        sparsity_found.heading("Every head", effect["title"])
+        with st.container(horizontal=True, key="sparsity_heads_row", gap="small"):
+            choice(session, "measure", {"mass": "mass", "error": "error"})
+            choice(session, "order", {"place": "layers", "value": "sorted"})
+        values = np.array(effect[view.measure], float)
+        _, number, head = _head_of(session, found)
+        sparsity_found.grid_panel(
+            Heads(
+                values=values,
+                layers=found["layers"],
+                name=words[view.measure],
+                chosen=(number, head),
+                by_value=view.order == "value",
+            ),
+            title=f"{shown.summary['model']}: {words[view.measure]}, {effect['title']}",
+            note=f"mean {np.nanmean(values):.3g}, least {np.nanmin(values):.3g}, "
+            f"largest {np.nanmax(values):.3g} of {np.count_nonzero(~np.isnan(values))} heads",
+            model=shown.summary["model"],
+            look=look(),
+            on_choose=_told_key(session, partial(_choose_head, session, found)),
+        )
+
+
+def _told_key(session: SparsitySession, work: Callable[[str], None]) -> Callable[[str], None]:
+    """A callback that is given the key of the widget that changed."""
+    return lambda key: act(session, lambda _: work(key))()
+
+
+def _choose_head(session: SparsitySession, found: Answer, key: str) -> None:
+    points = session.draft(key)["selection"]["points"]
+    if points:
+        layer, head = points[0]["customdata"][:2]
+        place = found["layers"].index(int(layer))
+        session.show(replace(session.view, layer=place, head=int(head)))
+
+
+def _own_mask(session: SparsitySession, shown: Shown) -> None:
+    """What the head chosen keeps by itself."""
+    with st.container(key="chart_own", gap=None):
+        sparsity_found.heading("Its own mask", "read off the head's weights")
+        own_controls(session)
+        try:
+            with st.spinner("Reading the head", show_time=True):
+                answer = asking.own_mask(session, shown)
+        except AttnscopeError as error:
+            notice(Notice.of(error))
+            return
+        view = session.view
+        sparsity_found.own_panel(
+            answer,
+            title=f"{shown.summary['model']}: layer {view.layer or 0}, head {view.head or 0}, kept by "
+            f"{view.own.replace('_', ' ')} {view.own_value:g}",
+            model=shown.summary["model"],
+            look=look(),
+        )
+
+
+def _patterns(
+    session: SparsitySession, shown: Shown, found: Answer, best: Mapping[str, Any] | None
+) -> None:
+    """Every pattern on the head chosen, those fitted to it first."""
+    view = session.view
+    layer, number, head = _head_of(session, found)
+    fitted = asking.fitted(session, best) if best is not None else ()
+    rows = rows_of(found["patterns"], fitted, layer, head)
+    with st.container(key="sparsity_of_head", horizontal=True, vertical_alignment="center"):
+        sparsity_found.heading(f"Layer {number}, head {head}", "every pattern at its numbers")
+        _fit_button(session, shown, best)
+        head_choice(
+            session,
+            found["layers"],
+            shown.summary["layers"][layer]["heads"],
+            [shortened(each["text"] or "", 40) for each in shown.summary["sequences"]],
+        )
+    if rows:
+        at = best_of(rows, view.budget / 100)
+        sparsity_found.patterns_table(
+            rows,
+            best=at,
+            chosen=next((n for n, row in enumerate(rows) if row.key == view.pattern), None),
+            look=look(),
+            on_choose=_told_key(session, partial(_choose_pattern, session, rows)),
+        )
+        within = f"{share(view.budget / 100)} of the pairs"
+        said = (
+            f"No pattern here keeps {within} or fewer."
+            if at is None
+            else f"Best within {within}: {rows[at].title}, {rows[at].words}."
+        )
+        st.html(f'<p class="pg-note">{html.escape(said)}</p>')
+    _refusals(found["patterns"])
+
+
+def _fit_button(session: SparsitySession, shown: Shown, best: Mapping[str, Any] | None) -> None:
+    """Where fitting takes long, it waits to be asked for."""
+    if best is None and not session.view.fit and asking.fit_seconds(shown) > asking.QUICK_FIT_S:
+        st.button(
+            "Fit to every head",
+            on_click=act(session, lambda _: session.show(replace(session.view, fit=True))),
+            help=f"Columns and diagonals, sinks and a window, and blocks, made for each head: about "
+            f"{seconds(asking.fit_seconds(shown))} on a CPU.",
+        )
+
+
+def _choose_pattern(session: SparsitySession, rows: Sequence[Row], key: str) -> None:
+    ticked = session.draft(key)["selection"]["rows"]
+    if not ticked:
+        return
+    row = rows[ticked[0]]
+    if row.key:
+        session.show(replace(session.view, pattern=row.key, zoom=None))
+    else:
+        said = "A pattern made for one head is run with “each head its best”, below."
+        session.tell(Notice(kind="told", message=said))
+
+
+def _refusals(patterns: Sequence[Answer]) -> None:
+    """Say which patterns could not be tried on this prompt."""
+    refused = [each for each in patterns if "refusal" in each]
+    if refused:
+        items = "".join(
+            f"<li>{html.escape(each['title'])}: {html.escape(each['refusal'])}</li>"
+            for each in refused
+        )
+        st.html(f'<p class="pg-note">Not tried here</p><ul class="pg-reasons">{items}</ul>')
+
+
+def _assigned(
+    session: SparsitySession,
+    shown: Shown | None,
+    found: Answer | None,
+    best: Mapping[str, Any] | None,
+    kept: KeptPrompts,
+) -> Answer | None:
+    """The patterns by head, where the model is to run with them."""
+    if shown is None or found is None or session.view.run != "heads":
+        return None
+    try:
+        return asking.assigned(session, shown, found, best, kept)
+    except PromptRefused:
+        session.tell(
+            Notice(
+                message="The assignment of this link is not kept here.", remedy="Import it again."
+            )
+        )
+    except AttnscopeError as error:
+        session.tell(Notice.of(error))
+    session.show(replace(session.view, assignment=""))
+    return None
+
+
+def _run(
+    session: SparsitySession,
+    shown: Shown,
+    found: Answer,
+    assigned: Answer | None,
+    kept: KeptPrompts,
+) -> None:
+    """What the model is run with, and the button."""
+    refused = session.view.run == "pattern" and "refusal" in _effect(session, found)
+    sparsity_run.form(
+        session,
+        layers=found["layers"],
+        backends=asking.exact_backends(capture_head.backends(session)),
+        on_run=act(session, lambda _: _start(session, shown, assigned)),
+        disabled=session.run_job is not None
+        or refused
+        or (session.view.run == "heads" and assigned is None),
+    )
+    if session.view.run in APPROXIMATE:
+        try:
+            with st.spinner("Approximating every head", show_time=True):
+                found_of = asking.approximations(session, shown)
+            sparsity_run.approximations(found_of, session.view.run)
+        except AttnscopeError as error:
+            notice(Notice.of(error))
+    if assigned is not None:
+        safe = re.sub(r"[^A-Za-z0-9.-]+", "-", shown.summary["model"])[:60]
+        sparsity_run.assignment(
+            assigned["counts"],
+            assigned["json"],
+            name=f"{safe}_patterns-by-head.json",
+            imported=bool(session.view.assignment),
+            on_import=act(session, lambda _: _import(session, shown, kept)),
+            on_clear=act(session, lambda _: session.show(replace(session.view, assignment=""))),
+        )
+
+
+def _start(session: SparsitySession, shown: Shown, assigned: Answer | None) -> None:
+    session.tell()
+    asking.start_run(session, shown, assigned)
+
+
+def _import(session: SparsitySession, shown: Shown, kept: KeptPrompts) -> None:
+    session.tell()
+    file = session.draft(Key.SPARSITY_IMPORT)
+    if file is None:
+        return
+    text = asking.readable(file.getvalue())
+    engine().ask("sparsity_assignment_read", {"capture": shown.capture_id, "json": text})
+    session.show(replace(session.view, assignment=kept.keep((text,))))

@@ -1,0 +1,101 @@
+"""What the visitor does with the prompt box, the same on every page that has one: type, choose, upload."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attnscope.app import inspections
+from attnscope.app.examples import examples
+from attnscope.app.page_session import Notice, PageSession
+from attnscope.app.prompt_links import KeptPrompts, checked
+from attnscope.app.prompts import Prompt, uploaded
+from attnscope.app.state import Key
+from attnscope.kernels.errors import PromptRefused
+
+_DRAFT_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptDrafts:
+    """The prompt box of one page.
+
+    Attributes:
+        session: The page's; its view names prompts as Inspect's does.
+        kept: Where prompts too long for a link are.
+        look_at: Takes the view with other prompts in it.
+    """
+
+    session: PageSession[Any]
+    kept: KeptPrompts
+    look_at: Callable[[Any], None]
+
+    def run(self) -> None:
+        """Take the prompt that was typed."""
+        text = self.session.draft(Key.DRAFT, "")
+        self._ask((text,), chat=bool(self.session.draft(Key.CHAT, False)))
+
+    def choose_example(self) -> None:
+        """Take the example that was chosen."""
+        title = self.session.draft(Key.EXAMPLE)
+        if not title:
+            return
+        view = self.session.view
+        self.look_at(replace(view, example=title, texts=(), stored="", chat=False))
+        self.fill()
+
+    def read_upload(self) -> None:
+        """Read the file that was given; the one prompt of it is taken, of several the visitor chooses."""
+        session = self.session
+        file = session.draft(Key.UPLOAD)
+        session.set_draft({Key.OFFERED: (), Key.CHOSEN: [], Key.UPLOAD_REFUSAL: None})
+        if file is None:
+            return
+        try:
+            found = uploaded(file.getvalue(), file.name)
+        except PromptRefused as error:
+            session.set_draft({Key.UPLOAD_REFUSAL: Notice.of(error)})
+            return
+        session.set_draft({Key.OFFERED: found, Key.CHOSEN: [0]})
+        if len(found) == 1:
+            self._take(found)
+
+    def choose_prompts(self) -> None:
+        """Take the prompts that were chosen of a file."""
+        session = self.session
+        offered: tuple[Prompt, ...] = session.draft(Key.OFFERED, ())
+        chosen = [offered[index] for index in session.draft(Key.CHOSEN, []) if index < len(offered)]
+        if not chosen:
+            session.tell(Notice(message="No prompt is chosen.", remedy="Choose at least one."))
+            return
+        self._take(chosen)
+
+    def fill(self) -> None:
+        """Write the view's prompt into the box, where it is one and fits."""
+        texts: tuple[str, ...] = ()
+        # A refusal is told where the prompt is used.
+        with suppress(PromptRefused):
+            texts = inspections.texts_of(self.session.view, self.kept)
+        text = "".join(texts)
+        fits = len(texts) == 1 and len(text) <= _DRAFT_CHARACTERS
+        self.session.set_draft({Key.DRAFT: text if fits else ""})
+
+    def _take(self, prompts: Sequence[Prompt]) -> None:
+        self._ask(tuple(prompt.text for prompt in prompts))
+        self.fill()
+
+    def _ask(self, texts: tuple[str, ...], *, chat: bool = False) -> None:
+        """Take prompts into the view, or say why not and leave everything as it was."""
+        try:
+            passed = checked(texts)
+        except PromptRefused as error:
+            self.session.tell(Notice.of(error))
+            return
+        self.look_at(replace(self.session.view, **fields_of(passed), chat=chat))
+
+
+def fields_of(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a view that name prompts: a shipped one goes by its title."""
+    known = next((entry for entry in examples() if (entry.text,) == texts), None)
+    title = known.title if known else ""
+    return {"texts": () if known else texts, "example": title, "stored": ""}

@@ -1,0 +1,320 @@
+"""What the page Sparsity asks of the workers, and takes up again after a reload; nothing here is drawn."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import monotonic, sleep
+from typing import Any
+
+from attnscope.app.components.capture_head import ended_badly
+from attnscope.app.inspections import Shown
+from attnscope.app.jobs.access import engine
+from attnscope.app.page_session import Notice
+from attnscope.app.patterns_offered import IMPLIED_CAUSAL
+from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.prompts import LIMITS
+from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, Work
+from attnscope.app.sparsity_words import best_at
+from attnscope.app.state import Key
+from attnscope.kernels.errors import AttnscopeError, JobMissing, RecordUnreadable
+from attnscope.profiling.units import nbytes
+
+Answer = Mapping[str, Any]
+
+PATIENCE_S = 120.0
+FIT_S = 0.3  # a head of 1 024 tokens, about
+QUICK_FIT_S = 10.0
+MOMENT_S = 1.5
+"""How long the page waits before it shows the progress of a job instead."""
+
+
+def is_causal(session: SparsitySession, shown: Shown | None) -> bool:
+    """Whether masks are composed with j ≤ i: as the visitor says, else as the model is."""
+    if session.view.causal is not None:
+        return session.view.causal
+    return shown is None or _hides_future(shown)
+
+
+def mask(session: SparsitySession, shown: Shown) -> Answer:
+    """The mask of the pattern chosen, at its length.
+
+    Raises:
+        AttnscopeError: It cannot be drawn.
+    """
+    view = session.view
+    asked = {
+        "pattern": view.described(view.pattern, causal=is_causal(session, shown)),
+        "length": view.length or shown.tokens,
+        "block": view.block,
+        "zoom": view.zoom,
+    }
+    return _answered(session, Key.SPARSITY_MASK, "sparsity_mask", asked)
+
+
+def own_mask(session: SparsitySession, shown: Shown) -> Answer:
+    """The mask that the head chosen has by itself.
+
+    Raises:
+        AttnscopeError: It cannot be read.
+    """
+    view = session.view
+    asked = {
+        "capture": shown.capture_id,
+        "sequence": view.sequence,
+        "layer": view.layer or 0,
+        "head": view.head or 0,
+        "kind": view.own,
+        "value": view.own_value,
+    }
+    return _answered(session, Key.SPARSITY_OWN, "sparsity_empirical", asked)
+
+
+def effects(session: SparsitySession, shown: Shown) -> Answer | None:
+    """What every pattern does to every head; None while that is not known, or cannot be."""
+    view = session.view
+    # A model that hides the future does so under every pattern.
+    causal = is_causal(session, shown) and not _hides_future(shown)
+    asked = {
+        "capture": shown.capture_id,
+        "sequence": view.sequence,
+        "patterns": [view.described(key, causal=causal) for key in view.compared],
+    }
+    return _worked(session, "sparsity_effects", asked)
+
+
+def fitting(session: SparsitySession, shown: Shown) -> dict[str, Any] | None:
+    """The arguments of the job that fits patterns to every head, once it is done; None before.
+
+    A fit that takes moments is made unasked; a longer one when the visitor says so.
+    """
+    if not (session.view.fit or fit_seconds(shown) <= QUICK_FIT_S):
+        return None
+    asked = {
+        "capture": shown.capture_id,
+        "sequence": session.view.sequence,
+        "budget": session.view.budget / 100,
+    }
+    return asked if _worked(session, "sparsity_best", asked) is not None else None
+
+
+def fit_seconds(shown: Shown) -> float:
+    """About how long fitting patterns to every head takes on a CPU."""
+    heads = sum(layer["heads"] for layer in shown.summary["layers"])
+    return heads * FIT_S * (shown.tokens / 1024) ** 2
+
+
+def fitted(session: SparsitySession, best: Mapping[str, Any]) -> Sequence[Answer]:
+    """What was fitted to the head chosen, and the best that was not, at the budget.
+
+    Raises:
+        AttnscopeError: It is not kept any more.
+    """
+    view = session.view
+    asked = {**best, "layer": view.layer or 0, "head": view.head or 0}
+    return _answered(session, Key.SPARSITY_FITTED, "sparsity_fitted", asked)["candidates"]
+
+
+def tried(found: Answer) -> list[Answer]:
+    """The patterns that could be tried."""
+    return [each for each in found["patterns"] if "refusal" not in each]
+
+
+def assigned(
+    session: SparsitySession,
+    shown: Shown,
+    found: Answer,
+    best: Mapping[str, Any] | None,
+    kept: KeptPrompts,
+) -> Answer:
+    """A pattern for each head: what was imported, or the best of each within the budget.
+
+    Args:
+        session: The visitor's.
+        shown: The capture.
+        found: What `effects` found.
+        best: What `fitting` gives; without it, the best is one of the patterns tried.
+        kept: Where imported assignments lie.
+
+    Raises:
+        AttnscopeError: What was imported is not kept any more, or is for another model.
+    """
+    view = session.view
+    if view.assignment:
+        text = kept.find(view.assignment)[0]
+        asked = {"capture": shown.capture_id, "json": text}
+        return _answered(session, Key.SPARSITY_ASSIGNED, "sparsity_assignment_read", asked)
+    if best is not None:
+        asked = {"capture": shown.capture_id, "best": best}
+        return _answered(session, Key.SPARSITY_ASSIGNED, "sparsity_assignment", asked)
+    # A matrix has no form in a file.
+    effects = [each for each in tried(found) if each["asked"]["key"] != "matrix"]
+    heads = [
+        [best_at(effects, view.budget / 100, place, head) for head in range(layer["heads"])]
+        for place, layer in enumerate(shown.summary["layers"])
+    ]
+    asked = {
+        "capture": shown.capture_id,
+        "patterns": [each["asked"] for each in effects],
+        "heads": heads,
+    }
+    return _answered(session, Key.SPARSITY_ASSIGNED, "sparsity_assignment", asked)
+
+
+def readable(data: bytes) -> str:
+    """An uploaded assignment as text, small enough to be one.
+
+    Raises:
+        RecordUnreadable: Too large, or no text.
+    """
+    if len(data) > LIMITS.text_bytes:
+        raise RecordUnreadable(
+            f"The file has {nbytes(len(data))}, and an assignment at most {nbytes(LIMITS.text_bytes)}.",
+            "Give a file that was exported here.",
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise RecordUnreadable(
+            "The file is no text in UTF-8.", "Give a file that was exported here."
+        ) from error
+
+
+def approximations(session: SparsitySession, shown: Shown) -> Sequence[Answer]:
+    """How far attention that approximates is off on the prompt's own q, k and v.
+
+    Raises:
+        AttnscopeError: It cannot be told.
+    """
+    asked = {"capture": shown.capture_id, "sequence": session.view.sequence}
+    answer = _answered(session, Key.SPARSITY_APPROXIMATE, "sparsity_approximations", asked)
+    return answer["approximations"]
+
+
+def start_run(session: SparsitySession, shown: Shown, assignment: Answer | None) -> None:
+    """Ask for the run that the view describes.
+
+    Raises:
+        AttnscopeError: The queue does not take it.
+    """
+    arguments = run_arguments(session, shown, assignment)
+    session.run_job = engine().submit("sparsity_run", arguments, owner=session.owner)
+    session.show(replace(session.view, ran=arguments["run"]))
+
+
+def run_arguments(
+    session: SparsitySession, shown: Shown, assignment: Answer | None
+) -> dict[str, Any]:
+    """The arguments of the job, with the id by which its result is found: the same for the same run."""
+    view = session.view
+    approximates = view.run in APPROXIMATE
+    asked: dict[str, Any] = {
+        "source": view.model,
+        "revision": view.revision or None,
+        "device": view.device,
+        "dtype": view.dtype,
+        "capture": shown.capture_id,
+        "sequence": view.sequence,
+        "backend": view.run if approximates else view.run_backend,
+        "new_tokens": view.new_tokens,
+        "timed": view.timed,
+        "pattern": view.described(view.pattern, causal=False) if view.run == "pattern" else None,
+        "layers": list(view.run_layers) or None,
+        "assignment": assignment["json"] if view.run == "heads" and assignment else None,
+    }
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+    return {**asked, "run": name}
+
+
+def follow_run(session: SparsitySession, shown: Shown, assignment: Answer | None) -> Answer | None:
+    """What the run shown found; None while it is under way, or where none is shown.
+
+    A job of this run is found again after a reload, and so is what an earlier one left.
+    """
+    ran = session.view.ran
+    if not ran:
+        return None
+    found = session.held(Key.SPARSITY_RAN, ran)
+    if found is not None:
+        return found
+    if session.run_job is None:
+        arguments = run_arguments(session, shown, assignment)
+        if arguments["run"] == ran:
+            session.run_job = engine().under_way("sparsity_run", arguments, owner=session.owner)
+    if session.run_job is not None:
+        return _run_ended(session, session.run_job, ran)
+    try:
+        found = engine().ask("sparsity_ran", {"capture": shown.capture_id, "run": ran})
+    except JobMissing as error:
+        session.tell(*session.notices, Notice(kind="told", message=error.message))
+        session.show(replace(session.view, ran=""))
+        return None
+    session.hold(Key.SPARSITY_RAN, ran, found)
+    return found
+
+
+def _run_ended(session: SparsitySession, job: str, ran: str) -> Answer | None:
+    status = engine().status(job)
+    if not status.is_over:
+        return None
+    session.run_job = None
+    try:
+        found = engine().result(job)
+    except AttnscopeError as error:
+        session.tell(ended_badly(status, error))
+        session.show(replace(session.view, ran=""))
+        return None
+    session.hold(Key.SPARSITY_RAN, ran, found)
+    return found
+
+
+def _answered(session: SparsitySession, key: Key, method: str, asked: Answer) -> Answer:
+    answer = session.held(key, asked)
+    if answer is None:
+        answer = engine().ask(method, dict(asked), timeout_s=PATIENCE_S)
+        session.hold(key, asked, answer)
+    return answer
+
+
+def _worked(session: SparsitySession, kind: str, asked: dict[str, Any]) -> Answer | None:
+    """The result of a job, which is found or submitted; None while it is under way, and where it failed."""
+    known = session.work.get(kind)
+    if known is None or known.asked != asked:
+        if known is not None and known.job is not None:
+            engine().cancel(known.job)
+        session.work[kind] = known = Work(asked=asked, job=_submitted(session, kind, asked))
+    if known.job is None or not _is_over_soon(known.job):
+        return known.found
+    found = None
+    try:
+        found = engine().result(known.job)
+    except AttnscopeError as error:
+        session.tell(ended_badly(engine().status(known.job), error))
+    session.work[kind] = Work(asked=asked, found=found)
+    return found
+
+
+def _submitted(session: SparsitySession, kind: str, asked: dict[str, Any]) -> str | None:
+    try:
+        under_way = engine().under_way(kind, asked, owner=session.owner)
+        return under_way or engine().submit(kind, asked, owner=session.owner)
+    except AttnscopeError as error:
+        session.tell(Notice.of(error))
+    return None
+
+
+def _is_over_soon(job: str) -> bool:
+    patience = monotonic() + MOMENT_S
+    while not (over := engine().status(job).is_over) and monotonic() < patience:
+        sleep(0.02)
+    return over
+
+
+def _hides_future(shown: Shown) -> bool:
+    patterns = [layer["pattern"] for layer in shown.summary["layers"]]
+    return any(each["key"] in IMPLIED_CAUSAL or "causal" in each["parameters"] for each in patterns)
+
+
+def exact_backends(choices: Sequence[Any]) -> list[str]:
+    """Names of the backends that compute a pattern exactly and run here."""
+    return [each.name for each in choices if each.exact and not each.refusal]

@@ -1,0 +1,39 @@
+"""One forward pass over prompts, as a capture and a check of backends run it: no cache, few logits.
+
+B batch, n tokens of the padded batch, P positions, V vocabulary.
+"""
+
+import inspect
+
+from torch import Tensor
+
+from attnscope.models.loading import LoadedModel
+from attnscope.models.prompting import Batch
+
+
+def prompt_logits(model: LoadedModel, batch: Batch, positions: Tensor) -> Tensor | None:
+    """Runs the prompts once; the caller holds `LoadedModel.lock`, and `torch.no_grad`.
+
+    Args:
+        model: The model, swapped or not.
+        batch: The prompts.
+        positions: int64 `[P]`, in the padded batch, ascending.
+
+    Returns:
+        The logits at these positions, `[B, P, V]`; None of a model without a head.
+    """
+    accepted = inspect.signature(model.model.forward).parameters
+    ids_Bn, seen_Bn = batch.tensors(model.device)
+    arguments: dict[str, object] = {"input_ids": ids_Bn, "attention_mask": seen_Bn}
+    if "use_cache" in accepted:
+        arguments["use_cache"] = False
+    if "position_ids" in accepted and model.kind == "decoder" and batch.starts_late:
+        arguments["position_ids"] = (seen_Bn.cumsum(-1) - 1).clamp_min(0)
+    kept = model.has_head and "logits_to_keep" in accepted
+    if kept:
+        # Logits of every position may take more memory than a whole capture.
+        arguments["logits_to_keep"] = positions
+    outputs = model.model(**arguments)
+    if not model.has_head:
+        return None
+    return outputs.logits if kept else outputs.logits[:, positions]
