@@ -35,7 +35,9 @@ RESULTS: Mapping[Result, str] = MappingProxyType(
 )
 Needs = Literal["", "compiles", "triton", "cuda"]
 Against = Literal["", "multi-head", "windowless", "longest", "expanded"]
-Figure = Literal["", "groups", "uptraining", "pages", "cross", "sinusoidal", "rope", "alibi"]
+Figure = Literal[
+    "", "groups", "uptraining", "pages", "cross", "sinusoidal", "learned", "rope", "alibi"
+]
 _SENTENCES = 3
 _LENGTH = 512
 

@@ -110,15 +110,18 @@ def mask(card: Mechanism, answer: Answer) -> None:
         f"{count(header['kept'])} are kept, {share(header['share'])}."
     )
     drawn = Mask(kinds=blocks, cell=header["block"], query_start=0, key_start=0)
-    said = {"title": f"Mask of {header['title']}", "note": kept}
-    figure = mask_figure(drawn, **said, look=look(), side=360).update_layout(margin_t=40)
+    title = f"Mask of {header['title']}"
+    shown, whole = (
+        mask_figure(drawn, title=title, note=kept, look=look(), side=side) for side in (360, None)
+    )
     chart(
-        figure,
+        shown.update_layout(margin_t=40),
         mask_frame(drawn),
         name=f"{card.key}-mask",
-        **said,
+        title=title,
+        note=kept,
         of=_PAGE,
-        exported=mask_figure(drawn, **said, look=look()),
+        exported=whole,
     )
     swatches = " ".join(
         f'<i class="pg-swatch" style="background:{colour}"></i>{word}'

@@ -1,5 +1,6 @@
 """What stands in place of a mask on the cards of mechanisms that have none of their own."""
 
+import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ import streamlit as st
 
 from attnscope.app.components.chart import chart, look
 from attnscope.app.figures import groups, paging, positions
-from attnscope.profiling.units import count, nbytes
+from attnscope.app.figures.cross_attention import cross_map, cross_map_words
+from attnscope.profiling.units import count, nbytes, share
 
 Answer = Mapping[str, Any]
 
@@ -93,6 +95,28 @@ def _pages(key: str, found: Answer) -> None:
     )
 
 
+def _cross(key: str, found: Answer) -> None:
+    weights, said, source = np.array(found["weights"]), found["said"], found["source"]
+    _chart(
+        cross_map(weights, said=said, source=source, look=look()),
+        pd.DataFrame(weights, index=pd.Index(said, name="said"), columns=source).reset_index(),
+        name=f"{key}-map",
+        title="What each token said has read of the source",
+        note=cross_map_words(weights, said=said, source=source),
+    )
+    st.html(
+        f'<p class="pg-quiet">{html.escape(found["model"])}: rows are what it says, columns what it was given. '
+        f"{share(found['mass'])} of the weight lies on the letter to be copied.</p>"
+    )
+
+
+def _learned(key: str, found: Answer) -> None:
+    _sinusoidal(key, found)
+    st.html(
+        f'<p class="pg-quiet">The table of {html.escape(found["model"])}, a small model that ships with this.</p>'
+    )
+
+
 def _sinusoidal(key: str, found: Answer) -> None:
     table = np.array(found["table"])
     _chart(
@@ -147,7 +171,9 @@ DRAWN: Mapping[str, Callable[[str, Answer], None]] = {
     "groups": _groups,
     "uptraining": _uptraining,
     "pages": _pages,
+    "cross": _cross,
     "sinusoidal": _sinusoidal,
+    "learned": _learned,
     "rope": _rope,
     "alibi": _alibi,
 }

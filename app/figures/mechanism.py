@@ -99,7 +99,7 @@ def measured_figure(cells: Lines, *, look: Theme) -> go.Figure:
     _lengths_axis(figure, lengths)
     figure.update_yaxes(type="log", title="milliseconds", col=1)
     peaks = [cell["peak_bytes"] for cell in cells if not cell["failure"]]
-    _amounts_axis(figure, peaks or [1], nbytes, col=2)
+    _amounts_axis(figure, peaks or [1], nbytes, column=2)
     _legend_below(figure)
     return figure
 
@@ -137,14 +137,17 @@ def _lengths_axis(figure: go.Figure, lengths: Sequence[int]) -> None:
 
 
 def _amounts_axis(
-    figure: go.Figure, values: Sequence[float], written: Callable[[float], str], **where: int
+    figure: go.Figure,
+    values: Sequence[float],
+    written: Callable[[float], str],
+    column: int | None = None,
 ) -> None:
     low, high = max(min(values), 1), max(max(values), 1)
     base = 10 if written is flop else 2
     first, last = int(np.log(low) / np.log(base)), int(np.log(high) / np.log(base)) + 1
     ticks = [base**power for power in range(first, last + 1, max((last - first) // 5, 1))]
     figure.update_yaxes(
-        type="log", tickvals=ticks, ticktext=[written(tick) for tick in ticks], **where
+        type="log", tickvals=ticks, ticktext=[written(tick) for tick in ticks], col=column
     )
 
 

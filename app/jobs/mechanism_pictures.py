@@ -1,8 +1,11 @@
 """What is drawn of a mechanism in place of a mask, as numbers: groups of heads, pages, positions."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.context import Context
+
+if TYPE_CHECKING:
+    from attnscope.models.copying import CopyingModel
 
 Answer = dict[str, Any]
 Arguments = dict[str, Any]
@@ -10,6 +13,7 @@ Arguments = dict[str, Any]
 _HEADS, _GROUPS = 32, 8  # of Llama 3.1 8B
 _POSITIONS, _WIDTH = 256, 64
 _DISTANCES = 4096
+_COPIED = "hello attention"
 _ALIBI_HEADS, _ALIBI_DISTANCES = 12, 129
 _REQUESTS, _POOL, _PAGE, _LONGEST, _SEED = 60, 2048, 16, 512, 0
 
@@ -67,6 +71,41 @@ def _pages(context: Context) -> Answer:
     }
 
 
+def _cross(context: Context) -> Answer:
+    """What the decoder of the copying model reads of its source, a token it says at a time."""
+    from attnscope.models.copying import copy_text
+
+    copying = _copying(context)
+    found = copy_text(copying, _COPIED, backend="tiled")
+    return {
+        "model": copying.title,
+        "said": list(found.said),
+        "source": list(found.capture.source),
+        "weights": found.capture.tile(0, 0).tolist(),
+        "mass": float(found.capture.mass_on(0, 0, found.right).mean()),
+    }
+
+
+def _learned(context: Context) -> Answer:
+    """The table that the copying model learned."""
+    from attnscope.kernels.positions import similarity_by_distance
+    from attnscope.models.positions import positions_of
+
+    copying = _copying(context)
+    with copying.lock:
+        table_nD = positions_of(copying.model).table
+    assert table_nD is not None
+    closeness = similarity_by_distance(table_nD).tolist()
+    curves = {"mean product": closeness}
+    return {"model": copying.title, "table": table_nD.tolist(), "curves": curves}
+
+
+def _copying(context: Context) -> "CopyingModel":
+    from attnscope.models.copying import load_copying
+
+    return context.resources.get("copying", lambda: load_copying("text"))
+
+
 def _sinusoidal(context: Context) -> Answer:
     from attnscope.kernels.positions import similarity_by_distance, sinusoidal
 
@@ -106,8 +145,10 @@ _MAKERS = {
     "groups": _groups,
     "uptraining": _uptraining,
     "pages": _pages,
+    "cross": _cross,
     "sinusoidal": _sinusoidal,
+    "learned": _learned,
     "rope": _rope,
     "alibi": _alibi,
 }
-"""By the name of a card's figure; cross-attention shows its mask."""
+"""By the name of a card's figure."""

@@ -32,7 +32,9 @@ def visit(browser: Browser, served: str) -> Iterator[Page]:
         ),
     )
     page.goto(f"{served}/mechanisms?card=tiled")
-    expect(page.locator(".pg-card h2")).to_have_text("Tiled flash in plain PyTorch, ours")
+    expect(page.locator(".pg-card h2")).to_have_text(
+        "Tiled flash in plain PyTorch, ours", timeout=120_000
+    )
     yield page
     context.close()
     assert wrong == []
@@ -40,12 +42,12 @@ def visit(browser: Browser, served: str) -> Iterator[Page]:
 
 def test_a_card_is_opened_measured_and_exported(visit: Page):
     visit.get_by_role("button", name="Axial, over a grid").click()
-    expect(visit.locator(".pg-card h2")).to_have_text("Axial, over a grid")
+    expect(visit.locator(".pg-card h2")).to_have_text("Axial, over a grid", timeout=120_000)
     visit.wait_for_url("**card=axial*")
     assert visit.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     visit.get_by_role("button", name="Measure").click()
     expect(visit.get_by_role("button", name="Measure again")).to_be_visible(timeout=180_000)
-    expect(visit.locator(".main-svg").first).to_be_visible()
+    expect(visit.locator(".main-svg").first).to_be_visible(timeout=120_000)
     visit.get_by_role("button", name="Export").first.click()
     with visit.expect_download() as started:
         visit.get_by_role("button", name="CSV").first.click()
@@ -57,4 +59,4 @@ def test_the_advisor_answers(visit: Page):
     visit.get_by_text("Advisor").click()
     expect(visit.locator(".pg-advice")).to_contain_text("exact", timeout=180_000)
     visit.wait_for_url("**tab=advisor*")
-    expect(visit.get_by_text("What would change it")).to_be_visible()
+    expect(visit.get_by_text("What would change it")).to_be_visible(timeout=120_000)
