@@ -286,6 +286,8 @@ class _Check:
         largest, same, total = 0.0, 0, 0
         for sequence, (start, end) in enumerate(self.batch.spans):
             inside_P = (self.positions >= start) & (self.positions < end)
+            if not inside_P.any():
+                continue
             ours_PV, exact_PV = logits_BPV[sequence][inside_P], self.exact_BPV[sequence][inside_P]
             if not ours_PV.isfinite().all():
                 missing = Measured.missing("the logits hold NaN or infinity")

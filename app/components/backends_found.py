@@ -47,14 +47,15 @@ _MEANING = (
 )
 
 
-def table_html(rows: Sequence[Told]) -> str:
+def table_html(rows: Sequence[Told], *, untimed: str = "not timed") -> str:
     """Every backend in a row: its figures, or across them why it has none.
 
     Args:
         rows: Of a check, as `backends_words.described` writes them, or of `check_offered`, which has no figures.
+        untimed: What stands where what is right has no latency.
     """
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    body = "".join(_row(each) for each in rows)
+    body = "".join(_row(each, untimed) for each in rows)
     return (
         '<div class="pg-scroll"><table class="pg-table pg-backends"><thead>'
         f"<tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -79,18 +80,19 @@ def _list(names: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def table(found: Told) -> None:
+def table(found: Told, rows: Sequence[Told]) -> None:
     """Draw the table of a check, with its export.
 
     Args:
         found: The answer to `check`.
+        rows: Its results, and what it did not come to.
     """
-    rows, title = found["results"], found["facts"]["model"]["title"]
+    results, title = found["results"], found["facts"]["model"]["title"]
     with st.container(key="chart_backends-table", gap=None):
         st.html('<div class="pg-heading"><h3>Every backend, held against float64</h3></div>')
-        st.html(table_html(rows) + notes_html(rows) + f'<p class="pg-note">{_MEANING}</p>')
+        st.html(table_html(rows) + notes_html(results) + f'<p class="pg-note">{_MEANING}</p>')
         table_files(
-            frames.results_frame(rows),
+            frames.results_frame(results),
             name="backends-table",
             title=f"{title}: every backend",
             note=provenance(found["facts"]),
@@ -214,7 +216,7 @@ def choice(
         )
 
 
-def _row(each: Told) -> str:
+def _row(each: Told, untimed: str) -> str:
     named = f"{swatch(each['name'])}{html.escape(each['name'])}"
     name = f'<th scope="row" title="{html.escape(each["title"])}">{named}</th>'
     if each["reason"]:
@@ -237,9 +239,7 @@ def _row(each: Told) -> str:
         f"{texts['error']} <small>layer {worst['layer']}, head {worst['head']}</small>",
         texts["logits"],
         texts["same top token"],
-        "timed last, in turns"
-        if each["seconds"] is None
-        else f"{texts['median']} <small>{spread}</small>",
+        untimed if each["seconds"] is None else f"{texts['median']} <small>{spread}</small>",
         texts["speed-up"],
         texts["peak memory"],
         texts["kernel that ran"],

@@ -31,9 +31,8 @@ def run(arguments: Arguments, context: Context) -> Result:
     Args:
         arguments: source, revision, device, dtype as for `load`; capture and sequence, whose prompt is run;
             run, by which the result is found again; backend; new_tokens; timed (whether time and memory are
-            measured as well); and one of pattern (with key,
-            causal, parameters) and layers (None for all), assignment (JSON), or neither, for a backend
-            that approximates.
+            measured as well); and one of pattern (with key, causal, parameters) and layers (None for all),
+            assignment (JSON), or neither, for a backend that approximates.
         context: Asked between any two tokens whether it was cancelled.
 
     Returns:

@@ -68,8 +68,8 @@ def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Pa
     visit.reload()
     expect(visit.locator(".pg-verdict")).to_have_text(loss, timeout=90_000)
 
-    visit.get_by_role("button", name="Export").first.click()
+    visit.locator(".st-key-export_mask button").first.click()
     with visit.expect_download() as started:
-        visit.get_by_role("button", name="JSON").first.click()
+        visit.get_by_role("button", name="JSON", exact=True).click()
     assert started.value.suggested_filename.startswith("Demo-model_mask_")
     assert "visible" in json.loads(started.value.path().read_text())["columns"]

@@ -12,8 +12,9 @@ from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.work import WORK
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.settings import Settings
-from attnscope.kernels.errors import CaptureMissing, JobCancelled
+from attnscope.kernels.errors import AttnscopeError, CaptureMissing, JobCancelled, JobMissing
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.models.best_patterns import best_patterns
 from attnscope.models.sparsity import pattern_effects
 from tests.app.jobs.captures import DIM, KV_HEADS, made
 
@@ -136,3 +137,76 @@ def test_a_mask_is_drawn_and_counted(context):
 def test_a_mask_of_no_such_length_is_refused(context, length):
     with pytest.raises(ValueError, match="1 to 131072 tokens"):
         ask_mask(context, length=length)
+
+
+def ask(context, method, **arguments):
+    return answers.ASKS[method].answer({"capture": "c" * 32, **arguments}, context)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("threshold", 0.05), ("top_k", 3), ("mass", 0.9)])
+def test_a_heads_own_mask_is_read_off_its_weights(context, capture, kind, value):
+    found = ask(context, "sparsity_empirical", sequence=0, layer=1, head=2, kind=kind, value=value)
+    weights = capture.tile(2, 2).astype(np.float64)
+    ordered = np.sort(weights, axis=1)[:, ::-1]
+    if kind == "threshold":
+        kept = (weights >= value).sum(1)
+    elif kind == "top_k":
+        kept = np.minimum(np.arange(len(weights)) + 1, value)
+    else:
+        kept = (ordered.cumsum(1) < value).sum(1) + 1
+    shares = np.frombuffer(found["body"], "<f4").reshape(40, 40)
+    assert np.array_equal(np.nan_to_num(shares).sum(1), kept)
+    assert np.isnan(shares[0, 1:]).all()
+    header = found["header"]
+    assert header["kept"] == pytest.approx(kept.sum() / (40 * 41 / 2))
+    assert header["keys"][1] == kept.max()
+
+
+def test_patterns_by_head_go_round_a_file(context):
+    asked = {"patterns": [WINDOW, STRIDED], "heads": [[0, 1, None, 0], [1, 1, 1, 1]]}
+    made_of = ask(context, "sparsity_assignment", **asked)
+    counts = dict(made_of["counts"])
+    assert counts == {"strided": 5, "sliding window": 2, "the model's own rule": 1}
+    assert made_of["counts"][0][0] == "strided"
+    read = ask(context, "sparsity_assignment_read", json=made_of["json"])
+    assert read == made_of
+    assert json.loads(read["json"])["layers"] == {"0": [0, 1, None, 0], "2": [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "no assignment of patterns"),
+        ("[1, 2", "no assignment of patterns"),
+        ('{"schema": 99}', "of version 99"),
+        (
+            '{"schema": 1, "model": "m", "revision": null, "patterns": [], "layers": {"0": [null]}}',
+            "gives layer 0 1 heads, and here it has 4",
+        ),
+    ],
+)
+def test_an_assignment_that_is_none_or_of_another_model_is_refused(context, text, said):
+    with pytest.raises(AttnscopeError, match=said):
+        ask(context, "sparsity_assignment_read", json=text)
+
+
+def test_what_is_fitted_to_every_head_is_told_head_by_head(context, capture):
+    asked = {"capture": "c" * 32, "sequence": 0, "budget": 0.5}
+    assert WORK["sparsity_best"](asked, context) == asked
+    found = ask(context, "sparsity_fitted", sequence=0, budget=0.5, layer=1, head=3)["candidates"]
+    meant = best_patterns(capture, 0.5, layers=[2]).of(2, 3)
+    assert [each["fitted"] for each in found].count(True) == 3
+    assert [each["fitted"] for each in found].count(False) == 1
+    assert found[0]["title"] == meant[0].pattern.title
+    assert found[0]["mass"] == pytest.approx(meant[0].mass)
+    assert max(max(row) for row in found[0]["thumbnail"]) > 0
+    by_head = ask(context, "sparsity_assignment", best=asked)
+    assert sum(number for _, number in by_head["counts"]) == 8
+
+
+@pytest.mark.parametrize("run", ["0" * 32, "../../etc/passwd"])
+def test_a_run_or_a_fit_that_is_not_kept_says_so(context, run):
+    with pytest.raises(JobMissing, match="not kept here any more"):
+        ask(context, "sparsity_ran", run=run)
+    with pytest.raises(JobMissing, match="not kept here any more"):
+        ask(context, "sparsity_fitted", sequence=0, budget=0.25, layer=0, head=0)
