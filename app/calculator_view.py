@@ -152,7 +152,9 @@ def checked_configuration(text: str) -> str:
     return text
 
 
-def _whole(name: str, most: int, *, least: int = 1) -> Parameter:
+def whole(name: str, most: int, *, least: int = 1) -> Parameter:
+    """A parameter that takes a whole number within bounds."""
+
     def read(text: str) -> int:
         if not text.isascii() or not text.isdecimal() or not least <= int(text[:12]) <= most:
             raise ValueError(text)
@@ -162,7 +164,9 @@ def _whole(name: str, most: int, *, least: int = 1) -> Parameter:
     return Parameter(name=name, attribute=name, read=read, hint=hint)
 
 
-def _amount(name: str, attribute: str, most: float, *, least: float = 0.0) -> Parameter:
+def amount(name: str, attribute: str, most: float, *, least: float = 0.0) -> Parameter:
+    """A parameter that takes a number within bounds."""
+
     def read(text: str) -> float:
         number = float(text)
         if not least <= number <= most:
@@ -191,19 +195,19 @@ _PARAMETERS = (
         hint="a pasted configuration",
     ),
     Parameter(name="device", attribute="device", read=line, hint="the name of a device"),
-    _amount("memory", "memory_gib", 1e6, least=0.001),
-    _amount("bandwidth", "bandwidth_gb_s", 1e6, least=0.001),
-    _amount("tflops", "tflops", 1e7, least=0.001),
-    _amount("reserve", "reserve_gib", 1e6),
+    amount("memory", "memory_gib", 1e6, least=0.001),
+    amount("bandwidth", "bandwidth_gb_s", 1e6, least=0.001),
+    amount("tflops", "tflops", 1e7, least=0.001),
+    amount("reserve", "reserve_gib", 1e6),
     choice("dtype", DTYPES),
     matching("backend", r"[a-z][a-z0-9_]{0,40}", "the name of a backend"),
     choice("phase", PHASES),
-    _whole("batch", MOST_SEQUENCES),
-    _whole("length", LONGEST),
+    whole("batch", MOST_SEQUENCES),
+    whole("length", LONGEST),
     switch("all_logits"),
-    _whole("page", LARGEST_PAGE, least=0),
+    whole("page", LARGEST_PAGE, least=0),
     choice("optimizer", OPTIMIZERS),
     switch("checkpointing"),
-    _amount("price", "price", 1e6),
+    amount("price", "price", 1e6),
     matching("check", r"[0-9a-f]{32}", "a check's id"),
 )

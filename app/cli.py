@@ -1,4 +1,4 @@
-"""The command line: `attnscope serve | inspect | backends | profile | calculate | runs | models`."""
+"""The command line: `attnscope serve | inspect | backends | profile | calculate | advise | runs | models`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnscope.app.cli_advise import add_advise
 from attnscope.app.cli_backends import add_backends
 from attnscope.app.cli_calculate import add_calculate
 from attnscope.app.cli_profile import add_profile
@@ -49,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         description="The microscope and test bench for attention in transformer models.",
     )
     commands = parser.add_subparsers(
-        required=True, metavar="serve | inspect | backends | profile | calculate | runs | models"
+        required=True,
+        metavar="serve | inspect | backends | profile | calculate | advise | runs | models",
     )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add_backends(commands.add_parser("backends", help="hold every backend against float64"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))
     add_calculate(commands.add_parser("calculate", help="say what a model will take and cost"))
+    add_advise(commands.add_parser("advise", help="say which way of attending to choose"))
     add_runs(
         commands.add_parser("runs", help="what was measured before: list, show, export, import")
     )

@@ -7,7 +7,16 @@ import streamlit as st
 from attnscope.app.backends_view import BackendsSession, BackendsView
 from attnscope.app.components.notice import guarded
 from attnscope.app.kept_matrices import KeptMatrices
-from attnscope.app.pages import backends, calculator, inspect, profile, runs, sparsity
+from attnscope.app.mechanisms_view import MechanismsSession
+from attnscope.app.pages import (
+    backends,
+    calculator,
+    inspect,
+    mechanisms,
+    profile,
+    runs,
+    sparsity,
+)
 from attnscope.app.profile_view import ProfileSession, ProfileView
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.runs_view import RunsSession
@@ -17,7 +26,7 @@ from attnscope.app.state import CalculatorSession, Session, visitor
 
 STYLES = tuple(
     Path(__file__).resolve().with_name(f"{name}.css")
-    for name in ("page", "tables", "calculator", "sparsity")
+    for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
 )
 ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 
@@ -68,6 +77,11 @@ def calculator_page() -> None:
     guarded(lambda: calculator.page(CalculatorSession.of_visitor()))()
 
 
+def mechanisms_page() -> None:
+    """Run the page Mechanisms over this visitor's session."""
+    guarded(lambda: mechanisms.page(MechanismsSession(*visitor())))()
+
+
 def runs_page() -> None:
     """Run the Runs page over this visitor's session."""
     guarded(lambda: runs.page(RunsSession(*visitor())))()
@@ -93,6 +107,7 @@ def main() -> None:
         st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
         st.Page(calculator_page, title="Calculator", url_path="calculator"),
+        st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
     chosen = st.navigation(pages, position="hidden")

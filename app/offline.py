@@ -150,7 +150,6 @@ def _style(look: Theme) -> str:
         "figure{margin:0}section>div{overflow-x:auto}"
         "table{border-collapse:collapse;font-size:13px}"
         f"th,td{{padding:3px 18px 3px 0;border-bottom:{rule};text-align:start;vertical-align:top;font-weight:400}}"
-        "td{overflow-wrap:anywhere}"
         f"thead th,p,footer{{color:{look.muted}}}tbody th{{font-weight:600;white-space:nowrap}}"
         f"footer{{margin-top:28px;padding-top:8px;border-top:{rule};font-size:12px;overflow-wrap:anywhere}}"
     )

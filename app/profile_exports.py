@@ -138,6 +138,7 @@ def _achieved(each: Found) -> Achieved:
         phase=each["phase"],
         intensity=told["flops"] / told["nbytes"],
         flops_per_second=told["flops"] / each["seconds"][0],
+        kernel=each["kernel"],
         words=achieved(each),
     )
 

@@ -31,8 +31,11 @@ _WATCH = """() => {
   window.taken = [];
   let start = 0;
   const drawn = () => requestAnimationFrame(() => window.taken.push((performance.now() - start) / 1000));
+  const isBar = (change) => change.target.className === "as-calc-bar";
   document.addEventListener("input", () => (start = performance.now()), true);
-  new MutationObserver(drawn).observe(document.querySelector(".as-calc-bar"), { childList: true });
+  // The whole page, for Streamlit may mount the panel anew.
+  const watcher = new MutationObserver((changes) => changes.some(isBar) && drawn());
+  watcher.observe(document.body, { childList: true, subtree: true });
 }"""
 
 

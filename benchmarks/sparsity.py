@@ -85,7 +85,7 @@ def measured(rounds: int) -> Iterator[Record]:
         for made in layers:
             effects(*made, PATTERNS)
 
-    whole = {"patterns": len(PATTERNS), "heads": LAYERS * HEADS, "limit_s": LIMIT_S}
+    whole: Record = {"patterns": len(PATTERNS), "heads": LAYERS * HEADS, "limit_s": LIMIT_S}
     works: tuple[tuple[str, Callable[[], object], Record], ...] = (
         ("mass and error", every_head, whole),
         ("patterns fitted", lambda: fitted(one, 0.1), {"heads": 1}),

@@ -165,11 +165,13 @@ class _Sums:
         rows = mass_PHR.shape[2]
         counts_R = (mass_PHR[0, 0] > 0) & self._own_Q[self._read : self._read + rows]
         self._read += rows
-        out_PHRV, mass_PHR = out_PHRV[:, :, counts_R].double(), mass_PHR[..., counts_R].double()
+        if not bool(counts_R.all()):
+            out_PHRV, mass_PHR = out_PHRV[:, :, counts_R], mass_PHR[..., counts_R]
+        wide = torch.float64
         self.queries += mass_PHR.shape[2]
-        self.mass_PH += (mass_PHR[1:] / mass_PHR[0]).sum(-1)
-        self.error_PH += (out_PHRV[1:] - out_PHRV[0]).square().sum((2, 3))
-        self.norm_H += out_PHRV[0].square().sum((1, 2))
+        self.mass_PH += (mass_PHR[1:] / mass_PHR[0]).sum(-1, dtype=wide)
+        self.error_PH += (out_PHRV[1:] - out_PHRV[0]).square_().sum((2, 3), dtype=wide)
+        self.norm_H += out_PHRV[0].square().sum((1, 2), dtype=wide)
         self.empty_P += (mass_PHR[1:, 0] == 0).sum(-1)
 
 

@@ -92,11 +92,14 @@ class Rotary:
         frequencies_F: Radians a position, of each plane.
         layout: Which dimensions are a plane.
         start: The first dimension that turns; the 2F from there on do.
+        longest: Positions up to which the frequencies hold, or None: some scalings use others for
+            longer sequences.
     """
 
     frequencies_F: Tensor
     layout: Layout = "half"
     start: int = 0
+    longest: int | None = None
 
     def turned(self, x_nD: Tensor, positions_n: Tensor) -> Tensor:
         """Vectors turned to their positions; negative positions turn back.
@@ -109,14 +112,21 @@ class Rotary:
             Like `x_nD`, float32 (float64 for float64).
 
         Raises:
-            InvalidCall: There are more planes than dimensions.
+            InvalidCall: There are more planes than dimensions, or a position past `longest`.
         """
         end = self.start + 2 * len(self.frequencies_F)
         if end > x_nD.shape[-1]:
             raise InvalidCall(f"The planes end at {end}, and vectors are {x_nD.shape[-1]} wide.")
+        if self.longest is not None and bool((positions_n.abs() >= self.longest).any()):
+            raise InvalidCall(
+                f"These frequencies hold for {self.longest} positions; the model turns longer "
+                "sequences by others.",
+                "Use a shorter prompt.",
+            )
         dtype = torch.float64 if x_nD.dtype == torch.float64 else torch.float32
         # In float32 an angle of a far position would be wrong in its third digit.
-        angle_nF = positions_n.double()[:, None] * self.frequencies_F.double()
+        position_n = positions_n.to(x_nD.device, torch.float64)
+        angle_nF = position_n[:, None] * self.frequencies_F.to(x_nD.device, torch.float64)
         cos_nF, sin_nF = angle_nF.cos().to(dtype), angle_nF.sin().to(dtype)
         x_nD = x_nD.to(dtype)
         one_nF, other_nF = self._planes(x_nD[..., self.start : end])

@@ -20,6 +20,11 @@ from attnscope.kernels.scores import Positions, accumulation_dtype, scores, visi
 
 LOG2_E = math.log2(math.e)
 
+FEWEST_ROWS = 128
+"""Rows of a tile, at least, on a processor: with fewer, the products are too flat."""
+MOST_VISITED = 1.25
+"""Keys that a block of queries visits, over those that one of them does, at most where rows allow."""
+
 Tile = tuple[range, tuple[range, ...]]
 """Keys in a row, and those among them that some query of the block does not see."""
 
@@ -41,9 +46,30 @@ class Block:
 
 
 def default_block(call: AttentionCall, device: torch.device) -> Block:
-    """The block that measured fastest: about a cache's worth of scores, more on an accelerator."""
-    rows, keys, budget = (512, 1024, 2**19) if device.type == "cpu" else (1024, 2048, 2**26)
+    """The block that measured fastest: about a cache's worth of scores, more on an accelerator.
+
+    Where a pattern shows each query few keys, a processor takes fewer queries at a time: together they
+    visit fewer keys that most of them do not see.
+    """
+    on_cpu = device.type == "cpu"
+    rows, keys, budget = (512, 1024, 2**19) if on_cpu else (1024, 2048, 2**26)
+    if on_cpu:
+        rows = _alike(call, rows)
     return Block(queries=max(rows // call.group_size, 64), keys=keys, scores=budget)
+
+
+def _alike(call: AttentionCall, rows: int) -> int:
+    """So many queries, or half of them again and again, that they see little more than one alone does."""
+    middle = call.query_offset + call.query_length // 2
+
+    def visited(queries: int) -> int:
+        spans = call.pattern.key_spans(middle, middle + queries, call.key_length)
+        return sum(last - first for first, last in spans)
+
+    alone = visited(1) if call.query_length > FEWEST_ROWS else call.key_length
+    while rows > FEWEST_ROWS and visited(rows) > MOST_VISITED * alone:
+        rows //= 2
+    return rows
 
 
 def tiled(

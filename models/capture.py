@@ -201,7 +201,7 @@ def capture(
         planned = plan(model, [batch.length] * batch.size, layers, values=values)
         budget = default_budget(model.device) if byte_budget is None else byte_budget
         planned.check(budget)
-        _check_shown(backend, planned.layers)
+        check_shown(backend, planned.layers)
         recording = _Recording(
             wanted=frozenset(planned.layers),
             total=len(_shapes(model)),
@@ -247,8 +247,8 @@ def refuses_capture(backend: Backend) -> Refusal | None:
     )
 
 
-def _check_shown(backend: Backends, layers: Iterable[int]) -> None:
-    """Raises UnsupportedCall when a layer to keep would run on an approximation."""
+def check_shown(backend: Backends, layers: Iterable[int]) -> None:
+    """Raises UnsupportedCall when a layer to keep runs on an approximation."""
     for layer in layers:
         running = registry.backend(backend_of(backend, layer, decodes=False))
         refusal = refuses_capture(running)
@@ -266,7 +266,7 @@ class _Recording:
 
     def record(self, call: LayerCall) -> None:
         if call.layer in self.wanted:
-            self.layers.append(_kept(call, values=self.values))
+            self.layers.append(kept(call, values=self.values))
         self.report(call.layer + 1)
 
     def report(self, done: int) -> None:
@@ -275,7 +275,8 @@ class _Recording:
             self.progress(min(1.0, done / self.total), f"layer {under_way} of {self.total}")
 
 
-def _kept(call: LayerCall, *, values: bool) -> LayerCapture:
+def kept(call: LayerCall, *, values: bool = False) -> LayerCapture:
+    """What a capture keeps of one attention call, in memory of its own; v where asked."""
     return LayerCapture(
         layer=call.layer,
         name=call.name,

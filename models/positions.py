@@ -122,7 +122,7 @@ def without_rope(capture: Capture, layer: int, rotary: Rotary, *, sequence: int 
 
     Raises:
         CaptureMissing: That layer was not captured.
-        InvalidCall: No such sequence.
+        InvalidCall: No such sequence, or a prompt past `Rotary.longest`.
     """
     held = layer_of(capture, layer, sequence=sequence)
     at_Q = torch.arange(held.query_length) + held.query_offset
@@ -296,13 +296,29 @@ def _is_still(keys_PGD: Tensor) -> bool:
 
 def _rotations(model: PreTrainedModel, head_dim: int) -> Iterator[Rotary]:
     """Every rotation that the model's buffers of frequencies could be used for."""
-    for name, frequencies_F in model.named_buffers():
-        if not name.endswith("inv_freq") or "original" in name:
-            continue
-        for start in dict.fromkeys((0, head_dim - 2 * len(frequencies_F))):
-            for layout in _LAYOUTS:
-                if start >= 0:
-                    yield Rotary(frequencies_F=frequencies_F, layout=layout, start=start)
+    for module in model.modules():
+        for name, buffer_F in module.named_buffers(recurse=False):
+            if not name.endswith("inv_freq") or "original" in name:
+                continue
+            frequencies_F = buffer_F.detach().clone()
+            for start in dict.fromkeys((0, head_dim - 2 * len(frequencies_F))):
+                if start < 0:
+                    continue
+                for layout in _LAYOUTS:
+                    yield Rotary(
+                        frequencies_F=frequencies_F,
+                        layout=layout,
+                        start=start,
+                        longest=_longest(module),
+                    )
+
+
+def _longest(module: Any) -> int | None:
+    """Up to where the frequencies of a module hold: two scalings change them with the length."""
+    if getattr(module, "rope_type", None) not in ("dynamic", "longrope"):
+        return None
+    said = module.config.rope_parameters.get("original_max_position_embeddings")
+    return int(said or module.original_max_seq_len)
 
 
 def _is_by_distance(table_nD: Tensor) -> bool:

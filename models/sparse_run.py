@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy
 
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
@@ -253,8 +253,8 @@ def _loss(logits_mV: Tensor, target_m: Tensor) -> float:
 
 def _kl(before_mV: Tensor, after_mV: Tensor) -> Tensor:
     def nats(before: Tensor, after: Tensor) -> Tensor:
-        logs = (each.double().log_softmax(-1) for each in (after, before))
-        return kl_div(*logs, reduction="none", log_target=True).sum(-1)
+        log_before, log_after = (each.double().log_softmax(-1) for each in (before, after))
+        return (log_before.exp() * (log_before - log_after)).sum(-1)
 
     return _by_rows(nats, before_mV, after_mV).clamp(min=0)
 

@@ -286,6 +286,8 @@ class _Check:
         largest, same, total = 0.0, 0, 0
         for sequence, (start, end) in enumerate(self.batch.spans):
             inside_P = (self.positions >= start) & (self.positions < end)
+            if not inside_P.any():
+                continue
             ours_PV, exact_PV = logits_BPV[sequence][inside_P], self.exact_BPV[sequence][inside_P]
             if not ours_PV.isfinite().all():
                 missing = Measured.missing("the logits hold NaN or infinity")
@@ -325,18 +327,21 @@ def _wrong(result: BackendResult) -> Failure | None:
     wrong, worst = result.wrong_heads, result.worst
     if not wrong or worst is None:
         return None
-    layers = len({head.layer for head in wrong})
+    where = f"layer {worst.layer}, head {worst.head}"
     erring = (
         "holds NaN or infinity"
         if worst.relative is None
         else f"errs by {worst.relative:.1e} of its size, and {worst.allowed:.1e} is allowed"
     )
+    layers = len({head.layer for head in wrong})
+    which = (
+        f"{where} {erring}"
+        if len(wrong) == 1
+        else f"{len(wrong)} heads in {layers} layer{'s' * (layers > 1)} are wrong; {where} {erring}"
+    )
     return Failure(
         outcome="wrong",
-        reason=(
-            f"{len(wrong)} head{'s' * (len(wrong) > 1)} in {layers} layer{'s' * (layers > 1)} "
-            f"err; layer {worst.layer}, head {worst.head} {erring}"
-        ),
+        reason=which,
         remedy="Use another backend here; a wrong answer has no latency.",
     )
 

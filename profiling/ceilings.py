@@ -132,7 +132,9 @@ def kept_ceilings(device: torch.device, folder: Path) -> Ceilings | None:
 
 def _key(machine: Machine) -> str:
     versions = dict(machine.versions)
-    asked = (machine.device, machine.name, machine.threads, machine.driver)
+    # "cuda" and "cuda:0" are one device, and two of one name are alike.
+    kind = machine.device.partition(":")[0]
+    asked = (kind, machine.name, machine.threads, machine.driver)
     text = json.dumps([*asked, versions["torch"], versions["cuda"]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,7 +14,7 @@ from attnscope.app.components.chart import chart, table_files
 from attnscope.app.components.profile_plan import swatch
 from attnscope.app.figures import backends as figures
 from attnscope.app.figures.backends import HeadCell
-from attnscope.app.figures.theme import Theme, framed
+from attnscope.app.figures.theme import Theme, framed, plain
 from attnscope.app.state import Key
 
 Told = Mapping[str, Any]
@@ -34,7 +35,7 @@ _TITLES = {
     "memory": "Peak memory of that pass",
     "heads": "Relative error of every head",
 }
-_FILE_WIDTH = 960
+_FILE_WIDTH, _NOTE_CHARACTERS = 960, 150
 PROMISE = (
     "Check runs every backend on the prompt: each head's output is held against dense attention in float64, then "
     "logits, latency in turns, peak memory, and the kernel that really ran."
@@ -47,14 +48,15 @@ _MEANING = (
 )
 
 
-def table_html(rows: Sequence[Told]) -> str:
+def table_html(rows: Sequence[Told], *, untimed: str = "not timed") -> str:
     """Every backend in a row: its figures, or across them why it has none.
 
     Args:
         rows: Of a check, as `backends_words.described` writes them, or of `check_offered`, which has no figures.
+        untimed: What stands where what is right has no latency.
     """
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    body = "".join(_row(each) for each in rows)
+    body = "".join(_row(each, untimed) for each in rows)
     return (
         '<div class="pg-scroll"><table class="pg-table pg-backends"><thead>'
         f"<tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -79,18 +81,19 @@ def _list(names: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def table(found: Told) -> None:
+def table(found: Told, rows: Sequence[Told]) -> None:
     """Draw the table of a check, with its export.
 
     Args:
         found: The answer to `check`.
+        rows: Its results, and what it did not come to.
     """
-    rows, title = found["results"], found["facts"]["model"]["title"]
+    results, title = found["results"], found["facts"]["model"]["title"]
     with st.container(key="chart_backends-table", gap=None):
         st.html('<div class="pg-heading"><h3>Every backend, held against float64</h3></div>')
-        st.html(table_html(rows) + notes_html(rows) + f'<p class="pg-note">{_MEANING}</p>')
+        st.html(table_html(rows) + notes_html(results) + f'<p class="pg-note">{_MEANING}</p>')
         table_files(
-            frames.results_frame(rows),
+            frames.results_frame(results),
             name="backends-table",
             title=f"{title}: every backend",
             note=provenance(found["facts"]),
@@ -160,7 +163,7 @@ def worst_html(row: Told, address: str) -> str:
     told = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     kind = "wrong" if cell is not None else "worst"
     link = (
-        f'<p><a class="pg-open" href="{html.escape(address)}" target="_self">'
+        f'<p class="pg-cell"><a class="pg-open" href="{html.escape(address)}" target="_self">'
         f"Open this head in Inspect</a></p>"
     )
     return (
@@ -214,7 +217,7 @@ def choice(
         )
 
 
-def _row(each: Told) -> str:
+def _row(each: Told, untimed: str) -> str:
     named = f"{swatch(each['name'])}{html.escape(each['name'])}"
     name = f'<th scope="row" title="{html.escape(each["title"])}">{named}</th>'
     if each["reason"]:
@@ -237,9 +240,7 @@ def _row(each: Told) -> str:
         f"{texts['error']} <small>layer {worst['layer']}, head {worst['head']}</small>",
         texts["logits"],
         texts["same top token"],
-        "timed last, in turns"
-        if each["seconds"] is None
-        else f"{texts['median']} <small>{spread}</small>",
+        untimed if each["seconds"] is None else f"{texts['median']} <small>{spread}</small>",
         texts["speed-up"],
         texts["peak memory"],
         texts["kernel that ran"],
@@ -258,9 +259,16 @@ def _cell_html(worst: Told, cell: Told | None) -> str:
         f"First wrong cell: {sequence}query {cell['query']}{token}, channel {cell['channel']}: "
         f"{found}, and {cell['right']:.6g} is right.",
         f"Of this head: {worst['queries']}.",
-        worst["cause"] or "No single change of a rule explains it.",
+        _cause(worst),
     ]
     return "".join(f'<p class="pg-cell">{html.escape(line)}</p>' for line in lines)
+
+
+def _cause(worst: Told) -> str:
+    if not worst["cause"]:
+        return "No single change of a rule explains it."
+    token = worst["key_token"].strip()
+    return f"{worst['cause']} Key {worst['key']} is “{token}”." if token else worst["cause"]
 
 
 def _chart(what: str, figure: go.Figure, found: Told, words: Sequence[str], *, look: Theme) -> None:
@@ -269,10 +277,12 @@ def _chart(what: str, figure: go.Figure, found: Told, words: Sequence[str], *, l
     heading = f"{_TITLES[what]}{of}"
     title = f"{facts['model']['title']}: {heading.lower()}"
     exported = go.Figure(figure)
-    height = (figure.layout["height"] or 0) + 140
-    framed(exported, title=title, note=provenance(facts), look=look)
+    layout = figure.to_plotly_json()["layout"]
+    framed(exported, title=title, note="", look=look)
+    lines = "<br>".join(map(plain, wrap(provenance(facts), _NOTE_CHARACTERS)))
+    exported.update_annotations(text=lines, align="left")  # the note is the only one
     exported.update_layout(
-        width=_FILE_WIDTH, height=height, plot_bgcolor=figure.layout.plot_bgcolor
+        width=_FILE_WIDTH, height=layout["height"] + 140, plot_bgcolor=layout["plot_bgcolor"]
     )
     chart(
         figure,

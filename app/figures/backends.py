@@ -29,7 +29,8 @@ class HeadCell:
     Attributes:
         layer: From 0.
         head: From 0.
-        relative: Its relative error; None where its output holds NaN or infinity.
+        relative: Its relative error; None where its output holds NaN or infinity, and where it was not judged, for
+            what it was given holds them.
         wrong: Whether it errs more than it may.
     """
 
@@ -37,6 +38,13 @@ class HeadCell:
     head: int
     relative: float | None
     wrong: bool
+
+    @property
+    def text(self) -> str:
+        """What stands in the cell."""
+        if self.relative is None:
+            return "NaN" if self.wrong else "not judged"
+        return f"{self.relative:.0e}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +79,7 @@ def head_errors(cells: Sequence[HeadCell], *, look: Theme) -> go.Figure:
     for cell in cells:
         at = rows[cell.layer], cell.head
         relative[at] = np.nan if cell.relative is None else cell.relative
-        text[at] = "NaN" if cell.relative is None else f"{cell.relative:.0e}"
+        text[at] = cell.text
     drawn, decades = log_scaled(relative, floor=_LEAST_ERROR)
     known = drawn[np.isfinite(drawn)]
     # Whole powers of ten: a picture of rounding alone is no picture of differences.
@@ -183,7 +191,7 @@ def _crosses(wrong: Sequence[HeadCell]) -> go.Scatter:
         mode="markers",
         marker={
             "symbol": "square-open",
-            "size": 24,
+            "size": 30,
             "color": _WRONG,
             "line": {"width": 3},
         },

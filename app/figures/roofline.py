@@ -38,6 +38,7 @@ class Achieved:
         phase: Gives the symbol.
         intensity: FLOP a byte that must move.
         flops_per_second: What it reached.
+        kernel: That ran; empty where nobody can say.
         words: Shown at the point: the cell, the kernel that ran, its share of the ceiling.
     """
 
@@ -45,6 +46,7 @@ class Achieved:
     phase: str
     intensity: float
     flops_per_second: float
+    kernel: str
     words: str
 
 
@@ -84,7 +86,7 @@ def roofline(
             x=[point.intensity for point in mine],
             y=[point.flops_per_second / _GIGA for point in mine],
             mode="markers",
-            name=plain(backend),
+            name=plain(" · ".join([backend, *_kernels(mine)])),
             marker={
                 "color": backend_colour(backend),
                 "symbol": [_SYMBOLS.get(point.phase, "square") for point in mine],
@@ -102,6 +104,10 @@ def roofline(
     figure.update_xaxes(type="log", title=title, tickvals=_powers(low, high))
     figure.update_yaxes(type="log", title="GFLOP/s", exponentformat="none", dtick=1)
     return dressed(figure, look=look, height=height)
+
+
+def _kernels(points: Sequence[Achieved]) -> list[str]:
+    return list(dict.fromkeys(point.kernel for point in points if point.kernel))
 
 
 def _powers(low: float, high: float) -> list[float]:

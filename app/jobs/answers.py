@@ -15,6 +15,7 @@ from attnscope.app.jobs.check_answers import CHECK_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
 from attnscope.app.jobs.kept_answers import rounded, write_beside
+from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
@@ -377,6 +378,7 @@ ASKS = {
     "diagnostics": Ask(diagnostics, lane="long"),
     **CALCULATION_ASKS,
     **PROFILE_ASKS,
+    **MECHANISM_ASKS,
     **SPARSITY_ASKS,
     **CHECK_ASKS,
 }

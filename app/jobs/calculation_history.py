@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from attnscope.profiling.store_rows import RunRow
 
 MOST = 8
+_WANTED = ("config_hash", "backend", "phase", "dtype", "outcome")
 
 Answer = dict[str, Any]
 Arguments = dict[str, Any]
@@ -52,19 +53,23 @@ def _rows(
     from attnscope.profiling.store import Filters, Store
     from attnscope.profiling.store_rows import MEASURED, row_of
 
-    wanted = {
-        "config_hash": hash_of(config_of(shape).to_dict()),
-        **{name: arguments[name] for name in ("backend", "phase", "dtype")},
-        "outcome": MEASURED,
-    }
+    wanted = Filters(
+        config_hash=(hash_of(config_of(shape).to_dict()),),
+        backend=(arguments["backend"],),
+        phase=(arguments["phase"],),
+        dtype=(arguments["dtype"],),
+        outcome=(MEASURED,),
+    )
     with Store.open(context.settings.history_place) as history:
-        own = history.find(Filters(**{name: (value,) for name, value in wanted.items()}))
+        own = history.find(wanted)
     shipped = context.resources.get(
         "reference runs",
         lambda: sorted(map(row_of, reference_runs()), key=lambda row: row.created, reverse=True),
     )
     fitting = [
-        row for row in shipped if all(getattr(row, name) == value for name, value in wanted.items())
+        row
+        for row in shipped
+        if all(getattr(row, name) in getattr(wanted, name) for name in _WANTED)
     ]
     return [(row, False) for row in own] + [(row, True) for row in fitting]
 

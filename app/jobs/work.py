@@ -242,4 +242,5 @@ WORK: dict[str, Work] = {
     "sparsity_best": _of("sparsity_best", "best"),
     "sparsity_run": _of("sparsity_run", "run"),
     "check_backends": _of("check_work", "check_backends"),
+    "mechanism": _of("mechanism_work", "measure_mechanism"),
 }

@@ -1,5 +1,6 @@
 """Backends: which one is right, and is it exact here? One click runs them all on a prompt, against float64."""
 
+import html
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -79,7 +80,7 @@ def page(session: BackendsSession) -> None:
         # Only this part is drawn again while results come; the end of the job runs the whole page.
         st.fragment(guarded(lambda: _coming(session, offered)), run_every=_LOOK_EVERY_S)()
     elif found is not None and found["results"]:
-        _found(session, found)
+        _found(session, found, offered)
     elif offered is not None:
         st.html(f'<p class="pg-note">{backends_found.PROMISE}</p>')
         st.html(backends_found.table_html(offered["backends"]))
@@ -149,23 +150,29 @@ def _stored(check: str) -> Told | None:
 
 
 def _coming(session: BackendsSession, offered: Told | None) -> None:
-    """The table while results come: those there are, and what the others are offered as."""
-    found = _stored(session.view.check)
-    known = {} if found is None else {each["name"]: each for each in found["results"]}
-    rows = [known.get(each["name"], each) for each in (offered or {"backends": []})["backends"]]
+    """The table while results come."""
+    rows = _rows(_stored(session.view.check), offered)
     with st.container(key="backends_coming"):
-        st.html(backends_found.table_html(rows))
+        st.html(backends_found.table_html(rows, untimed="timed last, in turns"))
 
 
-def _found(session: BackendsSession, found: Told) -> None:
-    backends_found.table(found)
+def _rows(found: Told | None, offered: Told | None) -> list[Told]:
+    """The results there are, and what the other backends are offered as: a check may not have come to its end."""
+    results = {} if found is None else {each["name"]: each for each in found["results"]}
+    others = {} if offered is None else {each["name"]: each for each in offered["backends"]}
+    return list({**others, **results}.values())
+
+
+def _found(session: BackendsSession, found: Told, offered: Told | None) -> None:
+    backends_found.table(found, _rows(found, offered))
     colours = look()
     ran = {each["name"]: each for each in found["results"] if each["heads"]}
     if ran:
         row = ran.get(session.view.backend) or _asking_most(list(ran.values()))
         _one(session, found, row, list(ran))
     backends_found.costs(found, look=colours)
-    st.html(f'<p class="pg-note pg-origin">{provenance(found["facts"])}</p>')
+    origin = html.escape(provenance(found["facts"]))
+    st.html(f'<p class="pg-note pg-origin">{origin}</p>')
 
 
 def _one(session: BackendsSession, found: Told, row: Told, names: list[str]) -> None:

@@ -78,11 +78,11 @@ class BlockList(CellPattern):
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; tight."""
-        return self._spans(self._rows_of(query_start, query_end).any(0), key_length)
+        return self._spans(np.logical_or.reduce(self._rows_of(query_start, query_end)), key_length)
 
     def full_key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.full_key_spans`; tight."""
-        return self._spans(self._rows_of(query_start, query_end).all(0), key_length)
+        return self._spans(np.logical_and.reduce(self._rows_of(query_start, query_end)), key_length)
 
     def some(self, queries: Edges, keys: Edges) -> np.ndarray:
         """See `CellPattern.some`."""

@@ -242,10 +242,11 @@ def _joined(sorted_numbers: tuple[int, ...], *, gap: int = 1) -> list[tuple[int,
 
 
 def _integers(name: str, given: object, least: int | None) -> tuple[int, ...]:
-    numbers = list(given) if isinstance(given, Iterable) else [given]
-    for number in numbers:
+    numbers: set[int] = set()
+    for number in given if isinstance(given, Iterable) else [given]:
         if not isinstance(number, int) or isinstance(number, bool):
             raise UnknownPattern(f"{name} must be integers, got {number!r}.")
         if least is not None and number < least:
             raise UnknownPattern(f"{name} must be {least} or more, got {number}.")
-    return tuple(sorted(set(numbers)))
+        numbers.add(number)
+    return tuple(sorted(numbers))

@@ -19,16 +19,17 @@ CELLS = [
     HeadCell(layer=2, head=1, relative=3e-2, wrong=True),
     HeadCell(layer=5, head=0, relative=None, wrong=True),
     HeadCell(layer=5, head=1, relative=0.0, wrong=False),
+    HeadCell(layer=7, head=0, relative=None, wrong=False),
 ]
 
 
 @pytest.mark.parametrize("look", [LIGHT, DARK], ids=["light", "dark"])
 def test_heads_stand_in_their_layers(look):
     grid, numbers, marks = head_errors(CELLS, look=look).data
-    assert list(grid.y) == ["2", "5"]
+    assert list(grid.y) == ["2", "5", "7"]
     assert grid.z[0].tolist() == pytest.approx(np.log10([1e-7, 3e-2]).tolist())
     assert np.isnan(grid.z[1][0])
-    assert list(numbers.text) == ["1e-07", "3e-02", "NaN", "0e+00"]
+    assert list(numbers.text) == ["1e-07", "3e-02", "NaN", "0e+00", "not judged", ""]
     assert [*zip(marks.y, marks.x, strict=True)] == [("2", 1), ("5", 0)]
     # An error of exactly 0 is drawn at the floor, not left out.
     assert (grid.zmin, grid.zmax) == (-9, -1)

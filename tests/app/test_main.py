@@ -9,4 +9,12 @@ def test_the_navigation_names_only_pages_that_exist(monkeypatch: pytest.MonkeyPa
     app = AppTest.from_string(SCRIPT, default_timeout=30).run()
     assert not app.exception
     links = [element.proto.label for element in app.get("page_link")]
-    assert links == ["Inspect", "Backends", "Profile", "Calculator", "Runs"]
+    assert links == [
+        "Inspect",
+        "Sparsity",
+        "Backends",
+        "Profile",
+        "Calculator",
+        "Mechanisms",
+        "Runs",
+    ]

@@ -69,10 +69,21 @@ def test_beside_measured_memory_stands_what_was_predicted_and_a_failure_above():
 
 
 def test_the_roof_slopes_up_to_where_memory_no_longer_binds():
+    cells = [
+        ("tiled", "prefill", 20.0, 3e9, "tiled", "<b>"),
+        ("eager", "decode", 0.5, 1e8, "", "w"),
+        ("tiled", "decode", 0.6, 2e8, "tiled", "w"),
+    ]
     points = [
-        Achieved(backend="tiled", phase="prefill", intensity=20, flops_per_second=3e9, words="<b>"),
-        Achieved(backend="eager", phase="decode", intensity=0.5, flops_per_second=1e8, words="w"),
-        Achieved(backend="tiled", phase="decode", intensity=0.6, flops_per_second=2e8, words="w"),
+        Achieved(
+            backend=backend,
+            phase=phase,
+            intensity=intensity,
+            flops_per_second=rate,
+            kernel=kernel,
+            words=words,
+        )
+        for backend, phase, intensity, rate, kernel, words in cells
     ]
     ceilings = [Ceiling(name="float32, measured", flops_per_second=5e10, bytes_per_second=1e10)]
     roof, tiled, eager = roofline(points, ceilings, look=LIGHT).data
@@ -83,7 +94,7 @@ def test_the_roof_slopes_up_to_where_memory_no_longer_binds():
     assert low < 0.5
     assert (list(tiled.x), list(tiled.y), tiled.text[0]) == ([20, 0.6], [3, 0.2], "&lt;b&gt;")
     assert list(tiled.marker.symbol) == ["circle", "diamond"]
-    assert eager.name == "eager"
+    assert (tiled.name, eager.name) == ("tiled · tiled", "eager")
 
 
 def test_the_cache_is_predicted_as_lines_and_measured_as_points():

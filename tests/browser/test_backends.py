@@ -53,6 +53,7 @@ def test_one_click_fills_the_table_survives_a_reload_and_leads_to_the_head(visit
     expect(rows.filter(has_text="sdpa_cudnn")).to_contain_text("cuda only")
     assert visit.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
+    visit.get_by_role("textbox", name="Prompt").fill("Mara found the silver key. Later Mara found")
     visit.get_by_role("button", name="Check").click()
     expect(rows.filter(has_text="timed last, in turns").first).to_be_visible(timeout=60_000)
     visit.reload()

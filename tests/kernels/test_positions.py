@@ -80,6 +80,14 @@ def test_only_the_dimensions_from_the_start_on_turn() -> None:
         Rotary(frequencies_F=frequencies(4), start=8).turned(x, torch.arange(5))
 
 
+def test_past_their_longest_frequencies_are_refused() -> None:
+    rotary = Rotary(frequencies_F=frequencies(4), longest=8)
+    assert rotary.turned(torch.ones(8, 4), torch.arange(8)).shape == (8, 4)
+    for positions in (torch.arange(9), -torch.arange(9)):
+        with pytest.raises(InvalidCall, match="hold for 8 positions"):
+            rotary.turned(torch.ones(9, 4), positions)
+
+
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_a_product_depends_on_the_distance_alone(layout: Layout) -> None:
     generator = torch.Generator().manual_seed(1)

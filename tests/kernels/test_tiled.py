@@ -6,7 +6,7 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores
-from attnscope.kernels.tiled import Block, key_tiles, tiled
+from attnscope.kernels.tiled import Block, default_block, key_tiles, tiled
 from tests.shapes import CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
@@ -143,3 +143,25 @@ def test_tiles_cover_what_is_seen_and_know_where_the_rule_divides(
         "sinks 2, window 4": pattern("sinks_window", window=4, sinks=2),
     }
     assert list(key_tiles(patterns[chosen], queries, 20, 16)) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "parameters", "rows"),
+    [
+        ("causal", {}, 512),
+        ("full", {}, 512),
+        ("sliding_window", {"window": 64}, 128),
+        ("sliding_window", {"window": 512}, 128),
+        ("sliding_window", {"window": 1024}, 256),
+        ("sliding_window", {"window": 4096}, 512),
+        ("sinks_window", {"window": 1024, "sinks": 4, "causal": True}, 256),
+        ("strided", {"stride": 128}, 512),
+    ],
+)
+def test_on_a_processor_fewer_queries_are_taken_where_each_sees_few_keys(
+    key: str, parameters: dict, rows: int
+) -> None:
+    tensors = [torch.empty(1, heads, 4096, 8, device="meta") for heads in (4, 2, 2)]
+    call = AttentionCall.of(*tensors, pattern=pattern(key, **parameters))
+    assert default_block(call, torch.device("cpu")).queries == rows // 2
+    assert default_block(call, torch.device("cuda")).queries == 512

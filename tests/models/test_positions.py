@@ -124,6 +124,7 @@ def test_undone_a_key_is_what_its_projection_gave(rope_type: str) -> None:
     # yarn also scales the keys by one factor.
     factor = still.k_GKD.norm() / expected_GKD.norm()
     torch.testing.assert_close(still.k_GKD, expected_GKD * factor, rtol=1e-4, atol=1e-4)
+    assert rotary.longest == (64 if rope_type == "dynamic" else None)
     assert float(factor) == pytest.approx(1.0 if rope_type != "yarn" else 0.1 * math.log(4) + 1)
 
 

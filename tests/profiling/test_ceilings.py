@@ -94,6 +94,15 @@ def test_what_is_kept_is_found_for_the_same_device_and_versions_only(tmp_path, m
     assert kept_ceilings(CPU, tmp_path) is None
 
 
+def test_a_gpu_is_the_same_with_its_number_and_without(tmp_path, monkeypatch):
+    gpu = replace(machine_of(CPU), device="cuda", name="a GPU")
+    keep_ceilings(replace(CEILINGS, machine=gpu), tmp_path)
+    for device, is_known in (("cuda:0", True), ("cpu", False)):
+        found = replace(gpu, device=device)
+        monkeypatch.setattr(ceilings, "machine_of", lambda device, found=found: found)
+        assert (kept_ceilings(CPU, tmp_path) is not None) is is_known
+
+
 def test_measured_ceilings_come_before_listed_ones_and_say_so(tmp_path, monkeypatch):
     assert roof_of(CPU, "float32", tmp_path) is None
     listed = devices()[0]

@@ -7,7 +7,7 @@ from attnscope.models.pass_inputs import Phase
 from attnscope.models.shape import ModelShape, shape_of
 from attnscope.profiling.plan import Plan
 from attnscope.profiling.roofline import Work, cost_per_million_tokens, work
-from tests.profiling.shapes import llama_2_7b
+from tests.profiling.shapes import llama, llama_2_7b
 
 LAYERS, HEADS, WIDTH, HIDDEN, FFN, VOCABULARY = 32, 32, 128, 4096, 11_008, 32_000
 LINEAR = LAYERS * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * FFN)
@@ -79,3 +79,19 @@ def test_time_is_the_longer_of_arithmetic_and_memory() -> None:
     assert cost_per_million_tokens(3.6, 5, 2.0) == pytest.approx(400)
     with pytest.raises(InvalidCall, match="above 0"):
         done.seconds(flops_per_second=0, bytes_per_second=1)
+
+
+def test_a_models_own_attention_moves_its_scores_and_is_counted_once() -> None:
+    shape = llama_2_7b()
+    own, eager = (
+        work(_plan(shape, backend=name), 4096) for name in ("transformers_eager", "eager")
+    )
+    assert own.attention_bytes == eager.attention_bytes
+    assert own.attention_flops == 0
+    assert own.matmul_flops > eager.matmul_flops
+
+
+def test_layers_of_a_kind_cost_as_often_as_there_are() -> None:
+    two, six = (work(_plan(llama(num_hidden_layers=count)), 1000) for count in (2, 6))
+    assert six.attention_flops == 3 * two.attention_flops
+    assert six.attention_bytes == 3 * two.attention_bytes

@@ -209,6 +209,15 @@ def test_no_map_is_promised_of_what_approximates(visit, engine, tmp_path):
     assert "no map of softmax weights shows what it does" in told(app)
 
 
+def test_what_a_model_calls_itself_is_text(visit, engine, tmp_path):
+    context_in(tmp_path, *RESULTS)
+    facts = tmp_path / "checks" / CHECK / "facts.json"
+    facts.write_text(facts.read_text().replace('"demo"', '"<i>demo"'))
+    shown = told(visit(check=CHECK))
+    assert "model &lt;i&gt;demo" in shown
+    assert "<i>demo" not in shown
+
+
 def test_another_prompt_or_model_leaves_what_was_found(visit, engine, tmp_path):
     context_in(tmp_path, *RESULTS)
     app = visit(check=CHECK)
@@ -249,11 +258,14 @@ def test_a_job_that_ends_badly_says_so_and_keeps_what_there_is(
 ):
     app = visit()
     press_check(app)
-    context_in(tmp_path, EAGER, check=engine.jobs["job0"][0]["check"])
+    untimed = replace(EAGER, timing=None)
+    context_in(tmp_path, untimed, check=engine.jobs["job0"][0]["check"])
     engine.end("job0", state, reason="memory ran out")
     shown = told(app.run())
     assert words in shown
     assert "4.0e-07" in shown
+    assert "not timed" in shown
+    assert shown.count("not checked yet") == 6
 
 
 def test_a_job_that_failed_before_anything_was_found_can_be_asked_again(visit, engine):

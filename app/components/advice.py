@@ -1,0 +1,118 @@
+"""The advisor on the page: what is asked, and the ranked answer. Data is escaped here."""
+
+import html
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from attnscope.app import advice_words
+from attnscope.app.calculator_view import DTYPES, LONGEST, MOST_SEQUENCES
+from attnscope.app.components.chart import chart, look
+from attnscope.app.components.plain_table import plain_table
+from attnscope.app.figures.mechanism import prospects_figure
+from attnscope.app.jobs.advice_answers import THIS_MACHINE
+from attnscope.app.mechanisms_view import WORKLOADS, MechanismsView
+
+FIELDS = (
+    *("model", "device", "length", "batch", "dtype", "phase"),
+    *("free_gib", "tolerated", "workload"),
+)
+"""Of the view, that are asked for here."""
+
+_PHASES = {"prefill": "Prompt", "decode": "Next token"}
+
+
+def request(
+    view: MechanismsView,
+    *,
+    models: Sequence[str],
+    devices: Sequence[str],
+    key: Callable[[str], str],
+    on_change: Callable[[], None],
+) -> None:
+    """Draw the controls; each widget is filled beforehand.
+
+    Args:
+        view: What is asked.
+        models: Sources to choose from; others can be typed.
+        devices: Names of the table.
+        key: Of the widget of a field.
+        on_change: Called before the page is drawn anew.
+    """
+
+    def widget(name: str) -> dict[str, Any]:
+        return {"key": key(name), "on_change": on_change}
+
+    model, device, phase, length, batch = st.columns([5, 5, 3, 3, 2])
+    model.selectbox(
+        "Model",
+        list(dict.fromkeys([*models, view.model])),
+        accept_new_options=True,
+        help="Only its configuration is read, no weights.",
+        **widget("model"),
+    )
+    device.selectbox(
+        "Device", list(dict.fromkeys([THIS_MACHINE, *devices, view.device])), **widget("device")
+    )
+    phase.selectbox("Phase", list(_PHASES), format_func=_PHASES.__getitem__, **widget("phase"))
+    length.number_input("Length, tokens", 1, LONGEST, **widget("length"))
+    batch.number_input("Batch", 1, MOST_SEQUENCES, **widget("batch"))
+    workload, dtype, free, tolerated, _ = st.columns([5, 5, 3, 3, 2])
+    workload.selectbox(
+        "Used for",
+        WORKLOADS,
+        format_func=str.capitalize,
+        help="Decides which windows are worth a thought: where the beginning is needed all along, also those that "
+        "keep it.",
+        **widget("workload"),
+    )
+    dtype.selectbox("dtype", DTYPES, **widget("dtype"))
+    free.number_input(
+        "Free memory, GiB", 0.0, 1e6, help="0 for all of the device's.", **widget("free_gib")
+    )
+    tolerated.number_input(
+        "Tolerated error, %",
+        0.0,
+        100.0,
+        help="Of attention's output, relative to dense attention's. 0 demands exactness. What a mechanism changes is "
+        "measured on the demo model; of others nobody knows it until it is measured.",
+        **widget("tolerated"),
+    )
+
+
+def answer(found: Mapping[str, Any]) -> None:
+    """Draw the recommendation, its reasons, the table, and what would change it."""
+    name, _, rest = advice_words.recommendation(found).partition(": ")
+    mark = "pg-fits" if found["ranked"][0]["fits"] else "pg-over"
+    words = f"<span>{html.escape(rest)}</span>" if rest else ""
+    st.html(
+        f'<p class="pg-advice {mark}" role="status"><strong>{html.escape(name)}</strong> {words}</p>'
+    )
+    _list(advice_words.reasons(found))
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.html('<h3 class="pg-heading">What would change it</h3>')
+        _list(advice_words.changes(found))
+        if found["beyond"]:
+            st.html(f'<p class="pg-claim">{html.escape(advice_words.BEYOND)}</p>')
+    with right:
+        chart(
+            prospects_figure(found["ranked"], found["room_bytes"], look=look()),
+            pd.DataFrame(found["ranked"]).drop(columns=["rank", "quoted"]),
+            name="advice",
+            title=f"Advice for {found['model']} on {found['device']}",
+            note=advice_words.recommendation(found),
+            of="mechanisms",
+        )
+    plain_table("Candidates, the best first", advice_words.rows(found), header=advice_words.HEADER)
+    if found["excluded"]:
+        rows = [(each["title"], each["reason"]) for each in found["excluded"]]
+        plain_table("Left out", rows, header=("", "why"))
+    st.html(f'<p class="pg-quiet">{html.escape(advice_words.numbers(found))}</p>')
+
+
+def _list(sentences: Iterable[str]) -> None:
+    items = "".join(f"<li>{html.escape(each)}</li>" for each in sentences)
+    st.html(f'<ul class="pg-list">{items}</ul>')
