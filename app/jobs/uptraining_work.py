@@ -1,5 +1,6 @@
 """The demo model made multi-query and trained for a few seconds, beside the demo trained as long as it is."""
 
+from functools import partial
 from typing import Any
 
 from attnscope.app.jobs.context import Context
@@ -27,10 +28,10 @@ def uptrain_demo(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
         The record, as it is kept.
     """
     with models(context).borrow(**wanted({"source": "demo"}, context)) as model:
-        texts = {"length": _TOKENS, "seed": _SEED}
-        given = {
-            "train_BT": generated_rows(model, rows=_ROWS, **texts),
-            "held_out_BT": generated_rows(model, rows=_HELD_OUT, held_out=True, **texts),
+        rows_of = partial(generated_rows, model, length=_TOKENS, seed=_SEED)
+        given: dict[str, Any] = {
+            "train_BT": rows_of(rows=_ROWS),
+            "held_out_BT": rows_of(rows=_HELD_OUT, held_out=True),
             "training": _TRAINING,
         }
         pooled = context.part(0.0, 0.5, "Training the pooled model")
