@@ -54,7 +54,9 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lengths", default="128,512", help="tokens, comma separated")
     parser.add_argument("--batches", default="1", help="sequences, comma separated")
     parser.add_argument("--dtypes", default="auto", help="auto, float32, bfloat16, float16")
-    parser.add_argument("--phase", default="prefill,decode", help="prefill, decode or both")
+    parser.add_argument(
+        "--phase", default="prefill,decode", help="prefill, decode, or prefill,decode"
+    )
     parser.add_argument(
         "--out", type=Path, help="append records to this JSON Lines file; cells in it are not rerun"
     )
@@ -211,7 +213,9 @@ def _phases(text: str) -> list[Any]:
     phases = _words(text)
     wrong = [phase for phase in phases if phase not in ("prefill", "decode")]
     if wrong:
-        raise InvalidCall(f"There is no phase {wrong[0]!r}.", "Use prefill, decode or both.")
+        raise InvalidCall(
+            f"There is no phase {wrong[0]!r}.", "Use prefill, decode, or prefill,decode."
+        )
     return phases
 
 

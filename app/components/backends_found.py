@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,7 +14,7 @@ from attnscope.app.components.chart import chart, table_files
 from attnscope.app.components.profile_plan import swatch
 from attnscope.app.figures import backends as figures
 from attnscope.app.figures.backends import HeadCell
-from attnscope.app.figures.theme import Theme, framed
+from attnscope.app.figures.theme import Theme, framed, plain
 from attnscope.app.state import Key
 
 Told = Mapping[str, Any]
@@ -34,7 +35,7 @@ _TITLES = {
     "memory": "Peak memory of that pass",
     "heads": "Relative error of every head",
 }
-_FILE_WIDTH = 960
+_FILE_WIDTH, _NOTE_CHARACTERS = 960, 150
 PROMISE = (
     "Check runs every backend on the prompt: each head's output is held against dense attention in float64, then "
     "logits, latency in turns, peak memory, and the kernel that really ran."
@@ -276,10 +277,12 @@ def _chart(what: str, figure: go.Figure, found: Told, words: Sequence[str], *, l
     heading = f"{_TITLES[what]}{of}"
     title = f"{facts['model']['title']}: {heading.lower()}"
     exported = go.Figure(figure)
-    height = (figure.layout["height"] or 0) + 140
-    framed(exported, title=title, note=provenance(facts), look=look)
+    layout = figure.to_plotly_json()["layout"]
+    framed(exported, title=title, note="", look=look)
+    lines = "<br>".join(map(plain, wrap(provenance(facts), _NOTE_CHARACTERS)))
+    exported.update_annotations(text=lines, align="left")  # the note is the only one
     exported.update_layout(
-        width=_FILE_WIDTH, height=height, plot_bgcolor=figure.layout.plot_bgcolor
+        width=_FILE_WIDTH, height=layout["height"] + 140, plot_bgcolor=layout["plot_bgcolor"]
     )
     chart(
         figure,

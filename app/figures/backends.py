@@ -191,7 +191,7 @@ def _crosses(wrong: Sequence[HeadCell]) -> go.Scatter:
         mode="markers",
         marker={
             "symbol": "square-open",
-            "size": 24,
+            "size": 30,
             "color": _WRONG,
             "line": {"width": 3},
         },

@@ -12,7 +12,8 @@ from attnscope.app.cli import main
 from attnscope.kernels import registry
 from attnscope.profiling.backend_check import BackendResult
 from attnscope.profiling.json_data import from_data
-from tests.profiling.planted_backends import FAULTS, Planted
+from tests.profiling.faults import FAULTS
+from tests.profiling.planted_backends import Planted
 
 PROMPT = "Mara found the silver key."
 QUICK = ["backends", PROMPT, "--budget", "0.1"]

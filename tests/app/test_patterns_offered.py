@@ -34,7 +34,8 @@ def test_what_is_offered_is_a_pattern_at_its_defaults_and_its_limits(key: str) -
     for setting in SETTINGS[key]:
         if key != "bigbird":
             least = with_value((), key, setting.name, setting.least)
-            assert pattern(key, **values(key, least)).key == key
+            numbers = values(key, least)
+            assert pattern(key, **numbers).key == key
 
 
 def test_a_rule_and_a_matrix_have_their_own_parameters() -> None:

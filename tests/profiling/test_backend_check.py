@@ -20,7 +20,8 @@ from attnscope.profiling.json_data import from_data, to_data
 from attnscope.profiling.latency import Effort
 from attnscope.profiling.memory import peak_memory
 from tests.models.conftest import DECODERS, tiny, tiny_tokenizer
-from tests.profiling.planted_backends import FAULTS, Planted
+from tests.profiling.faults import FAULTS
+from tests.profiling.planted_backends import Planted
 
 TEXT = "Mara found the silver key. Later Mara found the silver"
 QUICK = Effort(runs=3, seconds=0, warmup_runs=1, warmup_seconds=0)

@@ -33,6 +33,7 @@ def layer_call(case: Case, backend: str = "tiled") -> LayerCall:
         scale=call.scale,
         softcap=call.softcap,
         sinks_H=made.sinks_H,
+        calls=(call,),
     )
 
 

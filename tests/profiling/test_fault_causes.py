@@ -11,7 +11,8 @@ from attnscope.profiling.backend_check import BackendResult, check
 from attnscope.profiling.exactness import FLOAT32_ERROR
 from attnscope.profiling.head_errors import CELL_TIMES
 from tests.models.conftest import DECODERS, VOCABULARY, tiny, tiny_tokenizer
-from tests.profiling.planted_backends import FAULTS, LAYERS, Fault, Planted
+from tests.profiling.faults import FAULTS
+from tests.profiling.planted_backends import LAYERS, Fault, Planted
 
 HEADS, LENGTH, SHORTER = 4, 40, 29
 
