@@ -132,7 +132,7 @@ class Mechanism:
     snippet_needs: Needs = ""
     claims: tuple[Claim, ...] = ()
     pattern: str = ""
-    fixed: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, int | str] = field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     backends: tuple[str, ...] = ()
     group_size: int = 1
@@ -152,7 +152,7 @@ class Mechanism:
             UnknownPattern: A value the pattern does not take.
         """
         defaults = {control.name: control.default for control in self.controls}
-        parameters = {**self.fixed, **defaults, **values}
+        parameters: dict[str, Any] = {**self.fixed, **defaults, **values}
         if self.pattern == "axial":
             parameters["height"] = -(-length // parameters["width"])
         return pattern(self.pattern or "causal", causal=causal, **parameters)

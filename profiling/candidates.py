@@ -102,7 +102,6 @@ def candidates(
         found.append(
             Candidate(key=one.name, title=one.title, backend=one.name, shape=shape, exact=one.exact)
         )
-    runners = [each for each in found if each.exact]
     for pattern in _windows(workload):
         laid = over(shape, pattern)
         runners = [

@@ -183,7 +183,7 @@ def change(found: Answer) -> None:
     beside = (
         " Both are taken without the model's causal rule, which it cannot keep."
         if found["bidirectional"]
-        else ""
+        else " A pattern applies within the model's own rule."
     )
     losses = found.get("losses")
     loss = (
@@ -221,7 +221,7 @@ def measurement(
     st.html('<h3 class="pg-heading">On this machine, measured</h3>')
     trains = card.figure == "uptraining"
     if not card.backends and not trains:
-        st.html('<p class="pg-quiet">It has no call of its own to time beside dense attention.</p>')
+        st.html('<p class="pg-quiet">Nothing on this card is timed beside dense attention.</p>')
         return
     if lacking:
         st.html(f'<p class="pg-quiet">It cannot be timed here: {html.escape(lacking)}</p>')

@@ -92,7 +92,8 @@ def _learned(context: Context) -> Answer:
 
     copying = _copying(context)
     # Its class leaves the first two rows to padding.
-    table_nD = copying.model.get_decoder().embed_positions.weight[2:].detach()
+    decoder: Any = copying.model.get_decoder()
+    table_nD = decoder.embed_positions.weight[2:].detach()
     curves = {"mean product": similarity_by_distance(table_nD).tolist()}
     return {"model": copying.title, "table": table_nD.tolist(), "curves": curves}
 

@@ -28,10 +28,10 @@ def uptrain_demo(arguments: dict[str, Any], context: Context) -> dict[str, Any]:
         The record, as it is kept.
     """
     with models(context).borrow(**wanted({"source": "demo"}, context)) as model:
-        texts = partial(generated_rows, model, length=_TOKENS, seed=_SEED)
-        given = {
-            "train_BT": texts(rows=_ROWS),
-            "held_out_BT": texts(rows=_HELD_OUT, held_out=True),
+        rows_of = partial(generated_rows, model, length=_TOKENS, seed=_SEED)
+        given: dict[str, Any] = {
+            "train_BT": rows_of(rows=_ROWS),
+            "held_out_BT": rows_of(rows=_HELD_OUT, held_out=True),
             "training": _TRAINING,
         }
         pooled = context.part(0.0, 0.5, "Training the pooled model")
