@@ -1,6 +1,6 @@
 """What is drawn of a mechanism in place of a mask, as numbers: groups of heads, pages, positions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.context import Context
 
@@ -92,8 +92,8 @@ def _learned(context: Context) -> Answer:
 
     copying = _copying(context)
     # Its class leaves the first two rows to padding.
-    decoder: Any = copying.model.get_decoder()
-    table_nD = decoder.embed_positions.weight[2:].detach()
+    embedding = cast("Any", copying.model.get_decoder()).embed_positions
+    table_nD = embedding.weight[2:].detach()
     curves = {"mean product": similarity_by_distance(table_nD).tolist()}
     return {"model": copying.title, "table": table_nD.tolist(), "curves": curves}
 
