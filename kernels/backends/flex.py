@@ -135,12 +135,15 @@ class Flex(Backend):
 def _compiled() -> Callable[..., Any]:
     """FlexAttention compiled for any length, inference only.
 
+    The whole numbers of a rule, such as its window, are constants of the kernel: as variables their names
+    would be mangled in C++, see `_of_fixed_size`.
+
     PyTorch keeps what it compiled by itself. It stops at 8 kernels a function, which is a few
     patterns and batch sizes: past the limit below it raises, as `fullgraph` asks, and never runs
     the uncompiled, n² form.
     """
     compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True)
-    limited = torch._dynamo.config.patch(recompile_limit=KERNELS_KEPT)
+    limited = torch._dynamo.config.patch(recompile_limit=KERNELS_KEPT, specialize_int=True)
     return torch.no_grad()(limited(compiled))
 
 
