@@ -57,7 +57,7 @@ class Instruments:
     judge: bool = True
     parts: bool = True
     timeline: bool = True
-    sampler_hz: float | None = 20.0
+    sampler_hz: float | None = 10.0
     trace_to: Path | None = None
     snapshot_to: Path | None = None
 

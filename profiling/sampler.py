@@ -50,7 +50,7 @@ class Sampler:
         source: str,
         target: str = "",
         *,
-        hz: float = 20.0,
+        hz: float = 10.0,
         pid: int | None = None,
         on_sample: Callable[[Sample], None] | None = None,
         environment: Mapping[str, str] | None = None,
