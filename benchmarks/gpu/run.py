@@ -29,6 +29,7 @@ from benchmarks.gpu.forward import forward
 from benchmarks.gpu.generate import generate
 from benchmarks.gpu.linear import linear
 from benchmarks.gpu.maps import maps
+from benchmarks.gpu.memory import memory
 from benchmarks.gpu.sparse import sparse
 from benchmarks.gpu.stopwatch import stopwatch
 from benchmarks.gpu.tune import NO_GPU, tune, write_tuned
@@ -59,6 +60,7 @@ PARTS = {
     "sparse": Part(section=sparse, weight=3),
     "linear": Part(section=linear, weight=2),
     "maps": Part(section=maps, weight=2),
+    "memory": Part(section=memory, weight=1),
     "tune": Part(section=tune, weight=4, keep=write_tuned),
 }
 
@@ -174,6 +176,8 @@ def shown(section: str, record: Record) -> str:
     lines = [f"{section}: {record.get('name', '')}"]
     if section == "goals":
         return f"{lines[0]}\n{goals.shown(record['table'])}"
+    if "memory" in record:
+        return "\n".join([*lines, *(_weighed(*each) for each in record["memory"].items())])
     if "backends" not in record:
         rest = {key: value for key, value in record.items() if key not in ("name", "call")}
         return f"{lines[0]} {rest}"
@@ -205,6 +209,14 @@ def _told(found: Record) -> str:
     if "efficiency" in found:
         line += f", efficiency {found['efficiency']:.2f}"
     return line
+
+
+def _weighed(name: str, found: Record) -> str:
+    """What the calculator said of one backend, beside the device."""
+    if "not_run" in found:
+        return f"  {name:<20} {found['not_run']}"
+    said, took = (found[f"{each}_bytes"] / 2**20 for each in ("estimate", "measured"))
+    return f"  {name:<20} {took:.1f} MiB, the calculator says {said:.1f}: {found['error_percent']:+.2f} %"
 
 
 def _accelerator(device: torch.device) -> str:

@@ -38,7 +38,10 @@ def test_without_records_nothing_is_measured_and_every_goal_is_listed() -> None:
     table = goals_table({})
     assert [each["name"] for each in table] == [goal.name for goal in GOALS]
     assert {each["reached"] for each in table} == {"not measured"}
-    assert {name[:2] for name in (each["name"] for each in table)} == {"K1", "K2", "K3", "K4", "K5"}
+    assert {name[:2] for name in (each["name"] for each in table)} == {
+        *("K1", "K2", "K3", "K4", "K5"),
+        "ca",
+    }
     assert json.loads(json.dumps(table)) == table
     assert len(shown(table).splitlines()) == len(table) + 1
 
@@ -148,3 +151,11 @@ def test_errors_by_their_mean_and_by_the_worst_of_ours() -> None:
 
 def test_names_fit_the_table() -> None:
     assert all(len(goal.name) <= goals.NAME_WIDTH for goal in GOALS)
+
+
+def test_the_calculator_is_held_to_its_worst_error_on_the_device() -> None:
+    records = [record(worst_error_percent=error) for error in (0.4, 5.5)]
+    found = row("calculator", {"memory": records})
+    assert (found["found"], found["reached"]) == (5.5, "no")
+    toy = [record(worst_error_percent=0.4, call={"dtype": "float32"})]
+    assert row("calculator", {"memory": toy})["reached"] == "not measured"

@@ -41,6 +41,7 @@ PLANS = {
 }
 RECORDS = {name: len(plan.calls(toy=True)) for name, plan in PLANS.items()}
 RECORDS["generate"] = len(generate.CACHES)
+RECORDS["memory"] = 2  # models
 CALL = errors.calls(toy=True)[0]
 AHEAD = ("portable", 64, torch.bfloat16, (9, 0))
 
@@ -357,7 +358,8 @@ def test_a_toy_run_goes_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
         assert all(line["toy"] and line["device"].endswith("no GPU") for line in lines)
         timed = [line for line in lines if "timed_by" in line]
         assert all("nothing of a GPU" in line["timed_by"] for line in timed)
-        assert any(found.startswith("triton") for found in lines[-1]["right"])
+        if name != "memory":
+            assert any(found.startswith("triton") for found in lines[-1]["right"])
     # Tuning came last: each of its calls has a fastest configuration, and they are in its file.
     assert all(
         re.match(r"(portable|hopper) \(16, 16, 4, \d\)", line["table"]) for line in lines[:-1]
