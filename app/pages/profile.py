@@ -106,6 +106,8 @@ def _follow(session: ProfileSession) -> None:
         if not ended.is_over:
             return
         session.job = session.found = None
+        # The first profile of a device measures its ceilings, on which the plan's times rest.
+        session.remember(Key.PROFILE_PLANNED, None, None)
         session.tell(*_ending(ended))
     known = session.found
     if not view.profile or (known is not None and known["plan"]["profile"] == view.profile):

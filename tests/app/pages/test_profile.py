@@ -129,6 +129,17 @@ def test_ceilings_are_found_on_request_and_give_the_plan_its_times(visit, engine
     assert not press_is_off(app, "ceilings anew")
 
 
+def test_the_end_of_the_first_profile_gives_the_plan_its_times(visit, engine):
+    app = visit()
+    assert "No time is predicted" in told(app)
+    press(app, "Measure").run()
+    know_ceilings(engine.context)
+    engine.end("job0")
+    shown = told(app.run())
+    assert "No time is predicted" not in shown
+    assert "≥" in shown
+
+
 def test_a_reload_finds_the_job_and_its_end_shows_what_it_found(visit, engine, tmp_path):
     app = visit()
     press(app, "Measure").run()
