@@ -1,7 +1,6 @@
 """The prompts shipped with the dashboard, and which of them a first visit sees."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,11 +18,13 @@ class Example:
         title: What a picker shows; also how a link names it.
         text: The prompt.
         about: What to look for, one sentence.
+        model: The shipped model it is for; empty for any that reads English.
     """
 
     title: str
     text: str
     about: str
+    model: str = ""
 
 
 def examples() -> tuple[Example, ...]:
@@ -45,20 +46,31 @@ def examples() -> tuple[Example, ...]:
 def _read(path: Path) -> tuple[Example, ...]:
     entries = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        Example(title=entry["title"], text=entry["text"], about=entry["about"]) for entry in entries
+        Example(
+            title=entry["title"],
+            text=entry["text"],
+            about=entry["about"],
+            model=entry.get("model", ""),
+        )
+        for entry in entries
     )
 
 
-def example(title: str, known: Sequence[Example] | None = None) -> Example:
-    """Find an example by its title; an empty title is the first visit's.
+def examples_for(model: str) -> tuple[Example, ...]:
+    """The shipped prompts to try on a model: its own where it has some."""
+    own = tuple(entry for entry in examples() if entry.model == model)
+    return own or tuple(entry for entry in examples() if not entry.model)
+
+
+def example(title: str, model: str = "") -> Example:
+    """Find an example by its title; an empty title is the first one of the model.
 
     Raises:
         PromptRefused: No example has that title.
     """
-    shipped = examples() if known is None else known
     if not title:
-        return shipped[0]
-    found = next((entry for entry in shipped if entry.title == title), None)
+        return examples_for(model)[0]
+    found = next((entry for entry in examples() if entry.title == title), None)
     if found is None:
         raise PromptRefused(
             "The example this link names is not shipped here.", "Choose one from the list."

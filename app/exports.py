@@ -36,6 +36,12 @@ MEDIA_TYPES = {
     "json": "application/json",
 }
 WHAT = ("map", "overview", "diagnostics", "tokens")
+ATTENTION_TITLES = {
+    "cross": "cross-attention",
+    "decoder": "the decoder's own attention",
+    "encoder": "the encoder's attention",
+}
+"""Of an encoder-decoder, by the name that links and routes use."""
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -108,8 +114,12 @@ def filename(
     """Name a file <model>_<what>_<layer-head>_<UTC time>.<ext>, a head only where shown."""
     model = re.sub(r"[^A-Za-z0-9.-]+", "-", str(summary.get("model", ""))).strip("-.")[:60]
     head = f"L{int(view.get('layer', 0))}-H{int(view.get('head', 0))}_"
+    attention = summary.get("attention", "self")
+    what = what if attention == "self" else f"{attention}-{what}"
     time = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    return f"{model or 'model'}_{what}_{head if what in ('map', 'tokens') else ''}{time}.{form}"
+    return (
+        f"{model or 'model'}_{what}_{head if what.endswith(('map', 'tokens')) else ''}{time}.{form}"
+    )
 
 
 def _body(
@@ -137,6 +147,8 @@ def _body(
 
 def _title(summary: Mapping[str, Any], what: str, view: Mapping[str, Any]) -> str:
     model = summary.get("model", "")
+    attention = summary.get("attention", "self")
+    model = model if attention == "self" else f"{model} · {ATTENTION_TITLES[attention]}"
     head = f"layer {view.get('layer', 0)}, head {view.get('head', 0)}"
     if what == "map":
         reading = READING_TITLES.get(view.get("reading", "weight"), "")
@@ -158,13 +170,13 @@ def _frame_style(summary: Mapping[str, Any], what: str, view: Mapping[str, Any])
 def _map_data(summary: Mapping[str, Any], arrays: Arrays, view: Mapping[str, Any]) -> MapData:
     values = _array(arrays, "values", 2)
     rows, columns = values.shape
-    tokens = _tokens(summary, view)
+    queries, keys = sides_of(_sequence(summary, view), "pays")
     return MapData(
         values=values,
         row_edges=_edges(arrays, "row_edges", view, ("q0", "q1"), rows),
         column_edges=_edges(arrays, "column_edges", view, ("k0", "k1"), columns),
-        query_tokens=tokens,
-        key_tokens=tokens,
+        query_tokens=queries,
+        key_tokens=keys,
         reading=view.get("reading", "weight"),
     )
 
@@ -189,12 +201,20 @@ def _array(arrays: Arrays, name: str, dimensions: int) -> np.ndarray:
     return values
 
 
-def _tokens(summary: Mapping[str, Any], view: Mapping[str, Any]) -> list[str]:
+def sides_of(sequence: Mapping[str, Any], direction: str) -> tuple[list[str], list[str]]:
+    """The tokens that can be asked about, and those they attend to or are attended by."""
+    queries = [str(token) for token in sequence["tokens"]]
+    keys = sequence.get("keys")
+    read = queries if keys is None else [str(token) for token in keys["tokens"]]
+    return (queries, read) if direction == "pays" else (read, queries)
+
+
+def _sequence(summary: Mapping[str, Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
     sequences = summary["sequences"]
     sequence = int(view.get("sequence", 0))
     if not 0 <= sequence < len(sequences):
         raise InvalidCall(f"There are {len(sequences)} prompts; number {sequence} is none of them.")
-    return [str(token) for token in sequences[sequence]["tokens"]]
+    return sequences[sequence]
 
 
 def _map_figure(summary: Mapping[str, Any], arrays: Arrays, view: Mapping[str, Any]) -> go.Figure:
@@ -235,13 +255,16 @@ def _tokens_figure(
 ) -> go.Figure:
     tokens, values = _token_weights(summary, arrays, view)
     style = _frame_style(summary, "tokens", view)
-    return token_strip(tokens, values, pinned=view.get("pinned"), **style)
+    # Between two texts the token asked about is not among those that light up.
+    pinned = view.get("pinned") if _sequence(summary, view).get("keys") is None else None
+    return token_strip(tokens, values, pinned=pinned, **style)
 
 
 def _token_weights(
     summary: Mapping[str, Any], arrays: Arrays, view: Mapping[str, Any]
 ) -> tuple[list[str], np.ndarray]:
-    tokens, values = _tokens(summary, view), _array(arrays, "values", 1)
+    _, tokens = sides_of(_sequence(summary, view), view.get("direction", "pays"))
+    values = _array(arrays, "values", 1)
     if len(tokens) < len(values):
         raise InvalidCall(f"{len(values)} weights do not fit {len(tokens)} tokens.")
     return tokens[: len(values)], values
@@ -258,9 +281,11 @@ def _map_frame(summary: Mapping[str, Any], arrays: Arrays, view: Mapping[str, An
         "key_last": data.column_edges[1:][key] - 1,
     }
     if data.exact:
-        names = np.array(data.query_tokens, dtype=object)
-        frame["query_token"] = names[data.row_edges[:-1]][query]
-        frame["key_token"] = names[data.column_edges[:-1]][key]
+        queries, keys = (
+            np.array(each, dtype=object) for each in (data.query_tokens, data.key_tokens)
+        )
+        frame["query_token"] = queries[data.row_edges[:-1]][query]
+        frame["key_token"] = keys[data.column_edges[:-1]][key]
     return pd.DataFrame({**frame, data.reading: np.asarray(data.values, np.float32).ravel()})
 
 

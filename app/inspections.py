@@ -1,7 +1,7 @@
 """From a view to the job that makes its capture, and from that job to what the page shows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from attnscope.app.examples import example
@@ -17,12 +17,14 @@ class Shown:
     Attributes:
         capture_id: Names it in every route.
         summary: What it holds, as the routes give it.
+        others: Of an encoder-decoder the summaries of its other kinds of attention, by name.
         model: The loaded model: title, nbytes, max_length, ...; empty where nothing says.
         view: The view it was made for.
     """
 
     capture_id: str
     summary: Mapping[str, Any]
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     view: View
 
@@ -30,6 +32,20 @@ class Shown:
     def tokens(self) -> int:
         """Tokens of the longest prompt."""
         return max(len(sequence["tokens"]) for sequence in self.summary["sequences"])
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """The kinds of attention to choose from, the first one shown first; of most models there is one."""
+        return tuple(self.summary.get("attentions", ("self",)))
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the model reads a source and a target."""
+        return self.attentions != ("self",)
+
+    def seen(self, attention: str) -> Mapping[str, Any]:
+        """The summary of one kind of attention; of the first for any other name."""
+        return self.others.get(attention, self.summary)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +74,11 @@ class Prompted(Protocol):
         """The title of a shipped one."""
         ...
 
+    @property
+    def model(self) -> str:
+        """Whose first example it is where nothing is named."""
+        ...
+
 
 def texts_of(view: Prompted, kept: KeptPrompts) -> tuple[str, ...]:
     """Find the prompts that a view names.
@@ -69,7 +90,7 @@ def texts_of(view: Prompted, kept: KeptPrompts) -> tuple[str, ...]:
         return view.texts
     if view.stored:
         return kept.find(view.stored)
-    return (example(view.example).text,)
+    return (example(view.example, view.model).text,)
 
 
 def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -82,6 +103,7 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
         "backend": view.backend,
         "layer_backends": {str(layer): name for layer, name in view.layer_backends},
         "texts": list(texts),
+        "targets": [view.target] if view.target else None,
         "chat": view.chat,
         "layers": None,
         "byte_budget": None,
@@ -112,23 +134,36 @@ def finished(engine: Engine, watched: Watched) -> Shown:
         AttnscopeError: It failed, was cancelled, or its result is gone.
     """
     result = engine.result(watched.job_id)
-    return Shown(
+    shown = Shown(
         capture_id=result["capture_id"],
         summary=result["summary"],
+        others=result.get("others", {}),
         model=result.get("model", {}),
         view=watched.view,
+    )
+    return replace(shown, view=readable(watched.view, shown))
+
+
+def readable(view: View, shown: Shown) -> View:
+    """A view without the target and the kind of attention that the model shown does not have."""
+    return replace(
+        view,
+        target=view.target if shown.is_pair else "",
+        attention=view.attention if view.attention in shown.attentions[1:] else "",
     )
 
 
 def inside(view: View, shown: Shown) -> View:
     """Bring a view's positions inside the capture that is shown."""
-    layers = shown.summary["layers"]
-    sequence = shown.summary["sequences"][min(view.sequence, len(shown.summary["sequences"]) - 1)]
-    tokens = len(sequence["tokens"])
+    view = readable(view, shown)
+    summary = shown.seen(view.attention)
+    layers, sequences = summary["layers"], summary["sequences"]
+    sequence = sequences[min(view.sequence, len(sequences) - 1)]
+    keys = sequence.get("keys") or sequence
     return fitted(
         view,
         layers=len(layers),
         heads=min(layer["heads"] for layer in layers),
-        sequences=len(shown.summary["sequences"]),
-        lengths=(tokens, tokens),
+        sequences=len(sequences),
+        lengths=(len(sequence["tokens"]), len(keys["tokens"])),
     )

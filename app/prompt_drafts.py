@@ -8,10 +8,11 @@ from typing import Any
 from attnscope.app import inspections
 from attnscope.app.examples import examples
 from attnscope.app.page_session import Notice, PageSession
-from attnscope.app.prompt_links import KeptPrompts, checked
+from attnscope.app.prompt_links import KeptPrompts, checked, packed
 from attnscope.app.prompts import Prompt, uploaded
 from attnscope.app.state import Key
 from attnscope.kernels.errors import PromptRefused
+from attnscope.profiling.units import count
 
 _DRAFT_CHARACTERS = 20_000
 
@@ -24,16 +25,19 @@ class PromptDrafts:
         session: The page's; its view names prompts as Inspect's does.
         kept: Where prompts too long for a link are.
         look_at: Takes the view with other prompts in it.
+        with_target: Whether the box has a second text, for the decoder of an encoder-decoder.
     """
 
     session: PageSession[Any]
     kept: KeptPrompts
     look_at: Callable[[Any], None]
+    with_target: bool = False
 
     def run(self) -> None:
         """Take the prompt that was typed."""
         text = self.session.draft(Key.DRAFT, "")
-        self._ask((text,), chat=bool(self.session.draft(Key.CHAT, False)))
+        target = self.session.draft(Key.TARGET, "") if self.with_target else ""
+        self._ask((text,), chat=bool(self.session.draft(Key.CHAT, False)), target=target.strip())
 
     def choose_example(self) -> None:
         """Take the example that was chosen."""
@@ -41,7 +45,8 @@ class PromptDrafts:
         if not title:
             return
         view = self.session.view
-        self.look_at(replace(view, example=title, texts=(), stored="", chat=False))
+        untold = self._target("")
+        self.look_at(replace(view, example=title, texts=(), stored="", chat=False, **untold))
         self.fill()
 
     def read_upload(self) -> None:
@@ -78,20 +83,35 @@ class PromptDrafts:
             texts = inspections.texts_of(self.session.view, self.kept)
         text = "".join(texts)
         fits = len(texts) == 1 and len(text) <= _DRAFT_CHARACTERS
-        self.session.set_draft({Key.DRAFT: text if fits else ""})
+        target = self.session.view.target if self.with_target else ""
+        self.session.set_draft({Key.DRAFT: text if fits else "", Key.TARGET: target})
 
     def _take(self, prompts: Sequence[Prompt]) -> None:
         self._ask(tuple(prompt.text for prompt in prompts))
         self.fill()
 
-    def _ask(self, texts: tuple[str, ...], *, chat: bool = False) -> None:
+    def _ask(self, texts: tuple[str, ...], *, chat: bool = False, target: str = "") -> None:
         """Take prompts into the view, or say why not and leave everything as it was."""
         try:
             passed = checked(texts)
+            _check_target(target)
         except PromptRefused as error:
             self.session.tell(Notice.of(error))
             return
-        self.look_at(replace(self.session.view, **fields_of(passed), chat=chat))
+        fields = {**fields_of(passed), **self._target(target)}
+        self.look_at(replace(self.session.view, **fields, chat=chat))
+
+    def _target(self, text: str) -> dict[str, str]:
+        """The field of a view that names a target, where the box has one."""
+        return {"target": text} if self.with_target else {}
+
+
+def _check_target(target: str) -> None:
+    if target and packed(checked((target,))) is None:
+        raise PromptRefused(
+            f"The target does not fit a link: it has {count(len(target))} characters.",
+            "Shorten it, or leave it empty: the model then says its own.",
+        )
 
 
 def fields_of(texts: tuple[str, ...]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Key(StrEnum):
     UPLOAD_REFUSAL = "upload_refusal"
     BACKENDS = "backends"
     DRAFT = "draft_text"
+    TARGET = "draft_target"
+    ATTENTION = "draft_attention"
     EXAMPLE = "draft_example"
     UPLOAD = "draft_upload"
     CHOSEN = "draft_chosen"

@@ -29,6 +29,7 @@ READINGS = ("weight", "score", "value_weighted")
 SCALES = ("log", "linear", "row")
 POOLINGS = ("max", "mean", "sum")
 DIRECTIONS = ("pays", "receives")
+ATTENTIONS = ("cross", "decoder", "encoder")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEFAULT_BACKEND = "eager"
 Region = tuple[int, int, int, int]
@@ -50,6 +51,8 @@ class View:
         example: Title of a shipped example; empty when `texts` or `stored` say what is inspected.
         texts: The prompts themselves.
         stored: Fingerprint of prompts too long for a link.
+        target: Of an encoder-decoder, the text its decoder reads; empty for the model's own words.
+        attention: Of an encoder-decoder, the kind shown: "encoder", "decoder"; empty for cross-attention.
         sequence: Which of the prompts is shown.
         layer: Layer of the head shown; None lets the viewer open the head that says most.
         head: The head shown; None as for the layer.
@@ -79,6 +82,8 @@ class View:
     example: str = ""
     texts: tuple[str, ...] = ()
     stored: str = ""
+    target: str = ""
+    attention: str = ""
     sequence: int = 0
     layer: int | None = None
     head: int | None = None
@@ -99,7 +104,8 @@ class View:
         """What decides which capture the view needs; the rest only decides how it is shown."""
         return (
             *(self.model, self.revision, self.device, self.dtype, self.backend, self.chat),
-            *(self.layer_backends, self.example, self.texts, self.stored, self.keeps_values),
+            *(self.layer_backends, self.example, self.texts, self.stored, self.target),
+            self.keeps_values,
         )
 
 
@@ -238,6 +244,11 @@ def _packed(texts: tuple[str, ...]) -> str:
     return text
 
 
+def _target(text: str) -> str:
+    (target,) = unpacked(text)
+    return target
+
+
 def read_region(text: str) -> Region:
     """Read four positions, `0-64-0-64`; a ValueError for anything else."""
     numbers = tuple(natural(part) for part in text.split("-"))
@@ -284,6 +295,8 @@ _PARAMETERS = (
         write=layer_backends.written,
     ),
     *PROMPT_PARAMETERS,
+    Parameter(name="target", attribute="target", read=_target, write=lambda text: _packed((text,))),
+    choice("attention", ATTENTIONS),
     number("sequence"),
     number("layer"),
     number("head"),

@@ -4,24 +4,27 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim, n tokens of t
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor
 
 from attnscope.kernels import registry
-from attnscope.kernels.backends.backend import Backend, Refusal
-from attnscope.kernels.errors import CaptureTooLarge, InvalidCall, UnsupportedCall
+from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
+from attnscope.models.capture_refusals import check_shown
 from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
 from attnscope.models.memory import available_bytes, in_words
-from attnscope.models.phases import Backends, backend_of
-from attnscope.models.prompt_pass import prompt_logits
-from attnscope.models.prompting import Batch, batch_of
+from attnscope.models.pairs import read_batch
+from attnscope.models.phases import Backends
+from attnscope.models.prompt_pass import least_inputs, prompt_logits
+from attnscope.models.prompting import Batch
+from attnscope.models.sides import Attention, Sides
 from attnscope.models.swapping import LayerCall, swapped
 
 __all__ = [
@@ -45,6 +48,7 @@ class AttentionShape:
 
     Attributes:
         name: The module's name.
+        attention: Whose it is.
         query_heads: H.
         kv_heads: G, as attention sees them.
         head_dim: D.
@@ -54,6 +58,7 @@ class AttentionShape:
     """
 
     name: str
+    attention: Attention
     query_heads: int
     kv_heads: int
     head_dim: int
@@ -61,11 +66,13 @@ class AttentionShape:
     itemsize: int
     sink_bytes: int
 
-    def bytes_per_token(self, *, values: bool) -> int:
+    def nbytes(self, tokens: int, source_tokens: int, *, values: bool) -> int:
         """Q and k, and v where asked, in the model's dtype; log-sum-exp and value norms in float32."""
-        q_and_k = (self.query_heads + self.kv_heads) * self.head_dim * self.itemsize
-        v = self.kv_heads * self.value_dim * self.itemsize if values else 0
-        return q_and_k + v + 4 * self.query_heads + 4 * self.kv_heads
+        queries = source_tokens if self.attention == "encoder" else tokens
+        keys = source_tokens if self.attention in ("encoder", "cross") else tokens
+        q = self.query_heads * (self.head_dim * self.itemsize + 4)
+        width = self.head_dim + (self.value_dim if values else 0)
+        return queries * q + keys * self.kv_heads * (width * self.itemsize + 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,7 @@ def plan(
     layers: Iterable[int] | None = None,
     *,
     values: bool = False,
+    source_length: int = 0,
 ) -> CapturePlan:
     """What a capture of prompts of these lengths will hold.
 
@@ -134,6 +142,7 @@ def plan(
         lengths: Tokens of each prompt of the batch.
         layers: The layers to capture, from 0; all when None.
         values: Whether v is kept as well.
+        source_length: Of an encoder-decoder: tokens of the longest source; the prompts are targets.
 
     Raises:
         InvalidCall: No prompt, or no such layer.
@@ -147,13 +156,23 @@ def plan(
     return CapturePlan(
         layers=chosen,
         bytes_per_layer=tuple(
-            batch * length * shapes[layer].bytes_per_token(values=values) + shapes[layer].sink_bytes
+            shapes[layer].nbytes(batch * length, batch * source_length, values=values)
+            + shapes[layer].sink_bytes
             for layer in chosen
         ),
-        shared_bytes=2 * batch * length if len(set(lengths)) > 1 else 0,
+        shared_bytes=2 * batch * (length + source_length) if len(set(lengths)) > 1 else 0,
         batch=batch,
         length=length,
     )
+
+
+def plan_of(
+    model: LoadedModel, batch: Batch, layers: Iterable[int] | None = None, *, values: bool = False
+) -> CapturePlan:
+    """As `plan`, of a batch."""
+    source = 0 if batch.source is None else batch.source.length
+    lengths = [len(ids) for ids in batch.ids]
+    return plan(model, lengths, layers, values=values, source_length=source)
 
 
 def default_budget(device: torch.device) -> int:
@@ -167,6 +186,7 @@ def capture(
     *,
     input_ids: Tensor | Sequence | None = None,
     attention_mask: Tensor | Sequence | None = None,
+    target: str | Sequence[str] | None = None,
     backend: Backends = "eager",
     layers: Iterable[int] | None = None,
     values: bool = False,
@@ -177,11 +197,12 @@ def capture(
 
     Args:
         model: The model; its lock is held during the run.
-        text: One prompt or several. Or give `input_ids`.
+        text: One prompt or several, of an encoder-decoder its sources. Or give `input_ids`.
         input_ids: Token ids, `[n]` or `[B, n]`, or lists of any lengths.
         attention_mask: With `input_ids` of one length: 0 where a token is padding.
+        target: Of an encoder-decoder, what its decoder reads; the model's own words when None.
         backend: A name of `kernels.registry`, or names by layer.
-        layers: The layers to keep, from 0; all when None. Every layer runs on the backend.
+        layers: The attention calls to keep, from 0; all when None. Every one runs on the backend.
         values: Whether v is kept as well, for what a pattern does to the output; its norms always are.
         byte_budget: What the capture may hold; half of the memory left on the device when None.
         progress: Called before and after every layer with the share done; what it raises ends the
@@ -196,9 +217,33 @@ def capture(
         UnknownBackend: No such backend.
         InvalidCall: No such layer.
     """
-    batch = batch_of(model, text, input_ids, attention_mask)
+    batch = read_batch(
+        model, text, input_ids=input_ids, attention_mask=attention_mask, target=target
+    )
+    return capture_batch(
+        model,
+        batch,
+        backend=backend,
+        layers=layers,
+        values=values,
+        byte_budget=byte_budget,
+        progress=progress,
+    )
+
+
+def capture_batch(
+    model: LoadedModel,
+    batch: Batch,
+    *,
+    backend: Backends = "eager",
+    layers: Iterable[int] | None = None,
+    values: bool = False,
+    byte_budget: int | None = None,
+    progress: Progress | None = None,
+) -> Capture:
+    """As `capture`, of what `pairs.read_batch` made."""
     with model.lock:
-        planned = plan(model, [batch.length] * batch.size, layers, values=values)
+        planned = plan_of(model, batch, layers, values=values)
         budget = default_budget(model.device) if byte_budget is None else byte_budget
         planned.check(budget)
         check_shown(backend, planned.layers)
@@ -207,10 +252,12 @@ def capture(
             total=len(_shapes(model)),
             values=values,
             progress=progress,
+            sides=Sides(model.model),
         )
         recording.report(0)
         start = time.perf_counter()
-        with torch.no_grad(), swapped(model.model, backend, recording.record):
+        run = swapped(model.model, backend, recording.record)
+        with torch.no_grad(), recording.sides.watched(), run:
             logits = _next_logits(model, batch)
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
@@ -234,26 +281,8 @@ def capture(
         seconds=seconds,
         next_tokens=None if logits is None else _likeliest(model, logits),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        encoded=None if batch.source is None else batch.source.encoded,
     )
-
-
-def refuses_capture(backend: Backend) -> Refusal | None:
-    """Why no map shows what this backend does, or None: maps are softmax weights of q and k."""
-    if backend.exact:
-        return None
-    return Refusal(
-        reason="it approximates, so the softmax weights that maps show are not those it used",
-        remedy="Capture with an exact backend, or keep only layers that an exact one runs.",
-    )
-
-
-def check_shown(backend: Backends, layers: Iterable[int]) -> None:
-    """Raises UnsupportedCall when a layer to keep runs on an approximation."""
-    for layer in layers:
-        running = registry.backend(backend_of(backend, layer, decodes=False))
-        refusal = refuses_capture(running)
-        if refusal is not None:
-            raise UnsupportedCall(f"{running.title}: {refusal.reason}.", refusal.remedy)
 
 
 @dataclass(slots=True, eq=False)
@@ -262,11 +291,17 @@ class _Recording:
     total: int
     values: bool
     progress: Progress | None
+    sides: Sides
     layers: list[LayerCapture] = field(default_factory=list)
+    counts: Counter[Attention] = field(default_factory=Counter)
 
     def record(self, call: LayerCall) -> None:
+        attention = self.sides.of(call.name)
         if call.layer in self.wanted:
-            self.layers.append(kept(call, values=self.values))
+            layer = kept(call, values=self.values)
+            number = self.counts[attention]
+            self.layers.append(replace(layer, layer=number, attention=attention))
+        self.counts[attention] += 1
         self.report(call.layer + 1)
 
     def report(self, done: int) -> None:
@@ -313,7 +348,7 @@ def _next_logits(model: LoadedModel, batch: Batch) -> Tensor | None:
     last = torch.tensor([end - 1 for _, end in batch.spans], device=model.device)
     kept, where = last.unique(return_inverse=True)
     logits_BPV = prompt_logits(model, batch, kept)
-    if logits_BPV is None or model.kind != "decoder":
+    if logits_BPV is None or model.kind == "encoder":
         return None
     return logits_BPV[torch.arange(batch.size, device=model.device), where]
 
@@ -332,11 +367,13 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
         if isinstance(known, tuple):
             return known
         found: list[AttentionShape] = []
+        sides = Sides(model.model)
 
         def note(call: LayerCall) -> None:
             found.append(
                 AttentionShape(
                     name=call.name,
+                    attention=sides.of(call.name),
                     query_heads=call.q_BHQD.shape[1],
                     kv_heads=call.k_BGKD.shape[1],
                     head_dim=call.q_BHQD.shape[3],
@@ -346,9 +383,8 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
                 )
             )
 
-        token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-        with torch.no_grad(), swapped(model.model, "eager", note):
-            model.model(input_ids=token, attention_mask=torch.ones_like(token))
+        with torch.no_grad(), sides.watched(), swapped(model.model, "eager", note):
+            model.model(**least_inputs(model))
         model.memo[_SHAPES] = tuple(found)
         return tuple(found)
 

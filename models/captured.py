@@ -4,8 +4,9 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from torch import Tensor
@@ -16,10 +17,12 @@ from attnscope.kernels.patterns.matrix import Matrix
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.models import capture_store
+from attnscope.models.encoded import Encoded
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.rule_table import rule_of, tabulate
+from attnscope.models.sides import Attention
 
-SCHEMA = 2
+SCHEMA = 3
 
 _TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v")
 _WHOLE = slice(None)
@@ -28,6 +31,8 @@ _WHOLE = slice(None)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
     """A forward pass, kept: its prompts, and what every captured layer attended with.
+
+    An encoder-decoder attends in three ways: `of` leaves one of them, with its own queries and keys.
 
     Attributes:
         layers: The captured layers, in order.
@@ -40,7 +45,7 @@ class Capture:
         title: The model's name for people.
         source: What was asked for: "demo", a folder, a hub id.
         revision: Commit, or None.
-        kind: decoder or encoder.
+        kind: decoder, encoder or encoder-decoder.
         backend: The backend's name, or several with a comma.
         device: Where it ran.
         dtype: In which dtype.
@@ -48,6 +53,7 @@ class Capture:
         next_tokens: The five likeliest next tokens of each sequence with their probabilities; None
             for encoders.
         created: UTC, ISO 8601.
+        encoded: What an encoder-decoder's encoder read; the prompts are then targets. None else.
     """
 
     layers: tuple[LayerCapture, ...]
@@ -67,6 +73,32 @@ class Capture:
     seconds: float
     next_tokens: tuple[tuple[tuple[str, float], ...], ...] | None
     created: str
+    encoded: Encoded | None = None
+
+    @property
+    def attentions(self) -> tuple[Attention, ...]:
+        """The kinds of attention it holds, the one between a source and a target first."""
+        held = {layer.attention for layer in self.layers}
+        return tuple(one for one in get_args(Attention) if one in held)
+
+    def of(self, attention: Attention) -> "Capture":
+        """One kind of attention alone: its layers, its queries as the prompts, its keys as `encoded`.
+
+        Raises:
+            InvalidCall: It holds none of that kind.
+        """
+        if attention not in self.attentions:
+            raise InvalidCall(
+                f"This capture holds no {attention} attention.", f"It holds {_listed(self)}."
+            )
+        layers = tuple(layer for layer in self.layers if layer.attention == attention)
+        alone = replace(self, layers=layers)
+        if attention == "cross" or self.encoded is None:
+            return alone
+        if attention == "decoder":
+            return replace(alone, encoded=None)
+        read = {name: getattr(self.encoded, name) for name in _SEQUENCES}
+        return replace(alone, **read, encoded=None, next_tokens=None)
 
     @property
     def nbytes(self) -> int:
@@ -80,7 +112,12 @@ class Capture:
 
         Raises:
             CaptureMissing: That layer was not captured.
+            InvalidCall: Several kinds of attention have such a layer.
         """
+        if len(self.attentions) > 1:
+            raise InvalidCall(
+                f"This capture holds {_listed(self)} attention.", "Say which: capture.of('cross')."
+            )
         found = next((one for one in self.layers if one.layer == layer), None)
         if found is None:
             held = ", ".join(str(one.layer) for one in self.layers)
@@ -98,7 +135,9 @@ class Capture:
             raise InvalidCall(
                 f"There is no sequence {sequence}: the capture has {len(self.spans)}."
             )
-        return self.layer(layer).view(sequence, *self.spans[sequence])
+        held, queries = self.layer(layer), slice(*self.spans[sequence])
+        keys = queries if self.encoded is None else slice(*self.encoded.spans[sequence])
+        return held.view(sequence, queries, keys)
 
     def head(self, layer: int, head: int, sequence: int = 0) -> maps.Head:
         """One query head of one sequence, without its padding.
@@ -203,13 +242,14 @@ class Capture:
                 layer.v_BGKD,
             )
             tensors |= {
-                f"{layer.layer}.{name}": one
+                f"{layer.attention}.{layer.layer}.{name}": one
                 for name, one in zip(_TENSORS, held, strict=True)
                 if one is not None
             }
             layers.append(
                 {
                     "layer": layer.layer,
+                    "attention": layer.attention,
                     "name": layer.name,
                     "backend": layer.backend,
                     "patterns": [tables.described(one, layer) for one in layer.patterns],
@@ -219,6 +259,7 @@ class Capture:
                 }
             )
         facts = {name: getattr(self, name) for name in _FACTS}
+        facts["encoded"] = self.encoded and asdict(self.encoded)
         tensors |= tables.tensors
         return capture_store.write(
             Path(folder), tensors, {"schema": SCHEMA, "layers": layers, **facts}
@@ -233,16 +274,21 @@ class Capture:
         """
         tensors, facts = capture_store.read(Path(folder), SCHEMA)
         layers = tuple(_layer_from(tensors, described) for described in facts["layers"])  # pyright: ignore[reportGeneralTypeIssues]
-        return cls(layers=layers, **{name: _tupled(facts[name]) for name in _FACTS})  # pyright: ignore[reportArgumentType]
+        encoded: Any = facts["encoded"]
+        return cls(
+            layers=layers,
+            encoded=encoded and Encoded(**{name: _tupled(one) for name, one in encoded.items()}),  # pyright: ignore[reportArgumentType]
+            **{name: _tupled(facts[name]) for name in _FACTS},  # pyright: ignore[reportArgumentType]
+        )
 
 
+def _listed(capture: Capture) -> str:
+    return " and ".join(capture.attentions)
+
+
+_SEQUENCES = ("tokens", "token_ids", "words", "marks", "texts", "spans")
 _FACTS = (
-    "tokens",
-    "token_ids",
-    "words",
-    "marks",
-    "texts",
-    "spans",
+    *_SEQUENCES,
     "title",
     "source",
     "revision",
@@ -288,7 +334,7 @@ def _pattern_from(tensors: Mapping[str, Tensor], described: Mapping, query_offse
 
 def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCapture:
     q, k, lse, value_norm, sinks, seen, v = (
-        tensors.get(f"{described['layer']}.{name}") for name in _TENSORS
+        tensors.get(f"{described['attention']}.{described['layer']}.{name}") for name in _TENSORS
     )
     if q is None or k is None or value_norm is None:
         raise CaptureMissing(
@@ -296,6 +342,7 @@ def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCaptu
         )
     return LayerCapture(
         layer=described["layer"],
+        attention=described["attention"],
         name=described["name"],
         backend=described["backend"],
         q_BHQD=q,

@@ -15,15 +15,19 @@ from transformers.models.auto.configuration_auto import (
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     MODEL_MAPPING_NAMES,
 )
 
 from attnscope.kernels.errors import ModelNotFound, ModelUnsafe, ModelUnsupported
 
-Kind = Literal["decoder", "encoder"]
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npz")
 """Weights in formats that can run code when read, or that are not read here."""
+
+READS_PICTURES = "vision-encoder-decoder"
+"""The model type whose source is a picture."""
 
 _NOT_TEXT = {
     "image_size",
@@ -54,7 +58,7 @@ class Checkpoint:
 
     Attributes:
         folder: Where.
-        kind: decoder or encoder.
+        kind: decoder, encoder or encoder-decoder.
         model_type: transformers' name of the architecture family.
         has_head: Whether the checkpoint was saved with a language-model head.
         dtype: The dtype most of the weights are stored in.
@@ -194,10 +198,7 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
         str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     )
     if config.get("is_encoder_decoder"):
-        raise ModelUnsupported(
-            f"{name} is an encoder-decoder ({model_type}); decoders and encoders can be opened.",
-            "Choose a decoder such as GPT-2 or Qwen, or an encoder such as BERT.",
-        )
+        return _judge_pair(config, model_type, architecture, name)
     if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
         return "encoder", model_type, architecture.endswith(("ForMaskedLM", "ForPreTraining"))
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -213,6 +214,26 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
         f"{name} is a {model_type} model, not a decoder or an encoder of text.",
         "Choose a decoder such as GPT-2 or Qwen, or an encoder such as BERT.",
     )
+
+
+def _judge_pair(
+    config: dict[str, object], model_type: str, architecture: str, name: str
+) -> tuple[Kind, str, bool]:
+    """As `judge_config`, of an encoder-decoder: of text, or with a vision encoder."""
+    reads_text = model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    if model_type != READS_PICTURES and (not reads_text or _NOT_TEXT & set(config)):
+        raise ModelUnsupported(
+            f"{name} is an encoder-decoder ({model_type}) that reads neither text nor pictures.",
+            "Choose one of text, such as BART or Marian, or a vision encoder with a text decoder.",
+        )
+    if architecture and not architecture.endswith(
+        ("ConditionalGeneration", "MTModel", "LMHeadModel", "EncoderDecoderModel")
+    ):
+        raise ModelUnsupported(
+            f"{name} is an encoder-decoder without a language-model head ({architecture}).",
+            "Choose a checkpoint that says text, such as facebook/bart-large-cnn.",
+        )
+    return "encoder-decoder", model_type, True
 
 
 def _header(file: Path, name: str) -> dict[str, dict]:

@@ -14,7 +14,7 @@ from transformers.models.auto.configuration_auto import (
 from attnscope.kernels.errors import ModelUnsafe, ModelUnsupported
 from attnscope.models import hub
 from attnscope.models.checkpoint import read_config
-from attnscope.models.loading import DEMO, DEMO_FOLDER
+from attnscope.models.shipped import SHIPPED
 
 Source = PreTrainedConfig | Mapping[str, Any] | str | Path
 
@@ -25,8 +25,8 @@ def read(source: Source, *, revision: str | None = None) -> PreTrainedConfig:
     """The configuration of a model; no weights are fetched.
 
     Args:
-        source: A configuration, a mapping or JSON text of one with its `model_type`, "demo", a
-            folder or a config.json written as an absolute path or starting with `./`, or a hub id.
+        source: A configuration, a mapping or JSON text of one with its `model_type`, a name of
+            `SHIPPED`, a folder or a config.json written as an absolute path or starting with `./`, or a hub id.
         revision: Branch, tag or commit of a hub model.
 
     Raises:
@@ -43,8 +43,8 @@ def read(source: Source, *, revision: str | None = None) -> PreTrainedConfig:
     text = str(source).strip()
     if text.startswith("{"):
         return _from_json(_parse(text), "the configuration")
-    if text == DEMO:
-        return _from_json(read_config(DEMO_FOLDER / "config.json", text), text)
+    if text in SHIPPED:
+        return _from_json(read_config(SHIPPED[text].folder / "config.json", text), text)
     if text.startswith(("/", "./")):
         path = Path(text)
         file = path if path.suffix == ".json" else path / "config.json"

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     GPT2Config,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
@@ -113,6 +116,25 @@ def image_model() -> PreTrainedModel:
     return VisionEncoderDecoderModel(config=config)
 
 
+def letters_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a letter, capitals as small ones; what the model does not know is read as its padding."""
+    names = ["<pad>", "<begin>", "⏎", *LETTERS]
+    core = Tokenizer(WordLevel({one: at for at, one in enumerate(names)}, unk_token="<pad>"))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.decoder = decoders.Fuse()
+    core.post_processor = processors.TemplateProcessing(
+        single="$A ⏎", special_tokens=[("⏎", END_ID)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<begin>",
+        eos_token="⏎",
+        model_max_length=LONGEST_WORD + 1,
+    )
+
+
 TASKS: dict[Task, tuple[Callable[[], PreTrainedModel], Callable[..., Batch], Plan]] = {
     "text": (text_model, text_batch, Plan(steps=700)),
     "image": (image_model, image_batch, Plan(steps=1200, learning_rate=8e-3)),
@@ -173,6 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
         plan = standard if options.steps is None else Plan(steps=options.steps)
         model, _ = train(task, plan)
         model.save_pretrained(options.out / task)
+        if task == "text":
+            letters_tokenizer().save_pretrained(options.out / task)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from attnscope.kernels import maps
 from attnscope.kernels.errors import CaptureMissing, CaptureTooLarge, InvalidCall, ModelUnsupported
-from attnscope.models.capture import check_shown, default_budget, kept
+from attnscope.models.capture import default_budget, kept
+from attnscope.models.capture_refusals import check_shown
 from attnscope.models.layer_capture import LayerCapture
 from attnscope.models.memory import in_words
 from attnscope.models.phases import Backends

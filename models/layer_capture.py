@@ -17,6 +17,7 @@ from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.kernels.streaming import Layer
+from attnscope.models.sides import Attention
 
 _SHIFT_INVARIANT = (Full, Causal, SlidingWindow, Local)
 
@@ -103,7 +104,7 @@ class LayerCapture:
     """What one attention call of the forward pass attended with, for the whole batch.
 
     Attributes:
-        layer: Which attention call, from 0.
+        layer: Which layer of its attention, from 0.
         name: The module's name in the model.
         backend: The backend that ran it.
         q_BHQD: After rotary embedding, in the model's dtype; dense, in any order of dimensions.
@@ -117,6 +118,7 @@ class LayerCapture:
         visible_keys_BK: bool, False where a key is padding; None when nothing is padded.
         log_sum_exp: The holder of `lse_BHQ`.
         v_BGKD: Values in the model's dtype; None where they were not asked for.
+        attention: Whose it is, of an encoder-decoder.
     """
 
     layer: int
@@ -133,6 +135,7 @@ class LayerCapture:
     visible_keys_BK: Tensor | None
     log_sum_exp: LogSumExp = field(repr=False)
     v_BGKD: Tensor | None = None
+    attention: Attention = "self"
 
     @property
     def pattern(self) -> Pattern:
@@ -154,23 +157,22 @@ class LayerCapture:
         """One sequence's pattern, in positions of the padded batch."""
         return self.patterns[sequence if len(self.patterns) > 1 else 0]
 
-    def view(self, sequence: int, start: int, end: int) -> LayerView:
-        """The tokens `[start, end)` of one sequence, as views."""
-        part = slice(start, end)
+    def view(self, sequence: int, queries: slice, keys: slice) -> LayerView:
+        """The tokens of one sequence, without its padding, as views; of self-attention they are the same."""
         seen = self.visible_keys_BK
-        seen_K = None if seen is None else seen[sequence, part]
+        seen_K = None if seen is None else seen[sequence, keys]
         return LayerView(
-            q_HQD=self.q_BHQD[sequence, :, part],
-            k_GKD=self.k_BGKD[sequence, :, part],
-            lse_HQ=self.lse_BHQ[sequence, :, part],
-            value_norm_GK=self.value_norm_BGK[sequence, :, part],
-            pattern=_shifted(self.pattern_of(sequence), start),
+            q_HQD=self.q_BHQD[sequence, :, queries],
+            k_GKD=self.k_BGKD[sequence, :, keys],
+            lse_HQ=self.lse_BHQ[sequence, :, queries],
+            value_norm_GK=self.value_norm_BGK[sequence, :, keys],
+            pattern=_shifted(self.pattern_of(sequence), keys.start),
             query_offset=self.query_offset,
             scale=self.scale,
             softcap=self.softcap,
             sinks_H=self.sinks_H,
             visible_keys_K=None if seen_K is None or bool(seen_K.all()) else seen_K,
-            v_GKD=None if self.v_BGKD is None else self.v_BGKD[sequence, :, part],
+            v_GKD=None if self.v_BGKD is None else self.v_BGKD[sequence, :, keys],
         )
 
 

@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,10 +30,9 @@ from attnscope.models import hub
 from attnscope.models.checkpoint import Checkpoint, Kind, inspect
 from attnscope.models.hub import Progress
 from attnscope.models.memory import available_bytes, in_words
+from attnscope.models.shipped import SHIPPED
 from attnscope.models.tokens import TokenDisplay
 
-DEMO = "demo"
-DEMO_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "demo_model"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _LONGEST_SOURCE = 500
@@ -48,9 +48,9 @@ class LoadedModel:
     Attributes:
         model: In eval mode, on `device`.
         tokenizer: As transformers loads it.
-        source: What was asked for: "demo", a folder, a hub id.
+        source: What was asked for: a name of `SHIPPED`, a folder, a hub id.
         revision: The commit of a hub model, else None.
-        kind: decoder or encoder.
+        kind: decoder, encoder or encoder-decoder.
         title: A short name for people.
         device: Where it lives.
         dtype: Of its weights.
@@ -111,12 +111,7 @@ class LoadedModel:
             tokenizer=tokenizer,
             source=source,
             revision=revision,
-            kind=kind
-            or (
-                "decoder"
-                if "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
-                else "encoder"
-            ),
+            kind=kind or _kind(model),
             title=_title(source, model),
             device=first.device,
             dtype=first.dtype,
@@ -153,7 +148,7 @@ def load(
     """Opens a model.
 
     Args:
-        source: "demo", an existing folder written as an absolute path or starting with `./`, or a
+        source: A name of `SHIPPED` ("demo"), an existing folder written as an absolute path or starting with `./`, or a
             hub id.
         revision: Branch, tag or commit of a hub model.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
@@ -167,7 +162,7 @@ def load(
         ModelUnreachable: The hub cannot be reached and the model is not cached.
         ModelUnsafe: Pickled weights or code of its own.
         ModelTooLarge: Does not fit the memory or the disk.
-        ModelUnsupported: Not a decoder or encoder of text that the installed transformers ships.
+        ModelUnsupported: No decoder, encoder or encoder-decoder that the installed transformers ships.
         InvalidCall: No such device or dtype.
     """
     report = progress or _silent
@@ -202,14 +197,8 @@ def _locate(
             "That is not a model's name." if source.strip() else "No model was named.",
             "Write demo, a hub id such as openai-community/gpt2, or a folder's path from / or ./",
         )
-    if source == DEMO:
-        if not (DEMO_FOLDER / "config.json").is_file():
-            raise ModelNotFound(
-                "The demo model is missing from assets/demo_model.",
-                "Restore that folder (git checkout assets/demo_model), or train it: "
-                "python -m attnscope.models.demo_training",
-            )
-        return DEMO_FOLDER, None
+    if source in SHIPPED:
+        return SHIPPED[source].folder, None
     if source.startswith(("/", "./")):
         folder = Path(source)
         if not _is_folder(folder):
@@ -255,9 +244,11 @@ def _check_room(source: str, parameters: int, stored: torch.dtype, wanted: _Want
 
 def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Wanted) -> LoadedModel:
     tokenizer = _tokenizer(checkpoint.folder, source)
-    loader = {("decoder", True): AutoModelForCausalLM, ("encoder", True): AutoModelForMaskedLM}.get(
-        (checkpoint.kind, checkpoint.has_head), AutoModel
-    )
+    loader = {
+        ("decoder", True): AutoModelForCausalLM,
+        ("encoder", True): AutoModelForMaskedLM,
+        ("encoder-decoder", True): AutoModelForSeq2SeqLM,
+    }.get((checkpoint.kind, checkpoint.has_head), AutoModel)
     # Progress is ours to show; bars on the terminal of a worker help nobody.
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -365,9 +356,16 @@ def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> i
     return min(limits, default=None)
 
 
+def _kind(model: PreTrainedModel) -> Kind:
+    if model.config.is_encoder_decoder:
+        return "encoder-decoder"
+    name = type(model).__name__
+    return "decoder" if "CausalLM" in name or "LMHead" in name else "encoder"
+
+
 def _title(source: str, model: PreTrainedModel) -> str:
-    if source == DEMO:
-        return "Demo model"
+    if source in SHIPPED:
+        return SHIPPED[source].title
     if source == "given":
         return str(model.config.model_type)
     return Path(source).name if source.startswith(("/", "./")) else source

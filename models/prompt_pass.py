@@ -4,7 +4,9 @@ B batch, n tokens of the padded batch, P positions, V vocabulary.
 """
 
 import inspect
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from attnscope.models.loading import LoadedModel
@@ -25,6 +27,8 @@ def prompt_logits(model: LoadedModel, batch: Batch, positions: Tensor) -> Tensor
     accepted = inspect.signature(model.model.forward).parameters
     ids_Bn, seen_Bn = batch.tensors(model.device)
     arguments: dict[str, object] = {"input_ids": ids_Bn, "attention_mask": seen_Bn}
+    if batch.source is not None:
+        arguments = {**batch.source.inputs, **_as_targets(arguments)}
     if "use_cache" in accepted:
         arguments["use_cache"] = False
     if "position_ids" in accepted and model.kind == "decoder" and batch.starts_late:
@@ -37,3 +41,15 @@ def prompt_logits(model: LoadedModel, batch: Batch, positions: Tensor) -> Tensor
     if not model.has_head:
         return None
     return outputs.logits if kept else outputs.logits[:, positions]
+
+
+def least_inputs(model: LoadedModel) -> dict[str, Tensor]:
+    """One token, and the least source of an encoder-decoder: what a pass needs to show its shapes."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    read = {"input_ids": token, "attention_mask": torch.ones_like(token)}
+    return read if model.kind != "encoder-decoder" else {**read, **_as_targets(read)}
+
+
+def _as_targets(read: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a decoder's prompt, by the names under which an encoder-decoder takes them."""
+    return {f"decoder_{name}": value for name, value in read.items()}

@@ -5,11 +5,13 @@ B batch, n tokens of the padded batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import InvalidCall, PromptRefused
+from attnscope.models.encoded import Source
 from attnscope.models.loading import LoadedModel
 
 
@@ -22,12 +24,14 @@ class Batch:
         seen: 1 where a token counts, 0 where it is padding, like `rows`.
         spans: `[start, end)` of each sequence within its row.
         texts: The prompts.
+        source: What the encoder of an encoder-decoder reads; the prompts are then its targets.
     """
 
     rows: tuple[tuple[int, ...], ...]
     seen: tuple[tuple[int, ...], ...]
     spans: tuple[tuple[int, int], ...]
     texts: tuple[str, ...]
+    source: Source | None = None
 
     @property
     def size(self) -> int:
@@ -78,25 +82,39 @@ def batch_of(
         raise InvalidCall("Give either text or input_ids.")
     if text is not None:
         texts = (text,) if isinstance(text, str) else tuple(text)
-        _check_texts(texts)
+        check_texts(texts)
         sequences = [list(map(int, ids)) for ids in model.tokenizer(list(texts))["input_ids"]]  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
     else:
         texts, sequences = (), _rows(input_ids)
     seen = None if attention_mask is None else _rows(attention_mask)
     if seen is not None and [len(row) for row in seen] != [len(row) for row in sequences]:
         raise InvalidCall("attention_mask must have the shape of input_ids.")
-    for number, ids in enumerate(sequences):
-        _check_ids(model, ids, number if len(sequences) > 1 else None)
-    texts = texts or tuple("".join(model.tokens(ids)) for ids in sequences)
-    return _padded(sequences, seen, texts, model)
+    return padded(model, sequences, texts, seen=seen)
 
 
-def _padded(
-    sequences: list[list[int]],
-    seen: list[list[int]] | None,
-    texts: tuple[str, ...],
+def padded(
     model: LoadedModel,
+    sequences: list[list[int]],
+    texts: tuple[str, ...],
+    *,
+    seen: list[list[int]] | None = None,
+    source: Source | None = None,
 ) -> Batch:
+    """Sequences of any lengths as one batch.
+
+    Args:
+        model: Sets the limits and the side of the padding.
+        sequences: Token ids.
+        texts: What they say; their joined tokens when empty.
+        seen: Like `sequences`, 0 where a token is padding; nothing is when None.
+        source: See `Batch`.
+
+    Raises:
+        PromptRefused: A sequence is empty, too long, has unknown ids, or is nothing but padding.
+    """
+    for number, ids in enumerate(sequences):
+        _check_ids(model, ids, number if len(sequences) > 1 else None, is_target=source is not None)
+    texts = texts or tuple("".join(model.tokens(ids)) for ids in sequences)
     length = max(map(len, sequences))
     left = model.kind == "decoder" and model.tokenizer.padding_side == "left"
     # Any id serves: the mask hides it.
@@ -119,10 +137,13 @@ def _padded(
         rows.append((*[filler] * before, *ids, *[filler] * after))
         masks.append(tuple(row))
         spans.append((row.index(1), length - row[::-1].index(1)))
-    return Batch(rows=tuple(rows), seen=tuple(masks), spans=tuple(spans), texts=texts)
+    return Batch(
+        rows=tuple(rows), seen=tuple(masks), spans=tuple(spans), texts=texts, source=source
+    )
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises PromptRefused where there is no text, or one says nothing."""
     if not texts:
         raise PromptRefused("There is no prompt.", "Write one.")
     for number, text in enumerate(texts, start=1):
@@ -133,8 +154,9 @@ def _check_texts(texts: Sequence[str]) -> None:
             raise PromptRefused(f"{which} is empty.", "Write a few words.")
 
 
-def _check_ids(model: LoadedModel, ids: list[int], number: int | None) -> None:
-    which = "The prompt" if number is None else f"Prompt {number + 1}"
+def _check_ids(model: LoadedModel, ids: list[int], number: int | None, *, is_target: bool) -> None:
+    kind = "target" if is_target else "prompt"
+    which = f"The {kind}" if number is None else f"{kind.capitalize()} {number + 1}"
     if not ids:
         raise PromptRefused(f"{which} has no tokens.", "Write a few words.")
     limit = model.max_length
@@ -143,7 +165,8 @@ def _check_ids(model: LoadedModel, ids: list[int], number: int | None) -> None:
             f"{which} is {len(ids):,} tokens long; {model.title} reads {limit:,}.",
             f"Shorten it by {len(ids) - limit:,} tokens.",
         )
-    vocabulary = int(model.model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+    reader: Any = model.model.get_decoder() if is_target else model.model
+    vocabulary = int(reader.get_input_embeddings().weight.shape[0])
     wrong = [one for one in ids if not 0 <= one < vocabulary]
     if wrong:
         raise PromptRefused(

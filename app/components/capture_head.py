@@ -11,7 +11,8 @@ from attnscope.app.components.model_bar import BackendChoice, backend_choices, m
 from attnscope.app.components.notice import control, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.inspections import Watched
+from attnscope.app.examples import examples_for
+from attnscope.app.inspections import Shown, Watched
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
@@ -19,6 +20,7 @@ from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.state import Key, Session
 from attnscope.app.view import View
 from attnscope.kernels.errors import AttnscopeError, CaptureMissing, EngineUnavailable
+from attnscope.models.shipped import SHIPPED
 
 _BACKENDS_S = 1.5
 
@@ -88,7 +90,10 @@ def settle(session: Session) -> None:
         session.give_up(watched.view, ended_badly(status_of(watched), error))
     else:
         session.shown = shown
-        session.show(inspections.inside(session.view, shown))
+        asked = session.view
+        session.show(inspections.inside(asked, shown))
+        if asked.target and not shown.is_pair:
+            session.tell(_no_target(shown))
 
 
 def status_of(watched: Watched) -> JobStatus:
@@ -124,6 +129,13 @@ def ended_badly(status: JobStatus, error: AttnscopeError) -> Notice:
 def act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]:
     """A control's callback, which says what goes wrong."""
     return control(session, lambda: work(session))
+
+
+def _no_target(shown: Shown) -> Notice:
+    return Notice(
+        kind="told",
+        message=f"The target was left out: {shown.summary['model']} is no encoder-decoder, and reads one text.",
+    )
 
 
 def _request(session: Session) -> None:
@@ -164,7 +176,7 @@ def backends(session: Session) -> tuple[BackendChoice, ...]:
 
 
 def _models(session: Session) -> Sequence[str]:
-    return list(dict.fromkeys(["demo", *(each.view.model for each in session.recent)]))
+    return list(dict.fromkeys([*SHIPPED, *(each.view.model for each in session.recent)]))
 
 
 def _devices() -> Sequence[str]:
@@ -204,6 +216,10 @@ def _apply(session: Session) -> None:
     if refused is not None and refused.refusal and same_model:
         session.tell(Notice(message=f"{refused.title} cannot run here: {refused.refusal}"))
         return
+    if asked["model"] != session.view.model:
+        asked |= {"target": "", "attention": "", "layer": None, "head": None}
+        titles = {entry.title for entry in examples_for(asked["model"])}
+        asked["example"] = session.view.example if session.view.example in titles else ""
     _look_at(session, replace(session.view, **asked))
 
 
@@ -224,4 +240,10 @@ def _fill_drafts(session: Session) -> None:
 
 
 def _prompt(session: Session) -> PromptDrafts:
-    return PromptDrafts(session=session, kept=session.kept, look_at=partial(_look_at, session))
+    shown = session.shown
+    return PromptDrafts(
+        session=session,
+        kept=session.kept,
+        look_at=partial(_look_at, session),
+        with_target=bool(session.view.target) or (shown is not None and shown.is_pair),
+    )

@@ -77,6 +77,7 @@ def inspector(
     view: Mapping[str, Any] | None,
     *,
     key: str,
+    attention: str = "self",
     captures: Sequence[Mapping[str, str]] = (),
     on_change: Callable[[], None] | None = None,
     on_run_again: Callable[[], None] | None = None,
@@ -89,6 +90,7 @@ def inspector(
         view: The view to open with: layer, head, sequence, reading, scale, pooling, region, pinned,
             direction, merged, hide_special, sort, filter, compare. A later, different one moves
             the viewer there.
+        attention: Which kind of attention of the capture is shown.
         key: The widget's key in the session.
         captures: Other captures to compare with, each `{"id": ..., "title": ...}`.
         on_change: Called before the script reruns because the visitor changed the view.
@@ -107,6 +109,7 @@ def inspector(
         key=key,
         data={
             "capture_id": capture_id,
+            "attention": attention,
             "view": wanted,
             "captures": [dict(each) for each in captures],
         },

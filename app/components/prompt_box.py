@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from attnscope.app.components.notice import control, notice
-from attnscope.app.examples import examples
+from attnscope.app.examples import examples_for
 from attnscope.app.page_session import Notice
 from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
@@ -46,10 +46,11 @@ def prompt_box(
         with st.form("prompt_form", border=False):
             cost = f" It keeps {nbytes(bytes_per_token)} a token." if bytes_per_token else ""
             told = f"{purpose}; Ctrl+Enter does the same.{cost}"
-            _typed(limit, verb, told, has_template=has_template, on_run=on_run)
+            with_target = drafts.with_target
+            _typed(limit, verb, told, has_template, with_target, on_run=on_run)
         st.selectbox(
             "Examples",
-            [entry.title for entry in examples()],
+            [entry.title for entry in examples_for(session.view.model)],
             index=None,
             key=Key.EXAMPLE,
             placeholder="Examples",
@@ -70,8 +71,9 @@ def _typed(
     limit: int | None,
     verb: str,
     purpose: str,
-    *,
     has_template: bool,
+    with_target: bool,
+    *,
     on_run: Callable[[], None],
 ) -> None:
     with st.container(
@@ -79,12 +81,20 @@ def _typed(
     ):
         most = f", up to {count(limit)} tokens" if limit is not None else ""
         st.text_area(
-            "Prompt",
+            "Source" if with_target else "Prompt",
             key=Key.DRAFT,
             height=HEIGHT,
             label_visibility="collapsed",
-            placeholder=f"Type a prompt{most}; Ctrl+Enter sends it",
+            placeholder=f"Type a {'source' if with_target else 'prompt'}{most}; Ctrl+Enter sends it",
         )
+        if with_target:
+            st.text_area(
+                "Target",
+                key=Key.TARGET,
+                height=HEIGHT,
+                label_visibility="collapsed",
+                placeholder=f"Target{most}; empty: what the model says itself",
+            )
         if has_template:
             st.checkbox(
                 "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."

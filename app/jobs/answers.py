@@ -27,10 +27,15 @@ from attnscope.kernels.errors import InvalidCall
 if TYPE_CHECKING:
     from attnscope.kernels.head import Head
     from attnscope.models.captured import Capture, LayerCapture, LayerView
+    from attnscope.models.encoded import Encoded
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
 NUMBERS = 1  # raised when a question gets other numbers, so that no older answer is taken for it
+_LEFT_OUT = (
+    "Induction, previous and duplicate tokens, distance and windows are left out: they compare a key with "
+    "the token or the place of its query, and these keys are of another kind."
+)
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 
 Answer = dict[str, Any]
@@ -64,12 +69,13 @@ def shelf(context: Context) -> CaptureShelf:
 
 def summary(arguments: Arguments, context: Context) -> Answer:
     """What a capture holds, without its numbers."""
-    capture = _capture(arguments, context)
-    return describe(arguments["capture"], capture)
+    whole = _whole(arguments, context)
+    return describe(arguments["capture"], whole, arguments.get("attention"))
 
 
-def describe(capture_id: str, capture: "Capture") -> Answer:
-    """The summary that the page draws itself from."""
+def describe(capture_id: str, whole: "Capture", attention: str | None = None) -> Answer:
+    """The summary that the page draws itself from: of one kind of attention, the first when none is named."""
+    capture = _of(whole, attention)
     likely = capture.next_tokens
     return {
         "id": capture_id,
@@ -79,6 +85,8 @@ def describe(capture_id: str, capture: "Capture") -> Answer:
         "backend": capture.backend,
         "device": capture.device,
         "dtype": capture.dtype,
+        "attention": capture.attentions[0],
+        "attentions": list(whole.attentions),
         "layers": [_layer(layer) for layer in capture.layers],
         "sequences": [
             {
@@ -87,13 +95,25 @@ def describe(capture_id: str, capture: "Capture") -> Answer:
                 "tokens": list(capture.tokens[i]),
                 "words": list(capture.words[i]),
                 "marks": list(capture.marks[i]),
+                "keys": None if capture.encoded is None else _keys(capture.encoded, i),
                 "next_tokens": None if likely is None else [[token, p] for token, p in likely[i]],
             }
             for i in range(len(capture.tokens))
         ],
-        "nbytes": capture.nbytes,
+        "nbytes": whole.nbytes,
         "seconds": capture.seconds,
         "created": capture.created,
+    }
+
+
+def _keys(encoded: "Encoded", sequence: int) -> Answer:
+    """What the keys are where they are not the queries: the source's tokens, or patches of a picture."""
+    return {
+        "text": encoded.texts[sequence],
+        "tokens": list(encoded.tokens[sequence]),
+        "words": list(encoded.words[sequence]),
+        "marks": list(encoded.marks[sequence]),
+        "grid": encoded.grid,
     }
 
 
@@ -295,11 +315,11 @@ def diagnostics(arguments: Arguments, context: Context) -> Answer:
 
 
 def _diagnostics(arguments: Arguments, context: Context) -> Answer:
-    from attnscope.models.heads import diagnose_capture
+    from attnscope.models.heads import KEYS, diagnose_capture
 
     capture = _capture(arguments, context)
     sequence = _sequence(arguments, capture)
-    name = f"diagnostics-{sequence}-{NUMBERS}.json"
+    name = f"diagnostics-{capture.attentions[0]}-{sequence}-{NUMBERS}.json"
     kept = shelf(context).folder(arguments["capture"]) / name
     if kept.is_file():
         return json.loads(kept.read_text())
@@ -307,13 +327,23 @@ def _diagnostics(arguments: Arguments, context: Context) -> Answer:
     answer = {
         "keys": [words for words in diagnostic_words() if words["key"] in found],
         "values": {key: rounded(values) for key, values in found.items()},
+        "note": "" if len(found) == len(KEYS) else _LEFT_OUT,
     }
     write_beside(kept, json.dumps(answer))
     return answer
 
 
-def _capture(arguments: Arguments, context: Context) -> "Capture":
+def _whole(arguments: Arguments, context: Context) -> "Capture":
     return cast("Capture", shelf(context).get(str(arguments["capture"])))
+
+
+def _capture(arguments: Arguments, context: Context) -> "Capture":
+    """The kind of attention that is asked about; the first when none is named."""
+    return _of(_whole(arguments, context), arguments.get("attention"))
+
+
+def _of(whole: "Capture", attention: Any) -> "Capture":
+    return whole.of(attention or whole.attentions[0])
 
 
 def _sequence(arguments: Arguments, capture: "Capture") -> int:
@@ -363,7 +393,7 @@ def backends(arguments: Arguments, context: Context) -> Answer:
     """Every backend, and why this worker's device refuses it for the capture's calls (or an ordinary one)."""
     from attnscope.app.jobs.backends_offered import offered
 
-    capture = _capture(arguments, context) if arguments.get("capture") else None
+    capture = _whole(arguments, context) if arguments.get("capture") else None
     return {"backends": offered(capture, context)}
 
 

@@ -37,7 +37,7 @@ def offered(capture: "Capture | None", context: Context) -> list[dict[str, Any]]
 def _refusal(
     backend: "Backend", calls: "list[AttentionCall]", device: "torch.device"
 ) -> str | None:
-    from attnscope.models.capture import refuses_capture
+    from attnscope.models.capture_refusals import refuses_capture
 
     refusals = (refuses_capture(backend), *(backend.refuses(call, device) for call in calls))
     first = next((refusal for refusal in refusals if refusal is not None), None)

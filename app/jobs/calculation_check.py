@@ -179,9 +179,9 @@ def _parts_of(record: "RunRecord") -> tuple[int | None, ...]:
 
 def _check_run(plan: "Plan", found: "MemoryEstimate", source: str) -> None:
     """Refuses what no run here is, before a weight is loaded."""
-    from attnscope.models.loading import DEMO
+    from attnscope.models.shipped import SHIPPED
 
-    if source != DEMO and not source.startswith(("/", "./")):
+    if source not in SHIPPED and not source.startswith(("/", "./")):
         raise UnsupportedCall(
             "Only the configuration was read: this check downloads no weights.",
             "Measure the model on the page Profile; its runs then stand below.",

@@ -18,7 +18,9 @@ from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
     from attnscope.models.capture import Capture, CapturePlan
+    from attnscope.models.hub import Progress
     from attnscope.models.loading import LoadedModel
+    from attnscope.models.prompting import Batch
     from attnscope.models.shelf import ModelShelf
 
 Arguments = dict[str, Any]
@@ -48,9 +50,9 @@ def plan(arguments: Arguments, context: Context) -> Result:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.9, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
-        lengths, planned = _planned(arguments, model)
+        batch, planned = _planned(arguments, model)
         return {
-            "lengths": lengths,
+            "lengths": [len(ids) for ids in batch.ids],
             "layers": list(planned.layers),
             "bytes_per_layer": list(planned.bytes_per_layer),
             "total_bytes": planned.total_bytes,
@@ -78,7 +80,7 @@ def described(model: "LoadedModel") -> Result:
         "nbytes": model.nbytes,
         "parameters": model.parameters,
         "max_length": model.max_length,
-        "layers": model.model.config.get_text_config().num_hidden_layers,
+        "layers": model.model.config.get_text_config(decoder=True).num_hidden_layers,
         "has_chat_template": bool(model.tokenizer.chat_template),
         "note": model.note,
     }
@@ -89,57 +91,64 @@ def inspect(arguments: Arguments, context: Context) -> Result:
 
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
     layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), values
-    (keep them as well, for what a pattern does to the output), byte_budget (None for the server's own).
+    (keep them as well, for what a pattern does to the output), byte_budget (None for the server's own), targets (of an
+    encoder-decoder a text for each source, None for the model's own words).
 
     Returns:
-        The capture's id under `capture_id`, its summary, and whether it was there already.
+        The capture's id under `capture_id`, its summary, those of its other kinds of attention under `others`, and
+        whether it was there already.
     """
-    from attnscope.models.capture import capture
+    from attnscope.models.capture import capture_batch
     from attnscope.models.capture import plan as plan_of
 
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.3, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
+        if model.kind != "encoder-decoder":
+            arguments = {**arguments, "targets": None}
         capture_id = shelf(context).id_of(_origin(arguments, model))
         was_kept = shelf(context).holds(capture_id)
         if not was_kept:
             layers = arguments.get("layers")
-            _, planned = _planned(arguments, model)
-            captured = capture(
+            saying = context.part(0.3, 0.4, "Saying the target")
+            batch, planned = _planned(arguments, model, saying)
+            captured = capture_batch(
                 model,
-                **prompts(arguments, model),
+                batch,
                 backend=_backends(arguments, plan_of(model, [1]).layers),
                 layers=None if layers is None else tuple(layers),
                 byte_budget=_budget(arguments, model, context),
                 values=_keeps_values(arguments),
                 progress=context.part(
-                    0.3, 0.9, f"Running the prompt, keeping {nbytes(planned.total_bytes)}"
+                    0.4, 0.9, f"Running the prompt, keeping {nbytes(planned.total_bytes)}"
                 ),
             )
             context.progress(0.9, "Saving the capture")
             shelf(context).add(capture_id, captured)
-        a_token = plan_of(model, [1], values=_keeps_values(arguments)).total_bytes
+        a_token = plan_of(model, [1], values=_keeps_values(arguments), source_length=1).total_bytes
         model_facts = described(model) | {"bytes_per_token": a_token}
     kept = cast("Capture", shelf(context).get(capture_id))
     return {
         "capture_id": capture_id,
         "kept": was_kept,
         "summary": describe(capture_id, kept),
+        "others": {
+            attention: describe(capture_id, kept, attention) for attention in kept.attentions[1:]
+        },
         "model": model_facts,
     }
 
 
-def _planned(arguments: Arguments, model: "LoadedModel") -> "tuple[list[int], CapturePlan]":
-    """Tokens of each prompt, and what their capture will hold."""
-    from attnscope.models.capture import plan as plan_of
-    from attnscope.models.prompting import batch_of
+def _planned(
+    arguments: Arguments, model: "LoadedModel", saying: "Progress | None" = None
+) -> "tuple[Batch, CapturePlan]":
+    """What the model reads, and what its capture will hold."""
+    from attnscope.models.capture import plan_of
+    from attnscope.models.pairs import read_batch
 
-    found = prompts(arguments, model)
-    batch = batch_of(model, found.get("text"), found.get("input_ids"), None)
-    lengths = [len(ids) for ids in batch.ids]
-    return lengths, plan_of(
-        model, lengths, arguments.get("layers"), values=_keeps_values(arguments)
-    )
+    targets = arguments.get("targets") or None
+    batch = read_batch(model, **prompts(arguments, model), target=targets, progress=saying)
+    return batch, plan_of(model, batch, arguments.get("layers"), values=_keeps_values(arguments))
 
 
 def _keeps_values(arguments: Arguments) -> bool:
@@ -167,7 +176,7 @@ def prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
 
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "backend", "layer_backends", "layers", "chat", "values")
+    names = ("texts", "targets", "backend", "layer_backends", "layers", "chat", "values")
     return [
         [arguments.get(name) or None for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
@@ -192,11 +201,11 @@ def _budget(arguments: Arguments, model: "LoadedModel", context: Context) -> int
 
 def _changed(source: str) -> int:
     """When the files of a model on this machine last changed; a hub model is told apart by its commit."""
-    from attnscope.models.loading import DEMO, DEMO_FOLDER
+    from attnscope.models.shipped import SHIPPED
 
-    folder = DEMO_FOLDER if source == DEMO else Path(source)
-    if source != DEMO and not source.startswith(("/", "./")):
+    if source not in SHIPPED and not source.startswith(("/", "./")):
         return 0
+    folder = SHIPPED[source].folder if source in SHIPPED else Path(source)
     return max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
 
 

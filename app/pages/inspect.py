@@ -9,7 +9,7 @@ from attnscope.app import inspections
 from attnscope.app.components import capture_head
 from attnscope.app.components.capture_head import ended_badly, started, status_of
 from attnscope.app.components.inspector import inspector
-from attnscope.app.components.notice import guarded
+from attnscope.app.components.notice import control, guarded
 from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
 from attnscope.app.page_session import Notice
@@ -17,6 +17,12 @@ from attnscope.app.prompts import shortened
 from attnscope.app.state import Key, Session
 from attnscope.app.view import changed, for_inspector
 from attnscope.kernels.errors import AttnscopeError
+
+_KINDS = {
+    "cross": "Cross-attention",
+    "decoder": "Decoder, target",
+    "encoder": "Encoder, source",
+}
 
 
 def page(session: Session) -> None:
@@ -79,6 +85,7 @@ def _request_comparison(session: Session) -> None:
 
 def _inspect(session: Session, shown: Shown) -> None:
     """Mount the viewer; what the visitor does there becomes the view and the URL."""
+    _choose_attention(session, shown)
 
     def viewer() -> None:
         view = session.view
@@ -91,9 +98,10 @@ def _inspect(session: Session, shown: Shown) -> None:
         compare_capture = next((c for c, backend in beside.items() if backend == named), "")
         report = inspector(
             shown.capture_id,
-            shown.summary,
+            shown.seen(view.attention),
             for_inspector(view, compare_capture=compare_capture),
             key=Key.INSPECTOR,
+            attention=view.attention or shown.attentions[0],
             captures=_others(session, shown),
             on_run_again=lambda: session.forget(shown.capture_id),
         )
@@ -103,6 +111,30 @@ def _inspect(session: Session, shown: Shown) -> None:
             _take(session, shown, report, beside)
 
     st.fragment(guarded(viewer))()
+
+
+def _choose_attention(session: Session, shown: Shown) -> None:
+    """Which attention of an encoder-decoder is shown; another one is another map, so nothing of the old one stays."""
+    if not shown.is_pair:
+        return
+    session.set_draft({Key.ATTENTION: session.view.attention or shown.attentions[0]})
+
+    def choose() -> None:
+        chosen = session.draft(Key.ATTENTION) or shown.attentions[0]
+        attention = "" if chosen == shown.attentions[0] else chosen
+        anew = {"layer": None, "head": None, "region": None, "pinned": None, "compare": ""}
+        session.show(replace(session.view, attention=attention, **anew))
+
+    st.segmented_control(
+        "Attention",
+        shown.attentions,
+        key=Key.ATTENTION,
+        format_func=_KINDS.__getitem__,
+        label_visibility="collapsed",
+        on_change=control(session, choose),
+        required=True,
+        help="Cross: what the target reads of the source. Decoder and encoder: each text within itself.",
+    )
 
 
 def _take(
@@ -125,11 +157,12 @@ def _same_but_backend(one: Shown, other: Shown) -> bool:
 
 
 def _others(session: Session, shown: Shown) -> list[dict[str, str]]:
-    """The captures that can stand beside: those of the same number of tokens."""
+    """The captures that can stand beside: those that hold the same kind of attention."""
+    attention = session.view.attention or shown.attentions[0]
     return [
         {"id": each.capture_id, "title": _title(each)}
         for each in session.recent
-        if each.capture_id != shown.capture_id
+        if each.capture_id != shown.capture_id and attention in each.attentions
     ]
 
 

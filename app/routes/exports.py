@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from attnscope.app.exports import MEDIA_TYPES, WHAT, export
+from attnscope.app.exports import MEDIA_TYPES, WHAT, export, sides_of
 from attnscope.app.images import ImageServer
 from attnscope.app.jobs.quantise import Quantised, restore
 from attnscope.app.routes.answering import ask, guarded
-from attnscope.app.routes.maps import READINGS, REDUCTIONS
-from attnscope.app.routes.parameters import Parameters, capture_id
+from attnscope.app.routes.maps import READINGS, REDUCTIONS, attention_asked
+from attnscope.app.routes.parameters import Parameters
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import InvalidCall
 
@@ -42,13 +42,12 @@ class Exports:
         """`GET /attnscope/captures/{id}/export`: one chart or its data as an attachment."""
         given = Parameters(request)
         what, form = given.choice("what", *WHAT), given.choice("format", *MEDIA_TYPES)
+        capture = attention_asked(request, given)
         view = _view(given)
-        capture = capture_id(request.path_params)
         patience_s = Settings.from_environment().exact_timeout_s
 
         async def asked(method: str, arguments: Values) -> Values:
-            wanted = {"capture": capture, **arguments}
-            return await ask(request, method, wanted, timeout_s=patience_s)
+            return await ask(request, method, {**capture, **arguments}, timeout_s=patience_s)
 
         summary = await asked("summary", {})
         arrays = await _MAKERS[what](asked, summary, view)
@@ -122,7 +121,8 @@ async def _tokens(asked: Asked, summary: Values, view: Values) -> Arrays:
             f"There is no sequence {view['sequence']}: the capture has {len(sequences)}."
         )
     if view["pinned"] is None:
-        view["pinned"] = len(sequences[view["sequence"]]["tokens"]) - 1
+        asking, _ = sides_of(sequences[view["sequence"]], view["direction"])
+        view["pinned"] = len(asking) - 1
     if view["reading"] == "score":
         view["reading"] = "weight"  # as on the page: scores do not add up to anything
     names = ("layer", "head", "sequence", "reading")

@@ -15,13 +15,16 @@ from attnscope.app.settings import Settings
 
 READINGS = ("weight", "score", "value_weighted")
 REDUCTIONS = ("mean", "max", "sum")
+ATTENTIONS = ("cross", "decoder", "encoder", "self")
 _KEEP = "private, max-age=3600"  # a capture never changes
 
 
 async def summary(request: Request) -> Response:
     """`GET /attnscope/captures/{id}`."""
-    Parameters(request).done()
-    answer = await ask(request, "summary", {"capture": capture_id(request.path_params)})
+    given = Parameters(request)
+    arguments = attention_asked(request, given)
+    given.done()
+    answer = await ask(request, "summary", arguments)
     return JSONResponse(answer, headers={"Cache-Control": _KEEP})
 
 
@@ -62,7 +65,7 @@ async def overview(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/overview`: every head as a thumbnail."""
     given = Parameters(request)
     arguments = {
-        "capture": capture_id(request.path_params),
+        **attention_asked(request, given),
         "sequence": given.integer("sequence", 0),
         "size": min(given.integer("size", 48, least=1), 128),
         "reduce": given.choice("reduce", "max", "mean", "sum"),
@@ -75,7 +78,7 @@ async def diagnostics(request: Request) -> Response:
     """`GET /attnscope/captures/{id}/diagnostics`: every diagnostic of every head."""
     given = Parameters(request)
     arguments = {
-        "capture": capture_id(request.path_params),
+        **attention_asked(request, given),
         "sequence": given.integer("sequence", 0),
     }
     given.done()
@@ -84,9 +87,17 @@ async def diagnostics(request: Request) -> Response:
     return JSONResponse(answer, headers={"Cache-Control": _KEEP})
 
 
+def attention_asked(request: Request, given: Parameters) -> dict[str, Any]:
+    """Which capture, and which of its kinds of attention where it is named."""
+    capture = {"capture": capture_id(request.path_params)}
+    if not given.has("attention"):
+        return capture
+    return {**capture, "attention": given.choice("attention", *ATTENTIONS)}
+
+
 def _head(request: Request, given: Parameters) -> dict[str, Any]:
     return {
-        "capture": capture_id(request.path_params),
+        **attention_asked(request, given),
         "layer": given.integer("layer", 0),
         "head": given.integer("head", 0),
         "sequence": given.integer("sequence", 0),

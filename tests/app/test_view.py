@@ -40,6 +40,8 @@ def test_every_field_travels() -> None:
         example="e",
         texts=("t",),
         stored="0" * 32,
+        target="t",
+        attention="encoder",
         sequence=1,
         layer=1,
         head=1,

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from attnscope.kernels.errors import (
 )
 from attnscope.models import loading
 from attnscope.models.checkpoint import inspect
+from attnscope.models.shipped import SHIPPED
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def test_a_missing_folder_says_so() -> None:
 
 
 def test_a_missing_demo_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "DEMO_FOLDER", tmp_path / "demo_model")
+    monkeypatch.setitem(SHIPPED, "demo", replace(SHIPPED["demo"], inside=str(tmp_path / "none")))
     with pytest.raises(ModelNotFound, match="demo_training"):
         loading.load("demo")
 
@@ -109,7 +111,7 @@ def test_a_missing_demo_names_the_remedy(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_demo_is_the_folder_in_assets(
     saved_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "DEMO_FOLDER", saved_folder)
+    monkeypatch.setitem(SHIPPED, "demo", replace(SHIPPED["demo"], inside=str(saved_folder)))
     assert loading.load("demo", device="cpu").title == "Demo model"
 
 

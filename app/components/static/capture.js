@@ -61,8 +61,10 @@ export function decode(buffer, header) {
 
 /** One capture: its addresses, and the answers it gave lately. */
 export class Capture {
-  constructor(id) {
+  /** @param {string} id @param {string} [attention] Which of an encoder-decoder's; the first where none is named. */
+  constructor(id, attention) {
     this.id = id;
+    this.attention = attention === "self" ? null : attention;
     this.base = `${ROOT}${encodeURIComponent(id)}`;
     this.remembered = new Map();
     this.bytes = 0;
@@ -71,7 +73,7 @@ export class Capture {
   /** @returns {string} The address of one of this capture's routes. */
   address(route, parameters = {}) {
     const query = new URLSearchParams();
-    for (const [key, value] of Object.entries(parameters)) {
+    for (const [key, value] of Object.entries({ ...parameters, attention: this.attention })) {
       if (value !== null && value !== undefined) query.set(key, String(value));
     }
     const text = query.toString();

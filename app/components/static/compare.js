@@ -56,8 +56,9 @@ export function extentsOf(sides) {
   const keys = Math.min(...all.map(([, k]) => k));
   const differ = all.some(([q, k]) => q !== all[0][0] || k !== all[0][1]);
   const extents = sides.map(({ summary, sequence }) => {
-    const { tokens, source_tokens: sources } = summary.sequences[sequence];
-    return { queries, keys, differ, queryTokens: leading(tokens, queries), keyTokens: leading(sources ?? tokens, keys) };
+    const { tokens, keys: read } = summary.sequences[sequence];
+    const keyTokens = leading(read?.tokens ?? tokens, keys);
+    return { queries, keys, differ, queryTokens: leading(tokens, queries), keyTokens };
   });
   if (extents.length < 2) return extents;
   const [first, second] = extents;

@@ -40,9 +40,10 @@ class Inspector {
     this.report = (view) => setStateValue("view", { ...view, turn: performance.timeOrigin + performance.now() });
     this.runAgain = () => setTriggerValue("run_again", given.capture_id ?? true);
     this.captures = given.captures ?? [];
-    if (given.capture_id === this.id) this.parts?.map.offer(this.captures);
+    const same = given.capture_id === this.id && given.attention === this.attention;
+    if (same) this.parts?.map.offer(this.captures);
     this.recolour();
-    if (given.capture_id !== this.id) this.#open(given.capture_id ?? null, given.view ?? null);
+    if (!same) this.#open(given.capture_id ?? null, given.view ?? null, given.attention);
     else if (this.store) this.store.receive(given.view ?? null);
     this.store?.reportTo(this.report);
   }
@@ -74,24 +75,26 @@ class Inspector {
     this.tip.hide();
   }
 
-  async #open(id, wanted) {
+  async #open(id, wanted, attention) {
     this.control?.abort();
-    const before = this.store?.view ?? null;
+    const before = attention === this.attention ? (this.store?.view ?? null) : null;
     this.#closeParts();
     this.id = id;
+    this.attention = attention;
+    this.others.clear();
     if (!id) return this.stage.replaceChildren(empty());
     const control = new AbortController();
     this.control = control;
     this.stage.replaceChildren(skeleton("Reading the capture", 9));
     try {
-      const capture = new Capture(id);
+      const capture = new Capture(id, attention);
       // The chart library is large: the map waits for it, the text and the overview do not.
       loadPlotly().catch(() => {});
       const summary = await capture.summary(control.signal);
       if (!control.signal.aborted) await this.#show(capture, summary, withHeadOf(before, wanted));
     } catch (error) {
       if (isAbort(error) || control.signal.aborted) return undefined;
-      const retry = () => this.#open(id, wanted);
+      const retry = () => this.#open(id, wanted, attention);
       this.stage.replaceChildren(failure(error, { retry, runAgain: () => this.runAgain() }));
     }
     return undefined;
@@ -212,7 +215,7 @@ class Inspector {
 
   async #openOther(id) {
     if (!this.others.has(id)) {
-      const capture = new Capture(id);
+      const capture = new Capture(id, this.attention);
       this.others.set(id, { capture, summary: await capture.summary() });
     }
     return this.others.get(id);

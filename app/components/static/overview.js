@@ -5,7 +5,7 @@ import { decode } from "./capture.js";
 import { button, h, segmented, select, sharp } from "./dom.js";
 import { palette, shade } from "./scales.js";
 import { inSentence, measure } from "./text.js";
-import { layerName } from "./view.js";
+import { layerName, lengths } from "./view.js";
 
 const BYTES = 900_000;
 
@@ -162,12 +162,13 @@ export class Overview {
     context.font = `10px ${getComputedStyle(this.element).fontFamily}`;
     context.textAlign = "center";
     if (!captions) this.#labels(context, theme);
-    const { size } = this;
+    const [columns, rows] = this.size;
     for (const { head, x, y, faded } of places) {
       context.globalAlpha = faded ? 0.14 : 1;
       context.fillStyle = theme.mask;
       context.fillRect(x, y, cell, cell);
-      context.drawImage(this.sprite, head.head * size, head.layer * size, size, size, x, y, cell, cell);
+      const from = [head.head * columns, head.layer * rows, columns, rows];
+      context.drawImage(this.sprite, ...from, x, y, cell, cell);
       if (captions) {
         context.fillStyle = theme.muted;
         context.fillText(`${layerName(this.summary, head.layer)}.${head.head}`, x + cell / 2, y + cell + CAPTION - 3);
@@ -220,21 +221,21 @@ export class Overview {
   /** All pictures side by side at their own size, coloured once. */
   #paintSprite() {
     const { codes, shape } = this.pictures;
-    const [layers, heads, size] = shape;
-    this.size = size;
+    const [layers, heads, rows, columns] = shape;
+    this.size = [columns, rows];
     const canvas = document.createElement("canvas");
-    canvas.width = heads * size;
-    canvas.height = layers * size;
+    canvas.width = heads * columns;
+    canvas.height = layers * rows;
     const context = canvas.getContext("2d");
     const image = context.createImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer);
     const packed = this.#packed();
     for (let place = 0; place < codes.length; place += 1) {
-      const x = place % size;
-      const y = Math.floor(place / size) % size;
-      const head = Math.floor(place / (size * size)) % heads;
-      const layer = Math.floor(place / (size * size * heads));
-      pixels[(layer * size + y) * canvas.width + head * size + x] = packed[codes[place]];
+      const x = place % columns;
+      const y = Math.floor(place / columns) % rows;
+      const head = Math.floor(place / (rows * columns)) % heads;
+      const layer = Math.floor(place / (rows * columns * heads));
+      pixels[(layer * rows + y) * canvas.width + head * columns + x] = packed[codes[place]];
     }
     context.putImageData(image, 0, 0);
     return canvas;
@@ -250,7 +251,7 @@ export class Overview {
       hi,
       scale,
     });
-    const keys = this.summary.sequences[this.store.view.sequence].tokens.length;
+    const [, keys] = lengths(this.summary, this.store.view.sequence);
     const { shares } = shade(values, { rows: 1, cols: 256, scale: "log", reading: "weight", keys });
     const packed = new Uint32Array(256);
     for (let code = 0; code < 255; code += 1) {

@@ -12,10 +12,11 @@ export class Panel {
   constructor({ store, theme }) {
     Object.assign(this, { store, theme });
     this.list = h("dl.as-diagnostics");
+    this.note = h("p.as-note");
     this.facts = h("dl.as-facts");
     this.ranks = h("span.as-note", { title: "Where this head stands among all heads; 1 is the highest value" });
     this.element = h("section.as-panel", { "aria-label": "This head" });
-    this.element.append(h("div.as-head", {}, h("h2", { text: "This head" }), this.ranks), this.list, this.facts);
+    this.element.append(h("div.as-head", {}, h("h2", { text: "This head" }), this.ranks), this.list, this.note, this.facts);
   }
 
   setCapture(summary, diagnostics) {
@@ -23,6 +24,7 @@ export class Panel {
     this.heads = headsOf(summary);
     this.ranks.textContent = `rank of ${count(this.heads.length)}`;
     this.diagnostics = diagnostics;
+    this.note.textContent = diagnostics?.note ?? "";
   }
 
   update() {

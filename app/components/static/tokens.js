@@ -1,24 +1,19 @@
 /** The prompt as text that lights up: where the token under the pointer looks, or who looks at it. */
 
 import { isAbort } from "./capture.js";
-import { button, checkbox, h, segmented, select } from "./dom.js";
+import { checkbox, h, segmented, select } from "./dom.js";
 import { Minimap } from "./minimap.js";
 import { HeadRows } from "./rows.js";
-import { count, label, running } from "./text.js";
+import { count, label } from "./text.js";
+import { ALL_AT_ONCE, TokenText } from "./tokentext.js";
 import { TopList } from "./toplist.js";
 import { layerName, lengths } from "./view.js";
-import { largest, towards, unitAt, unitsOf } from "./words.js";
+import { largest, towards, unitAt } from "./words.js";
 
-const ALL_AT_ONCE = 1600;
-const WINDOW = 1200;
 const TOP = 6;
-const DIM = 0.12; // of the square root of the largest: fainter light is left out
-const FAINT = 0.08;
 const MERGE_NOTE =
   "Sub-words shown as words: what a word receives is the sum over its tokens as keys," +
   " what it pays is the mean over its tokens as queries";
-
-let instances = 0;
 
 export class Tokens {
   /**
@@ -27,27 +22,28 @@ export class Tokens {
    */
   constructor({ store, theme, onpoint, announce }) {
     Object.assign(this, { store, onpoint, announce });
-    this.name = `as-token-${(instances += 1)}`;
-    this.text = h("div.as-text.as-tokens", {
-      role: "listbox",
-      tabindex: "0",
-      "aria-label": "Tokens of the prompt",
-      onkeydown: (event) => this.#key(event),
-      onpointerover: (event) => this.#over(event),
-      onpointerleave: () => this.#leave(),
-      onclick: (event) => this.#click(event),
-    });
+    const text = (name, side) =>
+      new TokenText({
+        name,
+        onhover: (place) => this.#hover(side, place),
+        onpick: (place) => this.#pin(side, place),
+        onkey: (event) => this.#key(side, event),
+        onwindow: (token) => this.#moveWindow(this.#pair(side).asked, token),
+      });
+    this.sides = { queries: text("Tokens of the prompt", "pays"), keys: text("Tokens of the source", "receives") };
     this.top = new TopList();
-    this.minimap = new Minimap({ theme, onpick: (token) => this.#moveWindow(token) });
+    this.minimap = new Minimap({ theme, onpick: (token) => this.#moveWindow(this.sides.queries, token) });
     this.tools = h("div.as-bar");
     this.title = h("h2", { text: "Tokens" });
     this.next = h("span.as-next", { title: "The most probable next tokens, with their probabilities" });
-    this.earlier = button("↑ earlier tokens", () => this.#moveWindow(this.window[0] - WINDOW / 2));
-    this.later = button("↓ later tokens", () => this.#moveWindow(this.window[1] + WINDOW / 2));
+    const { queries, keys } = this.sides;
+    this.lower = h("div", {}, h("p.as-side", { text: "source" }), keys.element);
+    const upper = h("div", {}, h("p.as-side", { text: "target" }), queries.element);
+    this.frames = h("div.as-text-frame", {}, this.minimap.element, this.lower, upper);
     this.element = h("section.as-strip", { "aria-label": "Tokens" });
     this.element.append(
       h("div.as-head", {}, this.title, this.next, this.tools),
-      h("div.as-strip-body", {}, h("div.as-text-frame", {}, this.minimap.element, this.text), this.top.element),
+      h("div.as-strip-body", {}, this.frames, this.top.element),
     );
   }
 
@@ -65,7 +61,7 @@ export class Tokens {
     const shape = JSON.stringify([view.sequence, view.merged]);
     if (shape === this.shape) return;
     this.shape = shape;
-    this.cursor = null;
+    Object.assign(this, { cursor: null, hovered: null, over: null });
     this.#buildText();
   }
 
@@ -78,21 +74,25 @@ export class Tokens {
       this.head = head;
       this.#openHead();
     }
-    this.text.classList.toggle("as-hide-special", view.hide_special);
+    this.frames.classList.toggle("as-hide-special", view.hide_special);
     this.#showPinned();
     this.#light();
   }
 
   /** Outlines the pair the pointer is on in the map, or nothing. */
   point(pair) {
-    for (const element of this.text.querySelectorAll(".as-pointed")) element.classList.remove("as-pointed");
-    if (!pair) return;
-    for (const token of [pair.query, pair.key]) this.#elementOf(unitAt(this.units, token))?.classList.add("as-pointed");
+    const { queries, keys } = this.sides;
+    const at = (text, token) => (pair ? [unitAt(text.units, token)] : []);
+    if (this.read) {
+      queries.classify("as-pointed", at(queries, pair?.query));
+      keys.classify("as-pointed", at(keys, pair?.key));
+    } else queries.classify("as-pointed", [...at(queries, pair?.query), ...at(queries, pair?.key)]);
   }
 
   #buildTools() {
     const { view } = this.store;
     const change = (name) => (value) => this.store.change({ [name]: value });
+    const turn = (direction) => this.store.change({ direction, ...(this.read ? { pinned: null } : {}) });
     this.direction = segmented({
       label: "Direction",
       options: [
@@ -100,7 +100,7 @@ export class Tokens {
         ["receives", "receives", "Light shows which tokens attend to the chosen one"],
       ],
       value: view.direction,
-      onchange: change("direction"),
+      onchange: turn,
     });
     this.merged = checkbox({ label: "merge words", value: view.merged, title: MERGE_NOTE, onchange: change("merged") });
     this.special = checkbox({
@@ -130,52 +130,42 @@ export class Tokens {
     this.prompt.set(String(view.sequence));
     const sequence = this.summary.sequences[view.sequence];
     this.merged.field.disabled = !sequence.words;
-    this.title.textContent = `${count(sequence.tokens.length)} tokens`;
+    const { tokens, keys } = sequence;
+    this.title.textContent = keys
+      ? `${count(tokens.length)} target tokens, ${count(keys.tokens.length)} of the source`
+      : `${count(tokens.length)} tokens`;
   }
 
   #buildText() {
     const { view } = this.store;
-    const { tokens, words, marks } = this.summary.sequences[view.sequence];
-    this.tokens = tokens;
-    this.marks = new Set(marks);
-    this.units = unitsOf(tokens.length, words, view.merged);
-    this.#fillWindow(view.pinned ?? tokens.length - 1);
+    const sequence = this.summary.sequences[view.sequence];
+    this.read = sequence.keys;
+    const { queries, keys } = this.sides;
+    const last = sequence.tokens.length - 1;
+    const pinned = view.pinned ?? last;
+    queries.build(sequence, { merged: view.merged, at: Math.min(pinned, last) });
+    if (this.read) keys.build(this.read, { merged: view.merged, at: 0 });
+    this.lower.hidden = !this.read;
+    this.frames.classList.toggle("as-two", Boolean(this.read));
+    this.#showWindow();
     this.#showNext();
-    requestAnimationFrame(() => this.#reveal(unitAt(this.units, view.pinned ?? tokens.length - 1)));
   }
 
-  /** The elements around a token: all of a short text, a window of a long one. */
-  #fillWindow(token) {
-    const total = this.units.length;
-    const middle = unitAt(this.units, token);
-    const start = total <= ALL_AT_ONCE ? 0 : Math.max(0, Math.min(total - WINDOW, middle - WINDOW / 2));
-    const end = total <= ALL_AT_ONCE ? total : start + WINDOW;
-    this.window = [start, end];
-    const parts = this.units.slice(start, end).map((unit, place) => this.#tokenElement(unit, start + place));
-    this.elements = parts;
-    this.lights = [];
-    this.text.replaceChildren(
-      ...(start > 0 ? [this.earlier] : []),
-      ...parts.flatMap((part, place) => this.#spaced(part, start + place)),
-      ...(end < total ? [this.later] : []),
-    );
-    this.minimap.setWindow([this.units[start].from, this.units[end - 1].to], this.tokens.length);
+  /** Who is asked in a direction, and whose light answers: one text, or two that read one another. */
+  #pair(direction) {
+    const { queries, keys } = this.sides;
+    if (!this.read) return { asked: queries, lit: queries };
+    return direction === "pays" ? { asked: queries, lit: keys } : { asked: keys, lit: queries };
   }
 
-  #tokenElement({ from, to }, place) {
-    const text = this.tokens.slice(from, to).join("");
-    const shown = running(text, this.tokens[to]?.startsWith("\n")).replace(/^ +(?=\S)/, "");
-    const element = h("bdi.as-t", { role: "option", id: `${this.name}-${place}`, "data-place": place, text: shown });
-    if (this.#isSpecial(place)) element.classList.add("as-special");
-    return element;
+  /** Between two texts the direction is that of the text under the pointer. */
+  get #direction() {
+    return (this.read && this.over) || this.store.view.direction;
   }
 
-  /** A token's element after the space that precedes its text, so that an outline hugs the word. */
-  #spaced(element, place) {
-    const { from, to } = this.units[place];
-    const text = this.tokens.slice(from, to).join("");
-    const [space] = text.match(/^ +(?=\S)/) ?? [""];
-    return space ? [space, element] : [element];
+  #showWindow() {
+    const { queries } = this.sides;
+    this.minimap.setWindow(queries.shown, queries.tokens.length);
   }
 
   /** What the model would say next. */
@@ -187,11 +177,12 @@ export class Tokens {
     this.next.replaceChildren(...(parts.length ? ["next: ", ...parts.slice(1)] : []));
   }
 
-  #moveWindow(token) {
-    this.#fillWindow(Math.min(Math.max(0, Math.round(token)), this.tokens.length - 1));
+  #moveWindow(text, token) {
+    text.fillWindow(Math.min(Math.max(0, Math.round(token)), text.tokens.length - 1));
+    this.#showWindow();
     this.#showPinned();
     this.#light();
-    this.text.scrollTop = this.text.scrollHeight / 2 - this.text.clientHeight / 2;
+    text.element.scrollTop = text.element.scrollHeight / 2 - text.element.clientHeight / 2;
   }
 
   #openHead() {
@@ -208,190 +199,131 @@ export class Tokens {
       () => this.#light(),
       () => null,
     );
-    this.minimap.setHead(
-      { capture: this.capture, layer, head, sequence, queries, keys },
-      this.tokens.length > ALL_AT_ONCE,
-    );
+    const wanted = !this.read && this.sides.queries.tokens.length > ALL_AT_ONCE;
+    this.minimap.setHead({ capture: this.capture, layer, head, sequence, queries, keys }, wanted);
   }
 
   /** The unit the light is about: under the pointer, under the cursor, pinned, or the last. */
   get #subject() {
     if (this.hovered !== null && this.hovered !== undefined) return this.hovered;
     if (this.cursor !== null && this.cursor !== undefined) return this.cursor;
-    const { pinned, direction } = this.store.view;
-    return unitAt(this.units, Math.min(pinned ?? Infinity, this.rows.askable(direction) - 1));
+    const direction = this.#direction;
+    const { units } = this.#pair(direction).asked;
+    return unitAt(units, Math.min(this.store.view.pinned ?? Infinity, this.rows.askable(direction) - 1));
   }
 
   async #light() {
     if (!this.rows) return;
-    const { direction } = this.store.view;
+    const direction = this.#direction;
+    const { asked, lit } = this.#pair(direction);
     const subject = this.#subject;
-    const { from, to } = this.units[subject];
+    const { from, to } = asked.units[subject];
     const tokens = Array.from({ length: to - from }, (_, index) => from + index);
     const known = tokens.map((token) => this.rows.atOnce(token, direction));
+    const question = { asked, lit, subject, direction };
     this.asking?.abort();
-    if (known.every(Boolean)) this.#shine(subject, known, true);
+    if (known.every(Boolean)) this.#shine(question, known, true);
     if (known.every((part) => part && !part.rounded)) return undefined;
     this.asking = new AbortController();
     const { signal } = this.asking;
-    const window = [this.units[this.window[0]].from, this.units[this.window[1] - 1].to];
     const all = this.hovered === null || this.hovered === undefined;
     const { rows } = this;
     try {
-      const parts = await Promise.all(tokens.map((token) => rows.get(token, direction, { window, all, signal })));
-      if (!signal.aborted && rows === this.rows) this.#shine(subject, parts, parts[0].start === 0);
+      const how = { window: lit.shown, all, signal };
+      const parts = await Promise.all(tokens.map((token) => rows.get(token, direction, how)));
+      if (!signal.aborted && rows === this.rows) this.#shine(question, parts, parts[0].start === 0);
     } catch (error) {
       if (!isAbort(error)) this.top.fail(error.message);
     }
     return undefined;
   }
 
-  #shine(subject, parts, whole) {
-    const { direction, hide_special: bare } = this.store.view;
-    const values = towards(parts, this.units, direction);
-    const shown = (place) => !bare || !this.#isSpecial(place);
+  #shine({ asked, lit, subject, direction }, parts, whole) {
+    const { hide_special: bare } = this.store.view;
+    const values = towards(parts, lit.units, direction);
+    const shown = (place) => !bare || !lit.isSpecial(place);
     const tops = largest(values, TOP, shown);
-    const most = tops.length ? values[tops[0]] : 0;
-    this.elements.forEach((element, index) => {
-      const place = this.window[0] + index;
-      const value = values[place];
-      const light =
-        most > 0 && value > 0 && shown(place) ? (Math.min(1, Math.sqrt(value / most)) - DIM) / (1 - DIM) : 0;
-      const text = light < FAINT ? "0" : light.toFixed(2);
-      if (this.lights[index] !== text) element.style.setProperty("--light", text);
-      this.lights[index] = text;
-    });
-    for (const element of this.text.querySelectorAll(".as-subject")) element.classList.remove("as-subject");
-    this.#elementOf(subject)?.classList.add("as-subject");
-    this.#list({ subject, values, tops, direction, whole });
-  }
-
-  #list({ subject, values, tops, direction, whole }) {
-    const entry = (place) => ({
-      name: this.#name(place),
-      position: this.units[place].from,
-      value: values[place],
-    });
-    this.top.show(entry(subject), tops.map(entry), { direction, whole });
-  }
-
-  #name(place) {
-    const { from, to } = this.units[place];
-    return label(this.tokens.slice(from, to).join(""));
-  }
-
-  #isSpecial(place) {
-    const { from, to } = this.units[place];
-    for (let at = from; at < to; at += 1) if (!this.marks.has(at)) return false;
-    return true;
-  }
-
-  #elementOf(place) {
-    return this.elements[place - this.window[0]] ?? null;
+    lit.shine(values, tops.length ? values[tops[0]] : 0, shown);
+    if (asked !== lit) asked.shine([], 0);
+    lit.classify("as-subject", []);
+    asked.classify("as-subject", [subject]);
+    const entry = (text, place) => ({ name: text.name(place), position: text.units[place].from, value: values[place] });
+    const entries = tops.map((place) => entry(lit, place));
+    this.top.show(entry(asked, subject), entries, { direction, whole });
   }
 
   #showPinned() {
-    const { pinned } = this.store.view;
+    const { pinned, direction } = this.store.view;
+    const { asked } = this.#pair(direction);
+    const place = pinned === null ? -1 : unitAt(asked.units, pinned);
     if (pinned !== null) {
-      const place = unitAt(this.units, pinned);
-      if (place < this.window[0] || place >= this.window[1]) this.#fillWindow(pinned);
+      asked.bring(place);
+      this.#showWindow();
     }
-    const place = pinned === null ? -1 : unitAt(this.units, pinned);
-    for (const element of this.text.querySelectorAll(".as-pinned")) {
-      element.classList.remove("as-pinned");
-      element.removeAttribute("aria-selected");
+    for (const text of Object.values(this.sides)) {
+      text.classify("as-pinned", text === asked && place >= 0 ? [place] : []);
+      for (const element of text.element.querySelectorAll("[aria-selected]")) element.removeAttribute("aria-selected");
     }
-    const element = this.#elementOf(place);
-    element?.classList.add("as-pinned");
-    element?.setAttribute("aria-selected", "true");
+    asked.elementOf(place)?.setAttribute("aria-selected", "true");
     this.#markMap();
   }
 
   #markMap() {
-    const { from } = this.units[this.#subject];
     const chosen = this.hovered ?? this.cursor ?? this.store.view.pinned;
-    const at =
-      chosen === null || chosen === undefined ? {} : { [this.store.view.direction === "pays" ? "query" : "key"]: from };
-    this.onpoint(at);
+    if (chosen === null || chosen === undefined) return this.onpoint({});
+    const direction = this.#direction;
+    const { from } = this.#pair(direction).asked.units[this.#subject];
+    return this.onpoint({ [direction === "pays" ? "query" : "key"]: from });
   }
 
-  #over(event) {
-    const place = event.target.dataset?.place;
-    if (place === undefined || Number(place) === this.hovered) return;
-    this.hovered = Number(place);
+  #hover(side, place) {
+    if (place === this.hovered && (place === null || side === this.over)) return;
+    this.hovered = place;
+    this.over = place === null ? null : side;
+    if (place !== null && this.read) this.cursor = null;
     this.#markMap();
     this.#light();
   }
 
-  #leave() {
-    this.hovered = null;
-    this.#markMap();
-    this.#light();
-  }
-
-  #click(event) {
-    const place = event.target.dataset?.place;
-    if (place !== undefined) this.#pin(Number(place));
-  }
-
-  #pin(place) {
-    const { from } = this.units[place];
-    const { pinned } = this.store.view;
-    const again = pinned !== null && unitAt(this.units, pinned) === place;
+  #pin(side, place) {
+    const { pinned, direction: before } = this.store.view;
+    const direction = this.read ? side : before;
+    const { asked } = this.#pair(direction);
+    const { from } = asked.units[place];
+    const again = pinned !== null && direction === before && unitAt(asked.units, pinned) === place;
     this.cursor = null;
-    this.store.change({ pinned: again ? null : from });
-    this.announce(again ? "Unpinned" : `Pinned ${this.#name(place)}, position ${from}: ${this.top.words ?? ""}`);
+    this.store.change({ pinned: again ? null : from, direction });
+    this.announce(again ? "Unpinned" : `Pinned ${asked.name(place)}, position ${from}: ${this.top.words ?? ""}`);
   }
 
-  #key(event) {
+  #key(side, event) {
+    if (this.read && this.over !== side) {
+      Object.assign(this, { over: side, hovered: null, cursor: null });
+    }
+    const { asked } = this.#pair(this.#direction);
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      return this.#pin(this.#subject);
+      return this.#pin(side, this.#subject);
     }
     const next = {
       ArrowLeft: (p) => p - 1,
       ArrowRight: (p) => p + 1,
-      ArrowUp: (p) => this.#line(p, -1),
-      ArrowDown: (p) => this.#line(p, 1),
+      ArrowUp: (p) => asked.line(p, -1),
+      ArrowDown: (p) => asked.line(p, 1),
       Home: () => 0,
-      End: () => this.units.length - 1,
+      End: () => asked.units.length - 1,
     }[event.key];
     if (!next) return undefined;
     event.preventDefault();
-    const place = Math.min(Math.max(0, next(this.#subject)), this.units.length - 1);
+    const place = Math.min(Math.max(0, next(this.#subject)), asked.units.length - 1);
     this.hovered = null;
     this.cursor = place;
-    if (place < this.window[0] || place >= this.window[1]) this.#fillWindow(this.units[place].from);
-    this.#reveal(place);
-    this.text.setAttribute("aria-activedescendant", `${this.name}-${place}`);
+    asked.bring(place);
+    this.#showWindow();
+    asked.reveal(place);
+    asked.element.setAttribute("aria-activedescendant", `${asked.id}-${place}`);
     this.#markMap();
     return this.#light();
-  }
-
-  /** Scrolls the text, and only the text, until a token can be seen. */
-  #reveal(place) {
-    const element = this.#elementOf(place);
-    if (!element) return;
-    const { offsetTop: top, offsetHeight: height } = element;
-    const { scrollTop, clientHeight } = this.text;
-    if (top < scrollTop) this.text.scrollTop = top - 6;
-    else if (top + height > scrollTop + clientHeight) this.text.scrollTop = top + height - clientHeight + 6;
-  }
-
-  /** The unit above or below another on the page. */
-  #line(place, step) {
-    const own = this.#elementOf(place);
-    if (!own) return place;
-    for (let at = place + step, best = null; ; at += step) {
-      const element = this.#elementOf(at);
-      if (!element) return best ?? place;
-      if (element.offsetTop === own.offsetTop) continue;
-      if (best !== null && element.offsetTop !== this.#elementOf(best).offsetTop) return best;
-      const nearer =
-        best === null ||
-        Math.abs(element.offsetLeft - own.offsetLeft) < Math.abs(this.#elementOf(best).offsetLeft - own.offsetLeft);
-      if (nearer) best = at;
-    }
   }
 }
 

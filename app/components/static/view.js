@@ -48,8 +48,10 @@ export function layerName(summary, place) {
 
 /** The lengths [queries, keys] of a sequence of a capture. */
 export function lengths(summary, sequence, layer = 0) {
-  const tokens = summary.sequences[sequence].tokens.length;
+  const { tokens: own, keys } = summary.sequences[sequence];
+  const tokens = own.length;
   const shape = summary.layers[layer];
+  if (keys) return [tokens, keys.tokens.length];
   if (summary.sequences.length > 1) return [tokens, tokens];
   return [shape.query_length ?? tokens, shape.key_length ?? tokens];
 }
