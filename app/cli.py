@@ -13,6 +13,7 @@ from attnscope.app.cli_profile import add_profile
 from attnscope.app.cli_prompt import add_prompt, prompt_of
 from attnscope.app.cli_runs import add_runs
 from attnscope.kernels.errors import AttnscopeError, InvalidCall
+from attnscope.models.shipped import SHIPPED
 from attnscope.profiling.units import count, nbytes, seconds
 
 if TYPE_CHECKING:
@@ -78,7 +79,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add_prompt(parser)
     parser.add_argument(
-        "--model", default="demo", help="demo, a hub id, or a folder (default: demo)"
+        "--model", default="demo", help="demo, copying, a hub id, or a folder (default: demo)"
+    )
+    parser.add_argument(
+        "--target", help="what an encoder-decoder's decoder reads (default: what it says itself)"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=("cross", "decoder", "encoder"),
+        help="which of an encoder-decoder's (default: cross)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")
@@ -103,24 +112,46 @@ def _serve(given: argparse.Namespace) -> None:
 
 
 def _inspect(given: argparse.Namespace) -> None:
-    from attnscope.models.capture import capture
     from attnscope.models.heads import diagnose_capture
-    from attnscope.models.loading import load
 
-    text = prompt_of(given)
-    model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
-    layers = None if given.layer is None else (given.layer,)
-    captured = capture(model, text, backend=given.backend, layers=layers)
+    captured = _captured(given)
     _check_head(captured, given.head)
     found = diagnose_capture(captured)
     _say(
         f"{captured.title}, {captured.backend} on {captured.device} in {captured.dtype}: "
-        f"{count(len(captured.tokens[0]))} tokens in {seconds(captured.seconds)}, "
+        f"{_read(captured)} in {seconds(captured.seconds)}, "
         f"capture {nbytes(captured.nbytes)}"
     )
     _say_table(captured, found)
     if given.out is not None:
         _write(captured, found, given)
+
+
+def _captured(given: argparse.Namespace) -> "Capture":
+    """The layers that were asked for, of one kind of attention."""
+    from attnscope.models.capture import capture
+    from attnscope.models.loading import load
+
+    text = prompt_of(given, given.model)
+    model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
+    is_pair = model.kind == "encoder-decoder"
+    if given.attention is not None and not is_pair:
+        raise InvalidCall(
+            f"{model.title} is no encoder-decoder: it has one kind of attention.",
+            "Leave --attention out.",
+        )
+    layers = None if given.layer is None or is_pair else (given.layer,)
+    captured = capture(model, text, target=given.target, backend=given.backend, layers=layers)
+    captured = captured.of(given.attention or captured.attentions[0])
+    return captured if given.layer is None else captured.only(given.layer)
+
+
+def _read(captured: "Capture") -> str:
+    """How many tokens were read."""
+    tokens = f"{count(len(captured.tokens[0]))} tokens"
+    if captured.encoded is None:
+        return tokens
+    return f"{tokens} of a target on {count(len(captured.encoded.tokens[0]))} of its source"
 
 
 def _check_head(captured: "Capture", head: int) -> None:
@@ -139,12 +170,13 @@ def _say_table(captured: "Capture", found: dict[str, Any]) -> None:
     from attnscope.kernels.diagnostics import DIAGNOSTICS
 
     titles = {words.key: words.title for words in DIAGNOSTICS}
-    columns = [titles[key] for key in _TABLE]
+    keys = [key for key in _TABLE if key in found]
+    columns = [titles[key] for key in keys]
     _say()
     _say("layer  head  " + "  ".join(f"{title:>14}" for title in columns))
     for row, layer in enumerate(captured.layers):
         for head in range(layer.q_BHQD.shape[1]):
-            numbers = (float(found[key][row, head]) for key in _TABLE)
+            numbers = (float(found[key][row, head]) for key in keys)
             cells = "  ".join(f"{number:>14.3g}" for number in numbers)
             _say(f"{layer.layer:>5}  {head:>4}  {cells}")
 
@@ -157,15 +189,15 @@ def _write(captured: "Capture", found: dict[str, Any], given: argparse.Namespace
 
     layer = captured.layers[0].layer
     values = captured.pooled(layer, given.head, _MOST_CELLS, _MOST_CELLS, reduce="max")
-    length = len(captured.tokens[0])
+    layer_view = captured.view(layer)
     view = {
         "layer": layer,
         "head": given.head,
         "pooling": "max",
         "q0": 0,
-        "q1": length,
+        "q1": layer_view.q_HQD.shape[1],
         "k0": 0,
-        "k1": length,
+        "k1": layer_view.k_GKD.shape[1],
         "titles": {words.key: words.title for words in DIAGNOSTICS},
         "units": {words.key: words.unit for words in DIAGNOSTICS},
     }
@@ -187,7 +219,8 @@ def _models(given: argparse.Namespace) -> None:
         return
     from attnscope.models.cached import cached_models
 
-    _say("demo                                     shipped with the dashboard")
+    for name in SHIPPED:
+        _say(f"{name:<40} shipped with the dashboard")
     for model in cached_models():
         state = "" if model.has_safetensors else "  no safetensors: cannot be loaded"
         _say(

@@ -52,11 +52,11 @@ def run_backends(given: argparse.Namespace) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from attnscope.models.loading import load
-    from attnscope.models.prompting import batch_of
+    from attnscope.models.pairs import read_batch
 
-    text = prompt_of(given)
+    text = prompt_of(given, given.model)
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
-    batch = batch_of(model, text, None, None)
+    batch = read_batch(model, text)
     results = _checked(given, model, batch)
     baseline = next((each for each in results if each.name == "eager"), None)
     rows = [row_of(each, baseline) for each in results]

@@ -14,8 +14,8 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", type=Path, help="read the prompt from this file instead")
 
 
-def prompt_of(given: argparse.Namespace) -> str:
-    """The prompt that was asked for.
+def prompt_of(given: argparse.Namespace, model: str = "") -> str:
+    """The prompt that was asked for, or the first example of a model.
 
     Raises:
         InvalidCall: It was given twice.
@@ -25,4 +25,4 @@ def prompt_of(given: argparse.Namespace) -> str:
         raise InvalidCall("Both a prompt and --file were given.", "Give one of them.")
     if given.file is not None:
         return uploaded(given.file.read_bytes(), given.file.name)[0].text
-    return example("").text if given.prompt is None else typed(given.prompt).text
+    return example("", model).text if given.prompt is None else typed(given.prompt).text

@@ -100,6 +100,14 @@ class Capture:
         read = {name: getattr(self.encoded, name) for name in _SEQUENCES}
         return replace(alone, **read, encoded=None, next_tokens=None)
 
+    def only(self, layer: int) -> "Capture":
+        """One layer alone.
+
+        Raises:
+            CaptureMissing: That layer was not captured.
+        """
+        return replace(self, layers=(self.layer(layer),))
+
     @property
     def nbytes(self) -> int:
         """Bytes of tensors held; a padding mask that layers share is counted once."""

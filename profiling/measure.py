@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.errors import InvalidCall, ModelUnsupported
 from attnscope.models.loading import LoadedModel
 from attnscope.models.parts import parts
 from attnscope.models.passes import Passes
@@ -83,7 +83,9 @@ def measure(
     Raises:
         InvalidCall: The model is of another dtype.
         UnknownBackend: No such backend.
+        ModelUnsupported: An encoder-decoder.
     """
+    check_one_stack(model.title, is_pair=model.kind == "encoder-decoder")
     dtype = str(model.dtype).removeprefix("torch.")
     if cell.dtype != dtype:
         raise InvalidCall(
@@ -112,6 +114,15 @@ def measure(
         empty.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
     )
     return replace(empty, **found, prediction=prediction, telemetry=telemetry, created=now())
+
+
+def check_one_stack(name: str, *, is_pair: bool) -> None:
+    """Raises ModelUnsupported of an encoder-decoder: a cell has one length, and its passes have two."""
+    if is_pair:
+        raise ModelUnsupported(
+            f"{name} is an encoder-decoder: it reads a source and a target, and a profile sweeps one length.",
+            "Profile a decoder or an encoder; on the page Backends this model is timed on a source and its target.",
+        )
 
 
 def _failed(failure: Failure) -> dict[str, Any]:

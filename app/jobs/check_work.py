@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope.app.jobs.checks import CheckFolder
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.work import described, models, prompts, wanted
-from attnscope.models.prompting import batch_of
+from attnscope.models.pairs import read_batch
 from attnscope.profiling.backend_check import check
 from attnscope.profiling.json_data import to_data
 from attnscope.profiling.latency import Effort
@@ -38,8 +38,7 @@ def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, _LOADED, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
-        given = prompts(arguments, model)
-        batch = batch_of(model, given.get("text"), given.get("input_ids"), None)
+        batch = read_batch(model, **prompts(arguments, model))
         folder.begin(arguments, _facts(model, batch))
 
         def report(share: float, words: str) -> None:

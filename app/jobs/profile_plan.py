@@ -16,6 +16,7 @@ from attnscope.models.shape import ModelShape, shape_of
 from attnscope.profiling.attention_memory import call_of
 from attnscope.profiling.cache_growth import cache_growth
 from attnscope.profiling.calculator import estimate
+from attnscope.profiling.measure import check_one_stack
 from attnscope.profiling.prediction import Roof, predicted, roof_of
 from attnscope.profiling.record import Cell, Prediction
 from attnscope.profiling.sweep import Planned, plan
@@ -38,6 +39,7 @@ def planned(
         AttnscopeError: No such model or backend, nothing to measure, or longer than the model reads.
     """
     shape = shape_of(arguments["source"], revision=arguments["revision"])
+    check_one_stack(arguments["source"], is_pair=shape.is_encoder_decoder)
     _refuse_lengths(shape, arguments)
     return plan(
         backends=arguments["backends"],

@@ -55,6 +55,10 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
         session.set_draft({Key.SPARSITY_RULE: session.view.rule})
     capture_head.head(session)
     shown = session.shown
+    if shown is not None and shown.is_pair:
+        capture_head.told(session, _under_way(session))
+        notice(_pair(shown))
+        return
     found = None if shown is None else asking.effects(session, shown)
     best = None if shown is None else asking.fitting(session, shown)
     assigned = _assigned(session, shown, found, best, assignments)
@@ -84,6 +88,13 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     _run(session, shown, found, assigned, assignments)
     if ran is not None:
         sparsity_run.result(ran, model=shown.summary["model"], look=look())
+
+
+def _pair(shown: Shown) -> Notice:
+    return Notice(
+        message=f"{shown.summary['model']} is an encoder-decoder: patterns are tried on models of one stack.",
+        remedy="Choose a decoder or an encoder above; its three kinds of attention are on the page Inspect.",
+    )
 
 
 def _under_way(session: SparsitySession) -> JobStatus | None:
