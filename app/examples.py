@@ -19,12 +19,14 @@ class Example:
         text: The prompt.
         about: What to look for, one sentence.
         model: The shipped model it is for; empty for any that reads English.
+        picture: The file of one that is a picture, beside the file of prompts; empty of a text.
     """
 
     title: str
     text: str
     about: str
     model: str = ""
+    picture: str = ""
 
 
 def examples() -> tuple[Example, ...]:
@@ -51,6 +53,7 @@ def _read(path: Path) -> tuple[Example, ...]:
             text=entry["text"],
             about=entry["about"],
             model=entry.get("model", ""),
+            picture=entry.get("picture", ""),
         )
         for entry in entries
     )
@@ -60,6 +63,18 @@ def examples_for(model: str) -> tuple[Example, ...]:
     """The shipped prompts to try on a model: its own where it has some."""
     own = tuple(entry for entry in examples() if entry.model == model)
     return own or tuple(entry for entry in examples() if not entry.model)
+
+
+def shipped_picture(name: str = "") -> Path:
+    """The file of a shipped picture, the first when none is named.
+
+    Raises:
+        PromptRefused: There is none of that name.
+    """
+    shipped = [entry.picture for entry in examples() if entry.picture]
+    if name and name not in shipped:
+        raise PromptRefused("The picture of this example is not shipped here.", "Upload one.")
+    return PATH.with_name(name or shipped[0])
 
 
 def example(title: str, model: str = "") -> Example:

@@ -43,6 +43,11 @@ class Shown:
         """Whether the model reads a source and a target."""
         return self.attentions != ("self",)
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the source is a picture."""
+        return bool(self.model.get("reads_pictures"))
+
     def seen(self, attention: str) -> Mapping[str, Any]:
         """The summary of one kind of attention; of the first for any other name."""
         return self.others.get(attention, self.summary)
@@ -104,6 +109,8 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
         "layer_backends": {str(layer): name for layer, name in view.layer_backends},
         "texts": list(texts),
         "targets": [view.target] if view.target else None,
+        "picture": view.picture or None,
+        "shipped_picture": example(view.example, view.model).picture or None,
         "chat": view.chat,
         "layers": None,
         "byte_budget": None,
@@ -145,10 +152,11 @@ def finished(engine: Engine, watched: Watched) -> Shown:
 
 
 def readable(view: View, shown: Shown) -> View:
-    """A view without the target and the kind of attention that the model shown does not have."""
+    """A view without the target, the picture and the kind of attention that the model shown does not have."""
     return replace(
         view,
         target=view.target if shown.is_pair else "",
+        picture=view.picture if shown.reads_pictures else "",
         attention=view.attention if view.attention in shown.attentions[1:] else "",
     )
 

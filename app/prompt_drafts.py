@@ -7,6 +7,7 @@ from typing import Any
 
 from attnscope.app import inspections
 from attnscope.app.examples import examples
+from attnscope.app.kept_pictures import KeptPictures
 from attnscope.app.page_session import Notice, PageSession
 from attnscope.app.prompt_links import KeptPrompts, checked, packed
 from attnscope.app.prompts import Prompt, uploaded
@@ -26,15 +27,20 @@ class PromptDrafts:
         kept: Where prompts too long for a link are.
         look_at: Takes the view with other prompts in it.
         with_target: Whether the box has a second text, for the decoder of an encoder-decoder.
+        pictures: Where uploaded pictures go, where the source is one and no text; None else.
     """
 
     session: PageSession[Any]
     kept: KeptPrompts
     look_at: Callable[[Any], None]
     with_target: bool = False
+    pictures: KeptPictures | None = None
 
     def run(self) -> None:
         """Take the prompt that was typed."""
+        if self.pictures is not None:
+            self._run_target()
+            return
         text = self.session.draft(Key.DRAFT, "")
         target = self.session.draft(Key.TARGET, "") if self.with_target else ""
         self._ask((text,), chat=bool(self.session.draft(Key.CHAT, False)), target=target.strip())
@@ -45,7 +51,7 @@ class PromptDrafts:
         if not title:
             return
         view = self.session.view
-        untold = self._target("")
+        untold = self._target("") | ({} if self.pictures is None else {"picture": ""})
         self.look_at(replace(view, example=title, texts=(), stored="", chat=False, **untold))
         self.fill()
 
@@ -56,6 +62,9 @@ class PromptDrafts:
         session.set_draft({Key.OFFERED: (), Key.CHOSEN: [], Key.UPLOAD_REFUSAL: None})
         if file is None:
             return
+        if self.pictures is not None:
+            self._take_picture(self.pictures, file.getvalue())
+            return
         try:
             found = uploaded(file.getvalue(), file.name)
         except PromptRefused as error:
@@ -64,6 +73,24 @@ class PromptDrafts:
         session.set_draft({Key.OFFERED: found, Key.CHOSEN: [0]})
         if len(found) == 1:
             self._take(found)
+
+    def _take_picture(self, pictures: KeptPictures, data: bytes) -> None:
+        session = self.session
+        try:
+            name = pictures.keep(data)
+        except PromptRefused as error:
+            session.set_draft({Key.UPLOAD_REFUSAL: Notice.of(error)})
+            return
+        self.look_at(replace(session.view, picture=name, target="", example=""))
+
+    def _run_target(self) -> None:
+        target = str(self.session.draft(Key.TARGET, "")).strip()
+        try:
+            _check_target(target)
+        except PromptRefused as error:
+            self.session.tell(Notice.of(error))
+            return
+        self.look_at(replace(self.session.view, target=target))
 
     def choose_prompts(self) -> None:
         """Take the prompts that were chosen of a file."""

@@ -134,6 +134,11 @@ class Settings:
         return self.data / "ceilings"
 
     @property
+    def pictures_folder(self) -> Path:
+        """Where uploaded pictures are kept."""
+        return self.data / "pictures"
+
+    @property
     def matrices_folder(self) -> Path:
         """Where uploaded matrices are kept."""
         return self.data / "matrices"

@@ -52,6 +52,7 @@ class View:
         texts: The prompts themselves.
         stored: Fingerprint of prompts too long for a link.
         target: Of an encoder-decoder, the text its decoder reads; empty for the model's own words.
+        picture: Fingerprint of an uploaded picture, which a model with a vision encoder reads in place of a text.
         attention: Of an encoder-decoder, the kind shown: "encoder", "decoder"; empty for cross-attention.
         sequence: Which of the prompts is shown.
         layer: Layer of the head shown; None lets the viewer open the head that says most.
@@ -83,6 +84,7 @@ class View:
     texts: tuple[str, ...] = ()
     stored: str = ""
     target: str = ""
+    picture: str = ""
     attention: str = ""
     sequence: int = 0
     layer: int | None = None
@@ -105,7 +107,7 @@ class View:
         return (
             *(self.model, self.revision, self.device, self.dtype, self.backend, self.chat),
             *(self.layer_backends, self.example, self.texts, self.stored, self.target),
-            self.keeps_values,
+            *(self.picture, self.keeps_values),
         )
 
 
@@ -296,6 +298,7 @@ _PARAMETERS = (
     ),
     *PROMPT_PARAMETERS,
     Parameter(name="target", attribute="target", read=_target, write=lambda text: _packed((text,))),
+    matching("picture", r"[0-9a-f]{32}", "the fingerprint of a kept picture"),
     choice("attention", ATTENTIONS),
     number("sequence"),
     number("layer"),

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from attnscope.kernels import registry
-from attnscope.kernels.errors import CaptureTooLarge, InvalidCall
+from attnscope.kernels.errors import InvalidCall
+from attnscope.models.capture_plan import CapturePlan
 from attnscope.models.capture_refusals import check_shown
 from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
-from attnscope.models.memory import available_bytes, in_words
+from attnscope.models.memory import available_bytes
 from attnscope.models.pairs import read_batch
 from attnscope.models.phases import Backends
 from attnscope.models.prompt_pass import least_inputs, prompt_logits
@@ -73,55 +75,6 @@ class AttentionShape:
         q = self.query_heads * (self.head_dim * self.itemsize + 4)
         width = self.head_dim + (self.value_dim if values else 0)
         return queries * q + keys * self.kv_heads * (width * self.itemsize + 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CapturePlan:
-    """What a capture will hold, before it is made.
-
-    Attributes:
-        layers: The layers it captures.
-        bytes_per_layer: Bytes of each of them.
-        shared_bytes: Padding masks, held once for all layers.
-        batch: Sequences.
-        length: Tokens of the longest; the others are padded to it.
-    """
-
-    layers: tuple[int, ...]
-    bytes_per_layer: tuple[int, ...]
-    shared_bytes: int
-    batch: int
-    length: int
-
-    @property
-    def total_bytes(self) -> int:
-        """All of it."""
-        return sum(self.bytes_per_layer) + self.shared_bytes
-
-    def fitting(self, byte_budget: int) -> int:
-        """How many of the layers, from the first, fit the budget."""
-        left, count = byte_budget - self.shared_bytes, 0
-        for size in self.bytes_per_layer:
-            left -= size
-            count += left >= 0
-        return count
-
-    def check(self, byte_budget: int) -> None:
-        """Refuses a capture that would hold more.
-
-        Raises:
-            CaptureTooLarge: Says what it needs, what it may hold, and how many layers fit.
-        """
-        if self.total_bytes <= byte_budget:
-            return
-        fitting = self.fitting(byte_budget)
-        advice = f"Capture at most {fitting} layers, or use" if fitting else "Use"
-        raise CaptureTooLarge(
-            f"Capturing {len(self.layers)} layers of {self.batch} by {self.length} tokens holds "
-            f"{in_words(self.total_bytes)}, over the budget of {in_words(byte_budget)}; "
-            f"{fitting} layers fit.",
-            f"{advice} a shorter prompt, or a larger budget.",
-        )
 
 
 def plan(
@@ -180,13 +133,14 @@ def default_budget(device: torch.device) -> int:
     return int(available_bytes(device) * _BUDGET_SHARE)
 
 
-def capture(
+def capture(  # noqa: PLR0913 -- what is read, how it runs, and what is kept
     model: LoadedModel,
     text: str | Sequence[str] | None = None,
     *,
     input_ids: Tensor | Sequence | None = None,
     attention_mask: Tensor | Sequence | None = None,
     target: str | Sequence[str] | None = None,
+    picture: Image.Image | None = None,
     backend: Backends = "eager",
     layers: Iterable[int] | None = None,
     values: bool = False,
@@ -201,6 +155,7 @@ def capture(
         input_ids: Token ids, `[n]` or `[B, n]`, or lists of any lengths.
         attention_mask: With `input_ids` of one length: 0 where a token is padding.
         target: Of an encoder-decoder, what its decoder reads; the model's own words when None.
+        picture: In place of a text, of a model that reads pictures.
         backend: A name of `kernels.registry`, or names by layer.
         layers: The attention calls to keep, from 0; all when None. Every one runs on the backend.
         values: Whether v is kept as well, for what a pattern does to the output; its norms always are.
@@ -218,7 +173,12 @@ def capture(
         InvalidCall: No such layer.
     """
     batch = read_batch(
-        model, text, input_ids=input_ids, attention_mask=attention_mask, target=target
+        model,
+        text,
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        target=target,
+        picture=picture,
     )
     return capture_batch(
         model,

@@ -25,6 +25,7 @@ from transformers import (
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
+    ViTImageProcessorPil,
 )
 
 from attnscope.models.copying_tasks import (
@@ -135,6 +136,32 @@ def letters_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def colours_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a colour's name; any other word is read as padding."""
+    names = ["<pad>", "<begin>", "⏎", *(f"▁{colour}" for colour in COLOURS)]
+    core = Tokenizer(WordLevel({one: at for at, one in enumerate(names)}, unk_token="<pad>"))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<begin>", eos_token="⏎"
+    )
+
+
+def squares_processor() -> ViTImageProcessorPil:
+    """Makes a row of squares of any picture: scaled to its size, −1 to 1."""
+    half = [0.5, 0.5, 0.5]
+    size = {"height": SIDE, "width": SIDE * SQUARES}
+    return ViTImageProcessorPil(size=size, image_mean=half, image_std=half)
+
+
+BESIDE: dict[Task, Callable[[], tuple[Any, ...]]] = {
+    "text": lambda: (letters_tokenizer(),),
+    "image": lambda: (colours_tokenizer(), squares_processor()),
+}
+"""What lies beside the weights, so that the model is loaded like any other."""
+
+
 TASKS: dict[Task, tuple[Callable[[], PreTrainedModel], Callable[..., Batch], Plan]] = {
     "text": (text_model, text_batch, Plan(steps=700)),
     "image": (image_model, image_batch, Plan(steps=1200, learning_rate=8e-3)),
@@ -195,8 +222,8 @@ def main(arguments: list[str] | None = None) -> None:
         plan = standard if options.steps is None else Plan(steps=options.steps)
         model, _ = train(task, plan)
         model.save_pretrained(options.out / task)
-        if task == "text":
-            letters_tokenizer().save_pretrained(options.out / task)
+        for beside in BESIDE[task]():
+            beside.save_pretrained(options.out / task)
 
 
 if __name__ == "__main__":

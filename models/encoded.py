@@ -17,7 +17,9 @@ class Encoded:
         marks: Positions of the tokenizer's own marks, and of what stands for a whole picture.
         texts: The sources; of a picture its size in words.
         spans: Where each sequence lies in the padded batch, `[start, end)`.
-        grid: Rows and columns of patches, which are the last of the places; None of a text.
+        grid: Rows and columns of patches, which are the last of the places; None of a text, or where
+            places are no patches.
+        picture: As the model saw it, a PNG as a data URL; empty of a text.
     """
 
     tokens: tuple[tuple[str, ...], ...]
@@ -27,6 +29,7 @@ class Encoded:
     texts: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
     grid: tuple[int, int] | None = None
+    picture: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -27,7 +29,7 @@ from attnscope.kernels.errors import (
     ModelUnsupported,
 )
 from attnscope.models import hub
-from attnscope.models.checkpoint import Checkpoint, Kind, inspect
+from attnscope.models.checkpoint import READS_PICTURES, Checkpoint, Kind, inspect
 from attnscope.models.hub import Progress
 from attnscope.models.memory import available_bytes, in_words
 from attnscope.models.shipped import SHIPPED
@@ -36,6 +38,11 @@ from attnscope.models.tokens import TokenDisplay
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _LONGEST_SOURCE = 500
+_UNREADABLE = (
+    *(OSError, ValueError, RuntimeError),
+    *(ImportError, KeyError, TypeError, AttributeError),
+)
+"""What transformers raises over files that it cannot read."""
 _DOWNLOAD_SHARE = 0.6
 _WORKING_SPACE = 1.2
 """Memory asked for over that of the weights: activations and the loader's buffers need some."""
@@ -60,6 +67,7 @@ class LoadedModel:
             it.
         has_head: Whether it predicts tokens.
         note: What a visitor should know about how it was loaded, or an empty string.
+        image_processor: Prepares the pictures that an encoder-decoder reads in place of a text, or None.
         lock: Held by whoever runs or swaps the model.
         memo: What later work found out about this model and keeps with it.
     """
@@ -78,6 +86,7 @@ class LoadedModel:
     has_head: bool
     display: TokenDisplay
     note: str = ""
+    image_processor: Any = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     memo: dict[str, object] = field(default_factory=dict, repr=False)
 
@@ -92,6 +101,7 @@ class LoadedModel:
         kind: Kind | None = None,
         has_head: bool = True,
         note: str = "",
+        image_processor: Any = None,
     ) -> "LoadedModel":
         """Wraps a live model and its tokenizer.
 
@@ -103,6 +113,7 @@ class LoadedModel:
             kind: Told from the class's name when None.
             has_head: See the attribute.
             note: See the attribute.
+            image_processor: See the attribute.
         """
         weights = list(model.parameters())
         first = weights[0]
@@ -121,6 +132,7 @@ class LoadedModel:
             has_head=has_head,
             display=TokenDisplay.of(tokenizer),
             note=note,
+            image_processor=image_processor,
         )
 
     def tokens(self, ids: Sequence[int]) -> tuple[str, ...]:
@@ -244,10 +256,13 @@ def _check_room(source: str, parameters: int, stored: torch.dtype, wanted: _Want
 
 def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Wanted) -> LoadedModel:
     tokenizer = _tokenizer(checkpoint.folder, source)
+    reads_pictures = checkpoint.model_type == READS_PICTURES
     loader = {
         ("decoder", True): AutoModelForCausalLM,
         ("encoder", True): AutoModelForMaskedLM,
-        ("encoder-decoder", True): AutoModelForSeq2SeqLM,
+        ("encoder-decoder", True): AutoModelForImageTextToText
+        if reads_pictures
+        else AutoModelForSeq2SeqLM,
     }.get((checkpoint.kind, checkpoint.has_head), AutoModel)
     # Progress is ours to show; bars on the terminal of a worker help nobody.
     transformers.utils.logging.disable_progress_bar()
@@ -289,6 +304,7 @@ def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Want
         kind=checkpoint.kind,
         has_head=checkpoint.has_head,
         note=checkpoint.note,
+        image_processor=_image_processor(checkpoint.folder, source) if reads_pictures else None,
     )
 
 
@@ -307,15 +323,7 @@ def _check_whole(found: dict[str, Any], source: str) -> None:
 def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _UNREADABLE as error:
         if "trust_remote_code" in str(error):
             raise ModelUnsafe(
                 f"{source} brings Python code for its tokenizer; such code is never run.",
@@ -324,6 +332,16 @@ def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
         raise ModelUnsupported(
             f"{source} has no tokenizer that can be read: {_first_line(error)}",
             "Choose a model that comes with its tokenizer files.",
+        ) from error
+
+
+def _image_processor(folder: Path, source: str) -> Any:
+    try:
+        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except _UNREADABLE as error:
+        raise ModelUnsupported(
+            f"{source} does not say how its pictures are prepared.",
+            "Choose a model that comes with its preprocessor_config.json.",
         ) from error
 
 

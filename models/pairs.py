@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -17,6 +18,7 @@ from attnscope.kernels.errors import InvalidCall, PromptRefused
 from attnscope.models.encoded import Encoded, Source
 from attnscope.models.hub import Progress
 from attnscope.models.loading import LoadedModel
+from attnscope.models.pictures import picture_source
 from attnscope.models.prompting import Batch, batch_of, check_texts, padded
 
 LONGEST_TARGET = 128
@@ -30,6 +32,7 @@ def read_batch(
     input_ids: Tensor | Sequence | None = None,
     attention_mask: Tensor | Sequence | None = None,
     target: str | Sequence[str] | None = None,
+    picture: Image.Image | None = None,
     progress: Progress | None = None,
 ) -> Batch:
     """What a model reads, whatever its kind.
@@ -40,12 +43,20 @@ def read_batch(
         input_ids: `[n]`, `[B, n]` or ragged lists, or None.
         attention_mask: Like `input_ids`, or None.
         target: A text for each source; where None or empty the model's own, said greedily.
+        picture: The source of a model that reads pictures, in place of a text.
         progress: Called after each token of a target that the model says; it may raise to stop.
 
     Raises:
         InvalidCall: As of `batch_of`, or targets for another number of sources.
-        PromptRefused: As of `batch_of`, or a target for a model that has no encoder.
+        PromptRefused: As of `batch_of`, a target for a model that has no encoder, or a picture for one
+            that reads none, or none for one that does.
     """
+    if model.image_processor is not None:
+        if picture is None:
+            raise PromptRefused(f"{model.title} reads a picture.", "Give it one, a PNG or a JPEG.")
+        return _pair(model, picture_source(model, picture), _targets(target, 1), progress)
+    if picture is not None:
+        raise PromptRefused(f"{model.title} reads text, and no picture.", "Leave the picture out.")
     batch = batch_of(model, text, input_ids, attention_mask)
     targets = _targets(target, batch.size)
     if model.kind != "encoder-decoder":
@@ -93,7 +104,8 @@ def _pair(
         for at, target in enumerate(targets)
     ]
     texts = tuple(
-        target or "".join(_plain(model, ids)) for target, ids in zip(targets, read, strict=True)
+        target or "".join(_plain(model, ids)).strip()
+        for target, ids in zip(targets, read, strict=True)
     )
     return padded(model, read, texts, source=source)
 

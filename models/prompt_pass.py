@@ -7,9 +7,11 @@ import inspect
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from attnscope.models.loading import LoadedModel
+from attnscope.models.pictures import pixel_values
 from attnscope.models.prompting import Batch
 
 
@@ -47,7 +49,12 @@ def least_inputs(model: LoadedModel) -> dict[str, Tensor]:
     """One token, and the least source of an encoder-decoder: what a pass needs to show its shapes."""
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     read = {"input_ids": token, "attention_mask": torch.ones_like(token)}
-    return read if model.kind != "encoder-decoder" else {**read, **_as_targets(read)}
+    if model.kind != "encoder-decoder":
+        return read
+    source = read
+    if model.image_processor is not None:
+        source = {"pixel_values": pixel_values(model, Image.new("RGB", (32, 32)))}
+    return {**source, **_as_targets(read)}
 
 
 def _as_targets(read: dict[str, Any]) -> dict[str, Any]:

@@ -47,4 +47,7 @@ SHIPPED = {
         trained_by="python -m attnscope.models.demo_training",
     ),
     "copying": Shipped(inside="assets/copying/text", title="Copying model", trained_by=_COPYING),
+    "picture-copying": Shipped(
+        inside="assets/copying/image", title="Picture-copying model", trained_by=_COPYING
+    ),
 }

@@ -15,8 +15,10 @@ from attnscope.app.examples import examples_for
 from attnscope.app.inspections import Shown, Watched
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.kept_pictures import KeptPictures
 from attnscope.app.page_session import Notice
 from attnscope.app.prompt_drafts import PromptDrafts
+from attnscope.app.settings import Settings
 from attnscope.app.state import Key, Session
 from attnscope.app.view import View
 from attnscope.kernels.errors import AttnscopeError, CaptureMissing, EngineUnavailable
@@ -92,8 +94,8 @@ def settle(session: Session) -> None:
         session.shown = shown
         asked = session.view
         session.show(inspections.inside(asked, shown))
-        if asked.target and not shown.is_pair:
-            session.tell(_no_target(shown))
+        if session.view.capture_key != asked.capture_key:
+            session.tell(_left_out(shown))
 
 
 def status_of(watched: Watched) -> JobStatus:
@@ -131,10 +133,15 @@ def act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]
     return control(session, lambda: work(session))
 
 
-def _no_target(shown: Shown) -> Notice:
+def _left_out(shown: Shown) -> Notice:
+    model = shown.summary["model"]
+    reads = (
+        "a target, but no picture"
+        if shown.is_pair
+        else "one text, and neither a target nor a picture"
+    )
     return Notice(
-        kind="told",
-        message=f"The target was left out: {shown.summary['model']} is no encoder-decoder, and reads one text.",
+        kind="told", message=f"The link named what {model} does not read: it takes {reads}."
     )
 
 
@@ -217,7 +224,7 @@ def _apply(session: Session) -> None:
         session.tell(Notice(message=f"{refused.title} cannot run here: {refused.refusal}"))
         return
     if asked["model"] != session.view.model:
-        asked |= {"target": "", "attention": "", "layer": None, "head": None}
+        asked |= {"target": "", "picture": "", "attention": "", "layer": None, "head": None}
         titles = {entry.title for entry in examples_for(asked["model"])}
         asked["example"] = session.view.example if session.view.example in titles else ""
     _look_at(session, replace(session.view, **asked))
@@ -246,4 +253,7 @@ def _prompt(session: Session) -> PromptDrafts:
         kept=session.kept,
         look_at=partial(_look_at, session),
         with_target=bool(session.view.target) or (shown is not None and shown.is_pair),
+        pictures=KeptPictures(Settings.from_environment().pictures_folder)
+        if shown is not None and shown.reads_pictures
+        else None,
     )

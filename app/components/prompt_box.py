@@ -6,6 +6,8 @@ import streamlit as st
 
 from attnscope.app.components.notice import control, notice
 from attnscope.app.examples import examples_for
+from attnscope.app.kept_pictures import MOST_BYTES, MOST_PIXELS
+from attnscope.app.kept_pictures import SUFFIXES as PICTURES
 from attnscope.app.page_session import Notice
 from attnscope.app.prompt_drafts import PromptDrafts
 from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
@@ -46,8 +48,7 @@ def prompt_box(
         with st.form("prompt_form", border=False):
             cost = f" It keeps {nbytes(bytes_per_token)} a token." if bytes_per_token else ""
             told = f"{purpose}; Ctrl+Enter does the same.{cost}"
-            with_target = drafts.with_target
-            _typed(limit, verb, told, has_template, with_target, on_run=on_run)
+            _typed(drafts, limit, verb, told, has_template=has_template, on_run=on_run)
         st.selectbox(
             "Examples",
             [entry.title for entry in examples_for(session.view.model)],
@@ -59,47 +60,67 @@ def prompt_box(
             width=160,
         )
         with st.popover("Upload", key="upload_popover"):
+            refusal = session.draft(Key.UPLOAD_REFUSAL)
+            if drafts.pictures is not None:
+                _upload_picture(refusal, on_upload=on_upload)
+                return
             _upload(
                 session.draft(Key.OFFERED, ()),
-                session.draft(Key.UPLOAD_REFUSAL),
+                refusal,
                 on_upload=on_upload,
                 on_choose=on_choose,
             )
 
 
 def _typed(
+    drafts: PromptDrafts,
     limit: int | None,
     verb: str,
     purpose: str,
-    has_template: bool,
-    with_target: bool,
     *,
+    has_template: bool,
     on_run: Callable[[], None],
 ) -> None:
+    most = f", up to {count(limit)} tokens" if limit is not None else ""
     with st.container(
         key="prompt_typed", horizontal=True, vertical_alignment="center", gap="small"
     ):
-        most = f", up to {count(limit)} tokens" if limit is not None else ""
-        st.text_area(
-            "Source" if with_target else "Prompt",
-            key=Key.DRAFT,
-            height=HEIGHT,
-            label_visibility="collapsed",
-            placeholder=f"Type a {'source' if with_target else 'prompt'}{most}; Ctrl+Enter sends it",
-        )
-        if with_target:
-            st.text_area(
-                "Target",
-                key=Key.TARGET,
-                height=HEIGHT,
-                label_visibility="collapsed",
-                placeholder=f"Target{most}; empty: what the model says itself",
-            )
+        if drafts.pictures is None:
+            name = "Source" if drafts.with_target else "Prompt"
+            _text(name, Key.DRAFT, f"Type a {name.lower()}{most}; Ctrl+Enter sends it")
+        if drafts.with_target:
+            _text("Target", Key.TARGET, f"Target{most}; empty: what the model says itself")
         if has_template:
             st.checkbox(
                 "Chat", key=Key.CHAT, help="Put the tokenizer's chat template round the prompt."
             )
         st.form_submit_button(verb, type="primary", on_click=on_run, width=96, help=purpose)
+
+
+def _text(name: str, key: Key, placeholder: str) -> None:
+    st.text_area(
+        name,
+        key=key,
+        height=HEIGHT,
+        label_visibility="collapsed",
+        placeholder=placeholder,
+    )
+
+
+def _upload_picture(refusal: Notice | None, *, on_upload: Callable[[], None]) -> None:
+    st.file_uploader(
+        "A picture for the encoder",
+        type=None,
+        key=Key.UPLOAD,
+        max_upload_size=_RECEIVED_MIB,
+        on_change=on_upload,
+    )
+    st.caption(
+        f"{' '.join(PICTURES)}, up to {nbytes(MOST_BYTES)} and {count(MOST_PIXELS)} pixels. "
+        "The model sees it scaled to its own size; so it is drawn below."
+    )
+    if refusal is not None:
+        notice(refusal)
 
 
 def _upload(

@@ -38,7 +38,7 @@ def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, _LOADED, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
-        batch = read_batch(model, **prompts(arguments, model))
+        batch = read_batch(model, **prompts(arguments, model, context))
         folder.begin(arguments, _facts(model, batch))
 
         def report(share: float, words: str) -> None:

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app import layer_backends
+from attnscope.app.examples import shipped_picture
 from attnscope.app.jobs.answers import describe, shelf
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.tables import Work
+from attnscope.app.kept_pictures import KeptPictures, read_picture
 from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from attnscope.models.capture import Capture, CapturePlan
     from attnscope.models.hub import Progress
     from attnscope.models.loading import LoadedModel
@@ -50,7 +54,7 @@ def plan(arguments: Arguments, context: Context) -> Result:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.9, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
-        batch, planned = _planned(arguments, model)
+        batch, planned = _planned(arguments, model, context)
         return {
             "lengths": [len(ids) for ids in batch.ids],
             "layers": list(planned.layers),
@@ -83,6 +87,7 @@ def described(model: "LoadedModel") -> Result:
         "layers": model.model.config.get_text_config(decoder=True).num_hidden_layers,
         "has_chat_template": bool(model.tokenizer.chat_template),
         "note": model.note,
+        "reads_pictures": model.image_processor is not None,
     }
 
 
@@ -92,7 +97,8 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     The same prompt, model and backend give the capture that is already there. Arguments: as `load`, and texts, backend,
     layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), values
     (keep them as well, for what a pattern does to the output), byte_budget (None for the server's own), targets (of an
-    encoder-decoder a text for each source, None for the model's own words).
+    encoder-decoder a text for each source, None for the model's own words), picture and shipped_picture (of a model
+    that reads pictures, which one was uploaded, else which of the examples).
 
     Returns:
         The capture's id under `capture_id`, its summary, those of its other kinds of attention under `others`, and
@@ -104,14 +110,13 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, 0.3, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
-        if model.kind != "encoder-decoder":
-            arguments = {**arguments, "targets": None}
+        arguments = _readable(arguments, model)
         capture_id = shelf(context).id_of(_origin(arguments, model))
         was_kept = shelf(context).holds(capture_id)
         if not was_kept:
             layers = arguments.get("layers")
             saying = context.part(0.3, 0.4, "Saying the target")
-            batch, planned = _planned(arguments, model, saying)
+            batch, planned = _planned(arguments, model, context, saying)
             captured = capture_batch(
                 model,
                 batch,
@@ -139,15 +144,26 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     }
 
 
+def _readable(arguments: Arguments, model: "LoadedModel") -> Arguments:
+    """The arguments without what this kind of model does not read."""
+    unread = {"targets": None} if model.kind != "encoder-decoder" else {}
+    if model.image_processor is None:
+        return {**arguments, **unread, "picture": None, "shipped_picture": None}
+    return {**arguments, "texts": None}
+
+
 def _planned(
-    arguments: Arguments, model: "LoadedModel", saying: "Progress | None" = None
+    arguments: Arguments,
+    model: "LoadedModel",
+    context: Context,
+    saying: "Progress | None" = None,
 ) -> "tuple[Batch, CapturePlan]":
     """What the model reads, and what its capture will hold."""
     from attnscope.models.capture import plan_of
     from attnscope.models.pairs import read_batch
 
     targets = arguments.get("targets") or None
-    batch = read_batch(model, **prompts(arguments, model), target=targets, progress=saying)
+    batch = read_batch(model, **prompts(arguments, model, context), target=targets, progress=saying)
     return batch, plan_of(model, batch, arguments.get("layers"), values=_keeps_values(arguments))
 
 
@@ -155,8 +171,10 @@ def _keeps_values(arguments: Arguments) -> bool:
     return bool(arguments.get("values"))
 
 
-def prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
-    """The prompts as `capture` takes them: text, or ids where the chat template is asked for."""
+def prompts(arguments: Arguments, model: "LoadedModel", context: Context) -> dict[str, Any]:
+    """The prompts as `capture` takes them: text, ids where the chat template is asked for, or a picture."""
+    if model.image_processor is not None:
+        return {"picture": _picture(arguments, context)}
     texts = list(arguments["texts"])
     if not arguments.get("chat"):
         return {"text": texts}
@@ -174,9 +192,27 @@ def prompts(arguments: Arguments, model: "LoadedModel") -> dict[str, Any]:
     return {"input_ids": ids}
 
 
+def _picture(arguments: Arguments, context: Context) -> "Image":
+    """The picture that was uploaded, or a shipped one."""
+    kept = arguments.get("picture")
+    if kept:
+        return KeptPictures(context.settings.pictures_folder).find(str(kept))
+    return read_picture(shipped_picture(arguments.get("shipped_picture") or "").read_bytes())
+
+
 def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     """What decides a capture's numbers."""
-    names = ("texts", "targets", "backend", "layer_backends", "layers", "chat", "values")
+    names = (
+        "texts",
+        "targets",
+        "picture",
+        "shipped_picture",
+        "backend",
+        "layer_backends",
+        "layers",
+        "chat",
+        "values",
+    )
     return [
         [arguments.get(name) or None for name in names],
         [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],

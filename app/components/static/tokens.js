@@ -132,8 +132,8 @@ export class Tokens {
     this.merged.field.disabled = !sequence.words;
     const { tokens, keys } = sequence;
     this.title.textContent = keys
-      ? `${count(tokens.length)} target tokens, ${count(keys.tokens.length)} of the source`
-      : `${count(tokens.length)} tokens`;
+      ? `${count(tokens.length)} target tokens, ${count(keys.tokens.length)} ${keys.grid ? "places of the picture" : "of the source"}`
+      : `${count(tokens.length)} ${sequence.grid ? "places of the picture" : "tokens"}`;
   }
 
   #buildText() {

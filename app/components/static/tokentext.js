@@ -6,6 +6,7 @@ import { unitAt, unitsOf } from "./words.js";
 
 export const ALL_AT_ONCE = 1600;
 export const WINDOW = 1200;
+const HIGHEST = 196; // pixels of a picture's board
 const DIM = 0.12; // of the square root of the largest: fainter light is left out
 const FAINT = 0.08;
 
@@ -37,8 +38,9 @@ export class TokenText {
   }
 
   /** @param {{tokens: string[], words: number[] | null, marks: number[]}} text @param {number} at The token in sight. */
-  build({ tokens, words, marks }, { merged, at }) {
+  build({ tokens, words, marks, grid, picture }, { merged, at }) {
     this.tokens = tokens;
+    this.patches = grid ? { rows: grid[0], columns: grid[1], picture } : null;
     this.marks = new Set(marks);
     this.units = unitsOf(tokens.length, words, merged);
     this.fillWindow(at);
@@ -55,11 +57,25 @@ export class TokenText {
     const parts = this.units.slice(start, end).map((unit, place) => this.#tokenElement(unit, start + place));
     this.elements = parts;
     this.lights = [];
-    this.element.replaceChildren(
-      ...(start > 0 ? [this.earlier] : []),
-      ...parts.flatMap((part, place) => this.#spaced(part, start + place)),
-      ...(end < total ? [this.later] : []),
-    );
+    const placed = this.patches ? this.#onPicture(parts) : parts.flatMap((part, at) => this.#spaced(part, start + at));
+    this.element.replaceChildren(...(start > 0 ? [this.earlier] : []), ...placed, ...(end < total ? [this.later] : []));
+    this.element.classList.toggle("as-of-picture", Boolean(this.patches));
+  }
+
+  /** The patches where they lie on the picture that the model saw, after what stands for all of it. */
+  #onPicture(parts) {
+    const { rows, columns, picture } = this.patches;
+    const cells = parts.slice(parts.length - rows * columns);
+    for (const cell of cells) {
+      cell.title = cell.textContent;
+      cell.textContent = "";
+      cell.classList.add("as-patch");
+    }
+    const board = h("div.as-board", { role: "presentation" }, ...cells);
+    const side = Math.max(8, Math.min(40, Math.floor(HIGHEST / rows)));
+    board.style.gridTemplate = `repeat(${rows}, ${side}px) / repeat(${columns}, ${side}px)`;
+    board.style.backgroundImage = `url("${picture}")`;
+    return [...parts.slice(0, parts.length - rows * columns), board];
   }
 
   #tokenElement({ from, to }, place) {
@@ -111,6 +127,7 @@ export class TokenText {
 
   /** Lights every unit by its value. @param {number} most The largest value shown; 0 puts the lights out. */
   shine(values, most, shown = () => true) {
+    this.element.classList.toggle("as-lit", most > 0);
     this.elements.forEach((element, index) => {
       const place = this.window[0] + index;
       const value = values[place];
