@@ -12,12 +12,15 @@ from attnscope.app.cli_calculate import add_calculate
 from attnscope.app.cli_profile import add_profile
 from attnscope.app.cli_prompt import add_prompt, prompt_of
 from attnscope.app.cli_runs import add_runs
+from attnscope.app.examples import shipped_picture
+from attnscope.app.kept_pictures import read_picture
 from attnscope.kernels.errors import AttnscopeError, InvalidCall
 from attnscope.models.shipped import SHIPPED
 from attnscope.profiling.units import count, nbytes, seconds
 
 if TYPE_CHECKING:
     from attnscope.models.captured import Capture
+    from attnscope.models.loading import LoadedModel
 
 _MOST_CELLS = 512
 _TABLE = ("induction", "previous_token", "sink_mass", "entropy_nats", "mean_distance")
@@ -79,10 +82,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add_prompt(parser)
     parser.add_argument(
-        "--model", default="demo", help="demo, copying, a hub id, or a folder (default: demo)"
+        "--model", default="demo", help="demo, copying, picture-copying, a hub id, or a folder"
     )
     parser.add_argument(
         "--target", help="what an encoder-decoder's decoder reads (default: what it says itself)"
+    )
+    parser.add_argument(
+        "--image", type=Path, help="PNG or JPEG that a model with a vision encoder reads"
     )
     parser.add_argument(
         "--attention",
@@ -132,7 +138,6 @@ def _captured(given: argparse.Namespace) -> "Capture":
     from attnscope.models.capture import capture
     from attnscope.models.loading import load
 
-    text = prompt_of(given, given.model)
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
     is_pair = model.kind == "encoder-decoder"
     if given.attention is not None and not is_pair:
@@ -141,9 +146,26 @@ def _captured(given: argparse.Namespace) -> "Capture":
             "Leave --attention out.",
         )
     layers = None if given.layer is None or is_pair else (given.layer,)
-    captured = capture(model, text, target=given.target, backend=given.backend, layers=layers)
+    captured = capture(
+        model, **_source(given, model), target=given.target, backend=given.backend, layers=layers
+    )
     captured = captured.of(given.attention or captured.attentions[0])
     return captured if given.layer is None else captured.only(given.layer)
+
+
+def _source(given: argparse.Namespace, model: "LoadedModel") -> dict[str, Any]:
+    """The prompt, or a picture: of a model that reads pictures the first that ships when none is given."""
+    reads_pictures = model.image_processor is not None
+    if given.image is None and not reads_pictures:
+        return {"text": prompt_of(given, given.model)}
+    if given.prompt is not None or given.file is not None:
+        raise InvalidCall(
+            f"A prompt was given, and {model.title} reads a picture."
+            if reads_pictures
+            else "Both a prompt and --image were given.",
+            "Give --image alone.",
+        )
+    return {"picture": read_picture((given.image or shipped_picture()).read_bytes())}
 
 
 def _read(captured: "Capture") -> str:
@@ -151,7 +173,7 @@ def _read(captured: "Capture") -> str:
     tokens = f"{count(len(captured.tokens[0]))} tokens"
     if captured.encoded is None:
         return tokens
-    return f"{tokens} of a target on {count(len(captured.encoded.tokens[0]))} of its source"
+    return f"{tokens} of a target on {count(len(captured.encoded.tokens[0]))} places of its source"
 
 
 def _check_head(captured: "Capture", head: int) -> None:
@@ -234,7 +256,10 @@ def _check(source: str) -> None:
     from attnscope.models.loading import load
 
     model = load(source)
-    captured = capture(model, input_ids=[0, 1])
+    least: dict[str, Any] = {"input_ids": [0, 1]}
+    if model.image_processor is not None:
+        least = {"picture": read_picture(shipped_picture().read_bytes())}
+    captured = capture(model, **least)
     heads = captured.layers[0].q_BHQD.shape[1]
     _say(
         f"{model.title}: {model.kind}, {count(len(captured.layers))} layers of {count(heads)} heads, "

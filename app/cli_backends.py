@@ -51,11 +51,13 @@ def run_backends(given: argparse.Namespace) -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    from attnscope.app.jobs.check_work import refuse_pictures
     from attnscope.models.loading import load
     from attnscope.models.pairs import read_batch
 
     text = prompt_of(given, given.model)
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
+    refuse_pictures(model)
     batch = read_batch(model, text)
     results = _checked(given, model, batch)
     baseline = next((each for each in results if each.name == "eager"), None)

@@ -20,7 +20,8 @@ MOST_PIXELS = 2**24
 """Width times height: a picture of 4096 a side."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
-_SAVE_IT = "Save it as a PNG or a JPEG, and upload that."
+_DAMAGED = (OSError, SyntaxError, ValueError)
+"""What Pillow raises over a file that it cannot read."""
 
 
 def read_picture(data: bytes) -> Image.Image:
@@ -37,12 +38,23 @@ def read_picture(data: bytes) -> Image.Image:
         )
     try:
         with warnings.catch_warnings():
+            # Our own limit is lower, and says more.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
-            _check_size(picture.width, picture.height)
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PromptRefused("The file is no PNG or JPEG picture, or damaged.", _SAVE_IT) from error
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        raise _unreadable() from error
+    _check_size(picture.width, picture.height)
+    try:
+        return picture.convert("RGB")
+    except _DAMAGED as error:
+        raise _unreadable() from error
+
+
+def _unreadable() -> PromptRefused:
+    return PromptRefused(
+        "The file is no PNG or JPEG picture, damaged, or far too large.",
+        "Save it as a PNG or a JPEG, and upload that.",
+    )
 
 
 def _check_size(width: int, height: int) -> None:

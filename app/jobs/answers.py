@@ -33,8 +33,8 @@ MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
 NUMBERS = 1  # raised when a question gets other numbers, so that no older answer is taken for it
 _LEFT_OUT = (
-    "Induction, previous and duplicate tokens, distance and windows are left out: they compare a key with "
-    "the token or the place of its query, and these keys are of another kind."
+    "Induction, previous and duplicate tokens, distances and windows are left out: they mean something only "
+    "where a key and its query are tokens of one text."
 )
 _SCALES = {"weight": "log", "score": "linear", "value_weighted": "log"}
 

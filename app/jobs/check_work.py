@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope.app.jobs.checks import CheckFolder
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.work import described, models, prompts, wanted
+from attnscope.kernels.errors import PromptRefused
 from attnscope.models.pairs import read_batch
 from attnscope.profiling.backend_check import check
 from attnscope.profiling.json_data import to_data
@@ -38,6 +39,7 @@ def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, _LOADED, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
+        refuse_pictures(model)
         batch = read_batch(model, **prompts(arguments, model, context))
         folder.begin(arguments, _facts(model, batch))
 
@@ -46,6 +48,15 @@ def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
 
         check(model, batch, effort=Effort(budget_s=BUDGET_S), report=report, on_result=folder.add)
     return {"check": arguments["check"]}
+
+
+def refuse_pictures(model: "LoadedModel") -> None:
+    """Raises PromptRefused of a model that reads pictures: what is checked is a prompt of text."""
+    if model.image_processor is not None:
+        raise PromptRefused(
+            f"{model.title} reads a picture, and backends are checked on a text here.",
+            "Choose a model that reads text; Inspect shows this one under any backend.",
+        )
 
 
 def _facts(model: "LoadedModel", batch: "Batch") -> dict[str, Any]:
