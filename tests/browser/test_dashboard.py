@@ -16,6 +16,8 @@ MAP_DRAWN = """() => {
     return panes.length > 0 && panes.every((pane) => pane.getAttribute('aria-busy') === 'false')
         && Boolean(document.querySelector('.as-plotly image'));
 }"""
+SIDES = ("source", "prompt")
+PROMPTS = Path(__file__).parents[2] / "assets" / "prompts"
 HOSTILE = (
     "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 2'> "
     "[link](javascript:alert(1)) $\\href{javascript:alert(1)}{x}$ \u202etfel ot thgir\u202c **bold**"
@@ -184,3 +186,35 @@ def test_another_backend_shows_the_same_map(browser: Browser, served: str):
     page.wait_for_function(MAP_DRAWN, timeout=90_000)
     expect(page.locator(".pg-facts")).to_contain_text("tiled")
     page.context.close()
+
+
+def test_a_pair_lights_its_source_and_a_picture_its_patches(visit: Page, served: str):
+    """One server, two models: hover, pin, the kind of attention, an upload that is no picture and one that is."""
+    visit.goto(f"{served}/?model=copying")
+    source, target = (visit.get_by_role("listbox", name=f"Tokens of the {x}") for x in SIDES)
+    expect(source).to_contain_text("hello attention", timeout=60_000)
+    visit.wait_for_function(MAP_DRAWN)
+    # The letter after the one hovered is read where it stands in the source.
+    target.locator(".as-t").nth(3).hover()
+    expect(visit.locator(".as-top li").first).to_contain_text("l3", timeout=30_000)
+    lights = "all => all.map(one => Number(one.style.getPropertyValue('--light')))"
+    shades = source.locator(".as-t").evaluate_all(lights)
+    assert max(range(len(shades)), key=shades.__getitem__) == 3
+    # Pinning in the source turns the direction: who reads this letter.
+    source.locator(".as-t").nth(2).click()
+    expect(source.locator(".as-t.as-pinned")).to_have_attribute("data-place", "2")
+    expect(visit.get_by_role("button", name="receives")).to_have_attribute("aria-pressed", "true")
+    visit.wait_for_url("**direction=receives**", timeout=30_000)
+    visit.get_by_role("radio", name="Encoder, source").click()
+    expect(visit.locator(".as-strip h2")).to_have_text("16 tokens", timeout=30_000)
+    expect(visit.locator(".as-panel")).to_contain_text("Induction", timeout=30_000)
+    visit.goto(f"{served}/?model=picture-copying&layer=0&head=0")
+    expect(visit.locator(".as-patch")).to_have_count(8, timeout=60_000)
+    expect(visit.locator(".as-tokens").last).to_contain_text("red green blue yellow black")
+    visit.get_by_role("button", name="Upload").first.click()
+    files = visit.locator("input[type=file]")
+    files.set_input_files({"name": "no.png", "mimeType": "image/png", "buffer": b"no"})
+    expect(visit.get_by_text("no PNG or JPEG picture")).to_be_visible(timeout=30_000)
+    files.set_input_files(str(PROMPTS / "eight-squares.png"))
+    expect(visit.locator(".as-tokens").last).to_contain_text("cyan purple red", timeout=60_000)
+    assert "picture=" in visit.url

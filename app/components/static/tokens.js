@@ -36,10 +36,7 @@ export class Tokens {
     this.tools = h("div.as-bar");
     this.title = h("h2", { text: "Tokens" });
     this.next = h("span.as-next", { title: "The most probable next tokens, with their probabilities" });
-    const { queries, keys } = this.sides;
-    this.lower = h("div", {}, h("p.as-side", { text: "source" }), keys.element);
-    const upper = h("div", {}, h("p.as-side", { text: "target" }), queries.element);
-    this.frames = h("div.as-text-frame", {}, this.minimap.element, this.lower, upper);
+    this.frames = h("div.as-text-frame");
     this.element = h("section.as-strip", { "aria-label": "Tokens" });
     this.element.append(
       h("div.as-head", {}, this.title, this.next, this.tools),
@@ -145,8 +142,9 @@ export class Tokens {
     const pinned = view.pinned ?? last;
     queries.build(sequence, { merged: view.merged, at: Math.min(pinned, last) });
     if (this.read) keys.build(this.read, { merged: view.merged, at: 0 });
-    this.lower.hidden = !this.read;
-    this.frames.classList.toggle("as-two", Boolean(this.read));
+    const named = (name, text) => h("div.as-named", {}, h("p.as-side", { text: name }), text.element);
+    const texts = this.read ? [named("source", keys), named("target", queries)] : [queries.element];
+    this.frames.replaceChildren(this.minimap.element, ...texts);
     this.#showWindow();
     this.#showNext();
   }
