@@ -72,9 +72,10 @@ def shipped_picture(name: str = "") -> Path:
         PromptRefused: There is none of that name.
     """
     shipped = [entry.picture for entry in examples() if entry.picture]
-    if name and name not in shipped:
+    found = next((one for one in shipped if name in ("", one)), None)
+    if found is None:
         raise PromptRefused("The picture of this example is not shipped here.", "Upload one.")
-    return PATH.with_name(name or shipped[0])
+    return PATH.with_name(found)
 
 
 def example(title: str, model: str = "") -> Example:

@@ -1,19 +1,18 @@
-"""Cross-attention, captured: what every target token read of the source, under any backend.
+"""Cross-attention of any encoder-decoder, tokenizer or not: what each query read, by names that are given.
 
+`capture.capture` keeps all three kinds of attention of a model that was loaded with its tokenizer.
 Queries come from one sequence and keys from another, so the number of queries and of keys differ, and
 nothing is hidden as the future (arXiv 1706.03762 §3.2.3).
 
 B batch, H query heads, Q target positions, K source positions.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from attnscope.kernels import maps
@@ -23,11 +22,10 @@ from attnscope.models.capture_refusals import check_shown
 from attnscope.models.layer_capture import LayerCapture
 from attnscope.models.memory import in_words
 from attnscope.models.phases import Backends
+from attnscope.models.sides import Sides
 from attnscope.models.swapping import LayerCall, swapped
 
 _WHOLE = slice(None)
-_FROM_ELSEWHERE = ("key_value_states", "encoder_hidden_states")
-"""The arguments in which transformers' attention modules are given the source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,18 +144,10 @@ def cross_capture(
         CaptureTooLarge: Over the budget.
     """
     budget = default_budget(model.device) if byte_budget is None else byte_budget
-    recording = _Recording(names=dict(model.named_modules()), budget=budget)
-    hooks = [
-        module.register_forward_pre_hook(recording.note, with_kwargs=True)
-        for module in model.modules()
-        if _takes_a_source(module)
-    ]
-    try:
-        with torch.no_grad(), swapped(model, backend, recording.record):
-            logits_BQV = model(**inputs, use_cache=False).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
+    recording = _Recording(sides=Sides(model), budget=budget)
+    run = swapped(model, backend, recording.record)
+    with torch.no_grad(), recording.sides.watched(), run:
+        logits_BQV = model(**inputs, use_cache=False).logits
     if not recording.layers:
         raise ModelUnsupported(
             f"{model.config.model_type} has no cross-attention.",
@@ -177,22 +167,15 @@ def cross_capture(
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Recording:
-    names: dict[str, nn.Module]
+    sides: Sides
     budget: int
-    crossing: set[nn.Module] = field(default_factory=set)
     layers: list[LayerCapture] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     held: int = 0
 
-    def note(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before a module runs: whether it is given a source to read from."""
-        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        reads = any(isinstance(given.get(name), Tensor) for name in _FROM_ELSEWHERE)
-        (self.crossing.add if reads else self.crossing.discard)(module)
-
     def record(self, call: LayerCall) -> None:
         """After an attention call."""
-        if self.names[call.name] not in self.crossing:
+        if self.sides.of(call.name) != "cross":
             return
         layer = replace(kept(call), layer=len(self.layers))
         self.held += layer.nbytes
@@ -203,10 +186,6 @@ class _Recording:
             )
         self.layers.append(layer)
         self.calls.append(call.layer)
-
-
-def _takes_a_source(module: nn.Module) -> bool:
-    return any(name in inspect.signature(module.forward).parameters for name in _FROM_ELSEWHERE)
 
 
 def _check_names(layer: LayerCapture, source: Sequence[str], target: Sequence[str]) -> None:

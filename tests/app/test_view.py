@@ -41,6 +41,7 @@ def test_every_field_travels() -> None:
         texts=("t",),
         stored="0" * 32,
         target="t",
+        picture="1" * 32,
         attention="encoder",
         sequence=1,
         layer=1,

@@ -65,6 +65,23 @@ def test_kinds_are_told_from_the_configuration(
     assert judge_config(config, "tiny") == expected
 
 
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [
+        ("bart", "BartForConditionalGeneration"),
+        ("marian", "MarianMTModel"),
+        ("t5", "T5ForConditionalGeneration"),
+        ("vision-encoder-decoder", "VisionEncoderDecoderModel"),
+    ],
+)
+def test_encoder_decoders_are_told_with_their_head(model_type: str, architecture: str) -> None:
+    config: dict[str, object] = {"model_type": model_type, "is_encoder_decoder": True}
+    expected = ("encoder-decoder", model_type, True)
+    assert judge_config({**config, "architectures": [architecture]}, "tiny") == expected
+    with pytest.raises(ModelUnsupported, match="without a language-model head"):
+        judge_config({**config, "architectures": ["BartForSequenceClassification"]}, "tiny")
+
+
 @pytest.mark.parametrize("model_type", ["t5", "vit", "", "whisper"])
 def test_what_is_no_decoder_or_encoder_of_text(model_type: str) -> None:
     config = {
