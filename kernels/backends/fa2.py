@@ -9,7 +9,7 @@ class Fa2(FlashPackage):
     """FlashAttention-2's package flash-attn, of which PyTorch's flash kernel is an older copy."""
 
     name = "fa2"
-    title = "FlashAttention-2, package"
+    title = "FlashAttention-2 package"
     source = "https://arxiv.org/abs/2307.08691"
     distribution = "flash-attn"
     oldest = (2, 6)

@@ -11,7 +11,7 @@ class Fa3(FlashPackage):
     """FlashAttention-3's package flash-attn-3, the folder hopper of Dao-AILab/flash-attention."""
 
     name = "fa3"
-    title = "FlashAttention-3, package"
+    title = "FlashAttention-3 package"
     source = "https://arxiv.org/abs/2407.08608"
     distribution = "flash-attn-3"
     install = (

@@ -15,7 +15,7 @@ class Fa4(FlashPackage):
     """
 
     name = "fa4"
-    title = "FlashAttention-4, package"
+    title = "FlashAttention-4 package"
     source = "https://arxiv.org/abs/2603.05451"
     distribution = "flash-attn-4"
     install = "pip install flash-attn-4"

@@ -73,7 +73,7 @@ class FlashPackage(Backend):
         version = installed(self.distribution)
         if version is None:
             return Refusal(
-                reason=f"the package {self.distribution} is not installed",
+                reason=f"{self.distribution} is not installed",
                 remedy=f"{self.install} on a machine with an NVIDIA GPU (it takes a build for its CUDA "
                 "and PyTorch), or use sdpa_flash, PyTorch's copy of the second generation.",
             )

@@ -150,10 +150,11 @@ def test_a_sequence_of_nothing_but_padding_sees_nothing(found: FlashPackage, sta
 def test_strides_that_the_kernels_cannot_read_are_copied(found: FlashPackage, stand_in) -> None:
     stand_in(found)
     inputs = Case(id="causal").inputs("float16")
-    wider = [torch.nn.functional.pad(each, (1, 2)) for each in inputs.tensors]
-    odd = [each[..., 1:-2] for each in wider]
+    q_BHQD, k_BGKD, v_BGKD = (
+        torch.nn.functional.pad(each, (1, 2))[..., 1:-2] for each in inputs.tensors
+    )
     expected = found.run(*inputs.tensors, inputs.call)
-    answer = found.run(*odd, inputs.call)
+    answer = found.run(q_BHQD, k_BGKD, v_BGKD, inputs.call)
     assert torch.equal(answer.out_BHQD, expected.out_BHQD)
     assert answer.out_BHQD.transpose(1, 2).is_contiguous()
 
@@ -201,7 +202,7 @@ def test_what_is_not_installed_is_told_with_how_to_install_it(
     monkeypatch.setattr(flash_package, "installed", lambda distribution: None)
     refusal = found.refuses(CALL, device)
     assert refusal is not None
-    assert refusal.reason == f"the package {found.distribution} is not installed"
+    assert refusal.reason == f"{found.distribution} is not installed"
     assert refusal.remedy.startswith(found.install)
     assert "on a machine with an NVIDIA GPU" in refusal.remedy
 
