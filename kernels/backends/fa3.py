@@ -8,7 +8,11 @@ _HOPPER = 9
 
 
 class Fa3(FlashPackage):
-    """FlashAttention-3's package flash-attn-3, the folder hopper of Dao-AILab/flash-attention."""
+    """FlashAttention-3's package flash-attn-3, the folder hopper of Dao-AILab/flash-attention.
+
+    Its version tells no build from before September 2025, whose functions lack an argument: such a one
+    refuses as it is called.
+    """
 
     name = "fa3"
     title = "FlashAttention-3 package"

@@ -1,6 +1,6 @@
 """The FlashAttention packages as backends: what the three of them share. None is imported until it runs.
 
-They hold tensors as `[B, positions, heads, D]`, and read them in 16 bytes at a time. A causal rule
+They hold tensors as `[B, positions, heads, D]`, and read them 16 bytes at a time. A causal rule
 or a window is aligned there with the last query at the last key (`patterns/flash_window.py`).
 Documents, and batches with padding, go in as many sequences one after the other.
 
@@ -129,12 +129,8 @@ class FlashPackage(Backend):
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
     ) -> AttentionOutput:
-        tensors = q_BHQD, k_BGKD, v_BGKD
-        if (
-            sinks_H is not None
-            and torch.is_grad_enabled()
-            and any(t.requires_grad for t in tensors)
-        ):
+        differentiated = any(t.requires_grad for t in (q_BHQD, k_BGKD, v_BGKD))
+        if sinks_H is not None and differentiated and torch.is_grad_enabled():
             raise UnsupportedCall(
                 f"{self.title}: sinks join by the log-sum-exp, which has no gradient there.",
                 "Use triton, or torch.no_grad().",
@@ -144,7 +140,7 @@ class FlashPackage(Backend):
         keys = slice(window.keys.start, window.keys.stop)
         laid_out = _laid_out(q_BHQD), _laid_out(k_BGKD[:, :, keys]), _laid_out(v_BGKD[:, :, keys])
         if visible_keys_BK is not None:
-            output = self._padded(*laid_out, window, call, visible_keys_BK[:, keys])
+            output = self._padded(*laid_out, window, call, visible_keys_BK)
         elif packs_documents(call):
             output = self._packed(*laid_out, window, call)
         else:
@@ -327,9 +323,7 @@ def _refuses_pattern(call: AttentionCall) -> Refusal | None:
         )
     if packs_documents(call) and not call.has_padding:
         square = call.query_offset == 0 and call.query_length == call.key_length
-        return (
-            None if square else _refused_place(call, "documents begin and end with their queries")
-        )
+        return None if square else _refused_place(call, "documents are of queries and keys alike")
     if flash_window_of(call) is None:
         return _refused_place(call, "the last query stands at the last key or before it")
     return None

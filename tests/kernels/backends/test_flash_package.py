@@ -252,7 +252,7 @@ def test_a_version_of_other_functions_is_refused(monkeypatch: pytest.MonkeyPatch
         (
             Fa4(),
             {"key_length": 34, "query_offset": 1, "pattern": pattern("packed", lengths=(9,))},
-            "documents begin and end with their queries, and the call's queries are at 1 to 33",
+            "documents are of queries and keys alike, and the call's queries are at 1 to 33",
         ),
     ],
 )
