@@ -1,7 +1,8 @@
 """The package of FlashAttention-2."""
 
 from attnscope.kernels.backends.backend import Refusal
-from attnscope.kernels.backends.flash_package import FlashPackage, refused_widths, refuses_wide
+from attnscope.kernels.backends.flash_package import FlashPackage
+from attnscope.kernels.backends.flash_package_refusals import refused_widths, refuses_wide
 from attnscope.kernels.call import AttentionCall
 
 

@@ -8,7 +8,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim, N tokens of a
 """
 
 from abc import abstractmethod
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -22,18 +22,19 @@ from attnscope.kernels.backends.backend import (
     io_bytes,
     join_sinks,
     lse_bytes,
-    sees_every_key,
+)
+from attnscope.kernels.backends.flash_package_refusals import (
+    ALIGNED_NUMBERS,
+    compute_major,
+    flash_window_of,
+    installed,
+    refuses_numbers,
+    refuses_pattern,
 )
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.errors import UnsupportedCall
-from attnscope.kernels.patterns.band import Band
-from attnscope.kernels.patterns.flash_window import FlashWindow, to_flash_window
-from attnscope.kernels.triton.flash_rule import documents_of, flash_rule, packs_documents
-
-WIDEST = 256
-"""The widest head of any of the three, an exception of FlashAttention-3's values aside."""
-
-_ALIGNED_BYTES, _ALIGNED_NUMBERS = 16, 8
+from attnscope.kernels.patterns.flash_window import FlashWindow
+from attnscope.kernels.triton.flash_rule import documents_of, packs_documents
 
 
 class FlashPackage(Backend):
@@ -64,9 +65,9 @@ class FlashPackage(Backend):
         """See `Backend.refuses`; nothing is imported to tell."""
         return (
             self._refuses_machine(device)
-            or _refuses_numbers(call)
-            or self._refuses_widths(call, _major(device))
-            or _refuses_pattern(call)
+            or refuses_numbers(call)
+            or self._refuses_widths(call, compute_major(device))
+            or refuses_pattern(call)
         )
 
     def _refuses_machine(self, device: torch.device) -> Refusal | None:
@@ -90,7 +91,7 @@ class FlashPackage(Backend):
                 reason=f"its kernels are for NVIDIA GPUs, and the tensors are on {where}",
                 remedy="Use sdpa_flash or tiled here.",
             )
-        major = _major(device)
+        major = compute_major(device)
         if major is not None and major not in self.majors:
             return Refusal(
                 reason=f"its kernels are for {self.gpus}, and this GPU's compute capability is "
@@ -140,7 +141,7 @@ class FlashPackage(Backend):
         keys = slice(window.keys.start, window.keys.stop)
         laid_out = _laid_out(q_BHQD), _laid_out(k_BGKD[:, :, keys]), _laid_out(v_BGKD[:, :, keys])
         if visible_keys_BK is not None:
-            output = self._padded(*laid_out, window, call, visible_keys_BK)
+            output = self._padded(*laid_out, window, call, visible_keys_BK[:, keys])
         elif packs_documents(call):
             output = self._packed(*laid_out, window, call)
         else:
@@ -176,7 +177,17 @@ class FlashPackage(Backend):
         call: AttentionCall,
         visible_keys_BK: Tensor,
     ) -> AttentionOutput:
-        """Every query of a sequence against those of its keys that are no padding."""
+        """Every query of a sequence against those of its keys that are no padding.
+
+        The last key that is left must be the last there was where places matter.
+        """
+        everything = window.left is None and window.right is None
+        if not everything and (visible_keys_BK[:, 1:] < visible_keys_BK[:, :-1]).any():
+            raise UnsupportedCall(
+                f"{self.title}: it leaves padded keys out, and {call.pattern.title} goes by the "
+                "distance from the last, so none may follow a token.",
+                "Pad on the left, or use triton or tiled.",
+            )
         kept_B = visible_keys_BK.sum(1)
         queries_B = torch.full_like(kept_B, call.query_length)
         tensors = q_BQHD.flatten(0, 1), k_BKGD[visible_keys_BK], v_BKGD[visible_keys_BK]
@@ -255,102 +266,12 @@ class FlashPackage(Backend):
             ) from error
 
 
-def installed(distribution: str) -> tuple[int, int] | None:
-    """Major and minor version of a distribution, or None where it is not installed."""
-    try:
-        major, minor = metadata.version(distribution).split(".")[:2]
-    except metadata.PackageNotFoundError:
-        return None
-    return int(major), int(minor)
-
-
-def flash_window_of(call: AttentionCall) -> FlashWindow | None:
-    """The call's pattern as a window, within each document where it packs some; None where it is none."""
-    rule = flash_rule(call)
-    if rule is None or rule.first_keys:
-        return None
-    return to_flash_window(
-        Band(before=rule.before, after=rule.after),
-        query_offset=call.query_offset,
-        query_length=call.query_length,
-        key_length=call.key_length,
-    )
-
-
-def refuses_wide(call: AttentionCall) -> Refusal | None:
-    """Heads that are too wide for any of the packages, of keys or of values."""
-    if max(call.head_dim, call.value_dim) <= WIDEST:
-        return None
-    return refused_widths(call, f"its heads are at most {WIDEST} wide")
-
-
-def refused_widths(call: AttentionCall, reason: str) -> Refusal:
-    """The refusal of the call's widths for this reason."""
-    return Refusal(
-        reason=f"{reason}, and the call's are {call.head_dim} (keys) and {call.value_dim} (values)",
-        remedy="Use sdpa_math, triton or tiled.",
-    )
-
-
-def _refuses_numbers(call: AttentionCall) -> Refusal | None:
-    if call.dtype not in ("float16", "bfloat16"):
-        return Refusal(
-            reason=f"its kernels compute in float16 and bfloat16, and the call is in {call.dtype}",
-            remedy="Load the model in bfloat16, or use sdpa_math or tiled.",
-        )
-    if call.scale <= 0:
-        return Refusal(
-            reason=f"its kernels' scale is above 0, and the call's is {call.scale:g}",
-            remedy="Use tiled.",
-        )
-    if call.head_dim % _ALIGNED_NUMBERS or call.value_dim % _ALIGNED_NUMBERS:
-        return refused_widths(call, f"its heads are a multiple of {_ALIGNED_NUMBERS} wide")
-    return None
-
-
-def _refuses_pattern(call: AttentionCall) -> Refusal | None:
-    rule = flash_rule(call)
-    if rule is None or rule.first_keys:
-        return Refusal(
-            reason=f"it takes a band of keys, in documents or not, and {call.pattern.title} is none",
-            remedy="Use flex, triton_block_sparse or tiled.",
-        )
-    if call.has_padding and not sees_every_key(call):
-        return Refusal(
-            reason="it leaves padded keys out, which moves the others nearer than "
-            f"{call.pattern.title} is to see them",
-            remedy="Use triton or tiled, or run sequences of one length.",
-        )
-    if packs_documents(call) and not call.has_padding:
-        square = call.query_offset == 0 and call.query_length == call.key_length
-        return None if square else _refused_place(call, "documents are of queries and keys alike")
-    if flash_window_of(call) is None:
-        return _refused_place(call, "the last query stands at the last key or before it")
-    return None
-
-
-def _refused_place(call: AttentionCall, taken: str) -> Refusal:
-    last = call.query_offset + call.query_length - 1
-    return Refusal(
-        reason=f"there {taken}, and the call's queries are at {call.query_offset} to {last} of "
-        f"{call.key_length} keys",
-        remedy="Use triton, flex or tiled.",
-    )
-
-
-def _major(device: torch.device) -> int | None:
-    """The GPU's compute capability, its whole part; None where there is no such GPU to ask."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return None
-    return torch.cuda.get_device_capability(device)[0]
-
-
 def _laid_out(t_BHND: Tensor) -> Tensor:
     """`[B, positions, heads, D]`: a view where its rows begin at multiples of 16 bytes, else a copy."""
     t_BNHD = t_BHND.transpose(1, 2)
     *strides, last = t_BNHD.stride()
-    aligned = t_BNHD.data_ptr() % _ALIGNED_BYTES == 0
-    aligned &= last == 1 and not any(stride % _ALIGNED_NUMBERS for stride in strides)
+    aligned = t_BNHD.data_ptr() % (ALIGNED_NUMBERS * t_BNHD.itemsize) == 0
+    aligned &= last == 1 and not any(stride % ALIGNED_NUMBERS for stride in strides)
     return t_BNHD if aligned else t_BNHD.contiguous()
 
 
