@@ -9,14 +9,18 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+
+from attnscope.kernels.backends.flash_package import FlashPackage
 
 Window = tuple[Any, Any]
 """Keys before and after a query's place; or what stands for no bound, which differs."""
@@ -115,9 +119,20 @@ KERNELS = {
 }
 
 
-def module_of(name: str, kernel: Kernel) -> ModuleType:
-    """The package's module as it is imported, attending by this kernel."""
-    return {"fa2": _second, "fa3": _third, "fa4": _fourth}[name](kernel)
+def install(
+    monkeypatch: pytest.MonkeyPatch, found: FlashPackage, kernel: Kernel | None = None
+) -> ModuleType:
+    """Installs a package's stand-in until the test ends, and has it run on this machine's processor.
+
+    Returns:
+        The module as the backend imports it, attending by `kernel`, or by the package's own.
+    """
+    make = {"fa2": _second, "fa3": _third, "fa4": _fourth}[found.name]
+    module = make(kernel or KERNELS[found.name])
+    monkeypatch.setattr(FlashPackage, "_refuses_machine", lambda self, device: None)
+    monkeypatch.setitem(sys.modules, found.module.partition(".")[0], ModuleType("flash_attn"))
+    monkeypatch.setitem(sys.modules, found.module, module)
+    return module
 
 
 def _second(kernel: Kernel) -> ModuleType:
