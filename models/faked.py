@@ -32,7 +32,7 @@ from transformers.initialization import no_init_weights
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import ModelUnsupported, UnsupportedCall
-from attnscope.kernels.tiled import default_block
+from attnscope.kernels.tiling import default_block
 from attnscope.models import attention_arguments
 from attnscope.models.masks import MaskRule, mask_function
 from attnscope.models.pass_inputs import model_class

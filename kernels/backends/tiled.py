@@ -12,7 +12,8 @@ from attnscope.kernels.backends.backend import (
     lse_bytes,
 )
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.tiled import default_block, key_tiles, tiled
+from attnscope.kernels.tiled import tiled
+from attnscope.kernels.tiling import default_block, key_tiles
 
 
 class Tiled(Backend):

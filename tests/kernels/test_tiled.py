@@ -6,7 +6,8 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores
-from attnscope.kernels.tiled import Block, default_block, key_tiles, tiled
+from attnscope.kernels.tiled import tiled
+from attnscope.kernels.tiling import Block, default_block, key_tiles
 from tests.shapes import CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
