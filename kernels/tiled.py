@@ -2,7 +2,7 @@
 
 B batch, H query heads, G kv heads, Q queries, K keys, D head dim; R rows of one tile (the queries
 of a block, once for each query head that shares a kv head), C keys of one tile. Lower-case b and g:
-the sequences and kv heads that one tile covers.
+the sequences and kv heads that are worked on together; N blocks of queries.
 """
 
 import math
@@ -22,7 +22,7 @@ from attnscope.kernels.tiling import Block, Tile, band_keys, default_block, key_
 LOG2_E = math.log2(math.e)
 
 Bias = Callable[[range, Positions], Tensor]
-"""The rule as numbers to add to scores `[Q, C]`: 0 where a pair is visible, −inf where it is hidden."""
+"""What a rule adds to scores `[Q, C]`: 0 where a pair is visible, minus infinity where it is hidden."""
 
 
 def tiled(
@@ -37,7 +37,7 @@ def tiled(
 ) -> AttentionOutput:
     """Exact attention by tiles with an online softmax (arXiv 1805.02867, 2112.05682, 2205.14135).
 
-    Never holds more scores than one tile; never repeats k and v for the query heads that share
+    Never holds more scores than fit the block; never repeats k and v for the query heads that share
     them; visits only the keys that the pattern lets a block of queries see, and applies the rule
     only where it divides a tile. Sums in float32 (float64 for float64 inputs).
 
@@ -191,19 +191,17 @@ def _start(q_bgRD: Tensor, call: AttentionCall, sinks_h: Tensor | None) -> _Soft
     dtype = accumulation_dtype(q_bgRD.dtype)
     q_bgRD = q_bgRD.to(dtype)
     one_a_row = (*q_bgRD.shape[:3], 1)
-    # One number stands for all rows: nothing is held until there is something to hold.
-    zero, one = q_bgRD.new_zeros(()), q_bgRD.new_ones(())
-    out_bgRD = zero.expand(*q_bgRD.shape[:3], call.value_dim)
+    out_bgRD = q_bgRD.new_zeros(*q_bgRD.shape[:3], call.value_dim)
     if sinks_h is not None:
         # The sink is a first key whose value is 0; joined through the log-sum-exp afterwards, the
         # rounding of large logarithms would reach the output.
         sinks_gR1 = sinks_h.to(dtype).unflatten(0, (-1, call.group_size, 1))
         sinks_gR1 = sinks_gR1.repeat_interleave(q_bgRD.shape[2] // call.group_size, dim=1)
         highest_bgR1 = (sinks_gR1 * LOG2_E).expand(one_a_row)
-        return _Softmax(q_bgRD, out_bgRD, one.expand(one_a_row), highest_bgR1)
+        return _Softmax(q_bgRD, out_bgRD, q_bgRD.new_ones(one_a_row), highest_bgR1)
     # The lowest number, not −inf: −inf − (−inf) would be NaN in a row that sees nothing yet.
-    highest_bgR1 = q_bgRD.new_full((), torch.finfo(dtype).min).expand(one_a_row)
-    return _Softmax(q_bgRD, out_bgRD, zero.expand(one_a_row), highest_bgR1)
+    highest_bgR1 = q_bgRD.new_full(one_a_row, torch.finfo(dtype).min)
+    return _Softmax(q_bgRD, out_bgRD, q_bgRD.new_zeros(one_a_row), highest_bgR1)
 
 
 def _attend(
@@ -217,24 +215,27 @@ def _attend(
     keys_at_a_time: int,
     bias: Bias,
 ) -> None:
-    q_bgRD = state.q_bgRD
-    scale = call.scale * LOG2_E
-    softcap = None if call.softcap is None else call.softcap * LOG2_E
     tiles = key_tiles(call.pattern, queries, call.key_length, keys_at_a_time)
     for group in _grouped(tiles, keys_at_a_time):
         seen_bC = None if visible_keys_bK is None else _gathered(visible_keys_bK, group, 1)
         if seen_bC is not None and not seen_bC.any():
             continue
-        k_bgCD, v_bgCD = _gathered(k_bgKD, group, 2), _gathered(v_bgKD, group, 2)
-        scores_bgRC = scores(q_bgRD, k_bgCD, scale=scale, softcap=softcap)
+        scores_bgRC = _scores(state.q_bgRD, _gathered(k_bgKD, group, 2), call)
         for start, part in _divided(group):
+            part_bgRC = scores_bgRC[..., start : start + len(part)]
             # An addition over the heads that share the mask is a third of the price of a masked fill.
-            scores_bgRC[..., start : start + len(part)].unflatten(2, (-1, len(queries))).add_(
-                bias(queries, part)
-            )
+            part_bgRC.unflatten(2, (-1, len(queries))).add_(bias(queries, part))
         if seen_bC is not None and not seen_bC.all():
-            scores_bgRC.add_(_as_bias(seen_bC[:, None, None]))
-        _update(state, scores_bgRC, v_bgCD.to(q_bgRD.dtype))
+            scores_bgRC.add_(_as_bias(seen_bC)[:, None, None])
+        _update(state, scores_bgRC, _gathered(v_bgKD, group, 2).to(state.q_bgRD.dtype))
+        # Or it would be there until the next tile is.
+        del scores_bgRC
+
+
+def _scores(q_bgRD: Tensor, k_bgCD: Tensor, call: AttentionCall) -> Tensor:
+    """As powers of 2 take them."""
+    softcap = None if call.softcap is None else call.softcap * LOG2_E
+    return scores(q_bgRD, k_bgCD, scale=call.scale * LOG2_E, softcap=softcap)
 
 
 def _bias(call: AttentionCall, device: torch.device) -> Bias:
@@ -298,5 +299,5 @@ def _update(state: _Softmax, scores_bgRC: Tensor, v_bgCD: Tensor) -> None:
 
 def _finish(state: _Softmax) -> tuple[Tensor, Tensor]:
     # A row that saw something has a total of 1 or more: its highest score adds 2 ** 0.
-    out_bgRD = state.out_bgRD / state.total_bgR1.clamp_min(1)
+    out_bgRD = state.out_bgRD.div_(state.total_bgR1.clamp_min(1))
     return out_bgRD, (state.highest_bgR1 / LOG2_E + state.total_bgR1.log()).squeeze(-1)

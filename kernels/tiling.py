@@ -14,12 +14,15 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.band import band
 from attnscope.kernels.patterns.pattern import Pattern, Spans
 
-FEWEST_ROWS = 128
-"""Rows of a tile, at least, on a processor: with fewer, the products are too flat."""
-ROWS_OF_MANY = 64
-"""Rows of a tile that is one of many alike."""
+MOST_ROWS, FEWEST_ROWS = 256, 128
+"""Rows of a tile on a processor: more of them visit keys that few see, fewer make flat products."""
+ROWS_ALIKE = 64
+"""Rows of one of many blocks that are worked on together."""
 MOST_VISITED = 1.25
 """Keys that a block of queries visits, over those that one of them does, at most where rows allow."""
+CACHED_SCORES = 2**20 + 2**17
+"""Scores held at once on a processor, 4.5 MiB of them: a power of 2 of blocks of 64 queries fits where
+the window is one from 512 on, so that cores share them evenly."""
 VECTOR = 16
 """Keys of a tile are a multiple of it where they are many: rows of scores begin where a vector of
 float32, and a line of the cache, does."""
@@ -68,20 +71,19 @@ def default_block(call: AttentionCall, device: torch.device) -> Block:
     """
     if device.type != "cpu":
         return Block(queries=max(1024 // call.group_size, 64), keys=2048, scores=2**26)
-    budget = 2**19
     small = Block(
-        queries=max(ROWS_OF_MANY // call.group_size, 16),
-        keys=budget // ROWS_OF_MANY,
-        scores=budget,
+        queries=max(ROWS_ALIKE // call.group_size, VECTOR),
+        keys=CACHED_SCORES // ROWS_ALIKE,
+        scores=CACHED_SCORES,
     )
     if alike(call, small):
         return small
-    return Block(queries=max(_rows(call, 256) // call.group_size, 64), keys=1024, scores=budget)
+    return Block(queries=max(_rows(call) // call.group_size, 64), keys=1024, scores=CACHED_SCORES)
 
 
-def _rows(call: AttentionCall, rows: int) -> int:
-    """So many, or half of them again and again, that they see little more than one alone does."""
-    middle = call.query_offset + call.query_length // 2
+def _rows(call: AttentionCall) -> int:
+    """As many as see little more together than one alone does."""
+    rows, middle = MOST_ROWS, call.query_offset + call.query_length // 2
 
     def visited(queries: int) -> int:
         spans = call.pattern.key_spans(middle, middle + queries, call.key_length)
@@ -95,11 +97,13 @@ def _rows(call: AttentionCall, rows: int) -> int:
 
 def regions(call: AttentionCall, block: Block) -> Iterator[Region]:
     """The regions of a call: every row is in one of them."""
-    fit, inner = fitting(call, block), alike(call, block)
-    kv_heads = min(fit, call.kv_heads)
-    sequences = min(fit // kv_heads, call.batch) if kv_heads == call.kv_heads else 1
-    # Beside blocks that are alike, the few others are as large as fit.
-    queries = block.queries * (fit // (kv_heads * sequences) if inner else 1)
+    inner = alike(call, block)
+    sequences, kv_heads = _heads(call, block)
+    queries = block.queries
+    if inner:
+        # Beside blocks that are alike the few others are cut into larger ones, which hold no more.
+        most = min(fitting(call, block), len(inner) // queries) // (sequences * kv_heads)
+        queries *= min(most, 4)
     for outer in (range(inner.start), range(inner.stop, call.query_length)):
         yield from starmap(
             Region,
@@ -112,9 +116,25 @@ def regions(call: AttentionCall, block: Block) -> Iterator[Region]:
     for sequence, kv_head, run in product(
         _slices(range(call.batch), 1),
         _slices(range(call.kv_heads), 1),
-        _slices(inner, fit * block.queries),
+        _slices(inner, fitting(call, block) * block.queries),
     ):
         yield Region(sequence, kv_head, run, (run.stop - run.start) // block.queries)
+
+
+def fullest(call: AttentionCall, block: Block) -> Region:
+    """The region that holds the most.
+
+    Without blocks that are alike it is the last whole one: under a causal rule none sees more keys.
+    """
+    inner = alike(call, block)
+    if inner:
+        blocks = min(fitting(call, block), len(inner) // block.queries)
+        last = slice(inner.stop - blocks * block.queries, inner.stop)
+        return Region(slice(1), slice(1), last, blocks)
+    sequences, kv_heads = _heads(call, block)
+    queries = min(block.queries, call.query_length)
+    stop = call.query_length // queries * queries
+    return Region(slice(sequences), slice(kv_heads), slice(stop - queries, stop))
 
 
 def fitting(call: AttentionCall, block: Block) -> int:
@@ -126,12 +146,19 @@ def fitting(call: AttentionCall, block: Block) -> int:
     return max(block.scores // (rows * keys), 1)
 
 
+def _heads(call: AttentionCall, block: Block) -> tuple[int, int]:
+    """Sequences, and kv heads of each, of which one block is worked on together."""
+    fit = fitting(call, block)
+    kv_heads = min(fit, call.kv_heads)
+    return (min(fit // kv_heads, call.batch) if kv_heads == call.kv_heads else 1), kv_heads
+
+
 def alike(call: AttentionCall, block: Block) -> range:
-    """Blocks of queries that each see all that a band shows, so that one rule and one shape serve them.
+    """The queries of a band whose blocks each see all that it shows: one shape and one mask serve all.
 
     Returns:
-        Their queries, a multiple of a block's. Empty where fewer blocks than heads would be worked on
-        together.
+        A multiple of a block's queries. Empty where fewer blocks than heads would be worked on
+        together, or no two.
     """
     none = range(call.query_length, call.query_length)
     if band(call.pattern) is None:
