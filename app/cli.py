@@ -206,7 +206,7 @@ def _say_table(captured: "Capture", found: dict[str, Any]) -> None:
 def _write(captured: "Capture", found: dict[str, Any], given: argparse.Namespace) -> None:
     from attnscope.app.exports import export
     from attnscope.app.images import ImageServer
-    from attnscope.app.jobs.answers import describe
+    from attnscope.app.jobs.capture_summary import describe
     from attnscope.kernels.diagnostics import DIAGNOSTICS
 
     layer = captured.layers[0].layer

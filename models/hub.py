@@ -41,6 +41,7 @@ _WANTED = (
     "*.json",
     "*.safetensors",
     "*.model",
+    "*.spm",
     "*.txt",
     "*.jinja",
     "tokenizer*",

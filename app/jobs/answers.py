@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope.app.jobs.calculations import CALCULATION_ASKS
+from attnscope.app.jobs.capture_summary import describe, of_kind
 from attnscope.app.jobs.check_answers import CHECK_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
@@ -26,8 +27,7 @@ from attnscope.kernels.errors import InvalidCall
 
 if TYPE_CHECKING:
     from attnscope.kernels.head import Head
-    from attnscope.models.captured import Capture, LayerCapture, LayerView
-    from attnscope.models.encoded import Encoded
+    from attnscope.models.captured import Capture, LayerView
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
@@ -71,79 +71,6 @@ def summary(arguments: Arguments, context: Context) -> Answer:
     """What a capture holds, without its numbers."""
     whole = _whole(arguments, context)
     return describe(arguments["capture"], whole, arguments.get("attention"))
-
-
-def describe(capture_id: str, whole: "Capture", attention: str | None = None) -> Answer:
-    """The summary that the page draws itself from: of one kind of attention, the first when none is named."""
-    capture = _of(whole, attention)
-    likely = capture.next_tokens
-    return {
-        "id": capture_id,
-        "model": capture.title,
-        "source": capture.source,
-        "revision": capture.revision,
-        "backend": capture.backend,
-        "device": capture.device,
-        "dtype": capture.dtype,
-        "attention": capture.attentions[0],
-        "attentions": list(whole.attentions),
-        "layers": [_layer(layer) for layer in capture.layers],
-        "sequences": [
-            {
-                "text": capture.texts[i],
-                "length": len(capture.tokens[i]),
-                "tokens": list(capture.tokens[i]),
-                "words": list(capture.words[i]),
-                "marks": list(capture.marks[i]),
-                "keys": None if capture.encoded is None else _keys(capture.encoded, i),
-                **(_patches(whole.encoded) if capture.attentions[0] == "encoder" else {}),
-                "next_tokens": None if likely is None else [[token, p] for token, p in likely[i]],
-            }
-            for i in range(len(capture.tokens))
-        ],
-        "nbytes": whole.nbytes,
-        "seconds": capture.seconds,
-        "created": capture.created,
-    }
-
-
-def _keys(encoded: "Encoded", sequence: int) -> Answer:
-    """What the keys are where they are not the queries: the source's tokens, or patches of a picture."""
-    return {
-        "text": encoded.texts[sequence],
-        "tokens": list(encoded.tokens[sequence]),
-        "words": list(encoded.words[sequence]),
-        "marks": list(encoded.marks[sequence]),
-        **_patches(encoded),
-    }
-
-
-def _patches(encoded: "Encoded | None") -> Answer:
-    """Rows and columns of patches and the picture they are of; nothing of a text."""
-    if encoded is None or not encoded.picture:
-        return {}
-    return {"grid": encoded.grid, "picture": encoded.picture}
-
-
-def _layer(layer: "LayerCapture") -> Answer:
-    return {
-        "index": layer.layer,
-        "name": layer.name,
-        "backend": layer.backend,
-        "heads": layer.q_BHQD.shape[1],
-        "kv_heads": layer.k_BGKD.shape[1],
-        "head_dim": layer.q_BHQD.shape[3],
-        "query_length": layer.q_BHQD.shape[2],
-        "key_length": layer.k_BGKD.shape[2],
-        "query_offset": layer.query_offset,
-        "pattern": {
-            "key": layer.pattern.key,
-            "title": layer.pattern.title,
-            "parameters": {k: v for k, v in layer.pattern.parameters.items() if _is_plain(v)},
-        },
-        "softcap": layer.softcap,
-        "sinks": layer.sinks_H is not None,
-    }
 
 
 def attention_map(arguments: Arguments, context: Context) -> Answer:
@@ -347,11 +274,7 @@ def _whole(arguments: Arguments, context: Context) -> "Capture":
 
 def _capture(arguments: Arguments, context: Context) -> "Capture":
     """The kind of attention that is asked about; the first when none is named."""
-    return _of(_whole(arguments, context), arguments.get("attention"))
-
-
-def _of(whole: "Capture", attention: Any) -> "Capture":
-    return whole.of(attention or whole.attentions[0])
+    return of_kind(_whole(arguments, context), arguments.get("attention"))
 
 
 def _sequence(arguments: Arguments, capture: "Capture") -> int:
@@ -391,10 +314,6 @@ def _memo(context: Context) -> Memo:
 
 def _key(method: str, arguments: Arguments) -> str:
     return method + json.dumps(arguments, sort_keys=True)
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def backends(arguments: Arguments, context: Context) -> Answer:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app import layer_backends
 from attnscope.app.examples import shipped_picture
-from attnscope.app.jobs.answers import describe, shelf
+from attnscope.app.jobs.answers import shelf
+from attnscope.app.jobs.capture_summary import describe
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.tables import Work
