@@ -224,7 +224,7 @@ def _apply(session: Session) -> None:
         session.tell(Notice(message=f"{refused.title} cannot run here: {refused.refusal}"))
         return
     if asked["model"] != session.view.model:
-        asked |= {"target": "", "picture": "", "attention": "", "layer": None, "head": None}
+        asked |= {"target": "", "picture": "", "attention": ""}
         titles = {entry.title for entry in examples_for(asked["model"])}
         asked["example"] = session.view.example if session.view.example in titles else ""
     _look_at(session, replace(session.view, **asked))

@@ -122,7 +122,8 @@ def _choose_attention(session: Session, shown: Shown) -> None:
     def choose() -> None:
         chosen = session.draft(Key.ATTENTION) or shown.attentions[0]
         attention = "" if chosen == shown.attentions[0] else chosen
-        anew = {"layer": None, "head": None, "region": None, "pinned": None, "compare": ""}
+        places = {"layer": None, "head": None, "region": None, "pinned": None, "compare": ""}
+        anew = {**places, "sort": "", "filter": ""}
         session.show(replace(session.view, attention=attention, **anew))
 
     st.segmented_control(
