@@ -1,9 +1,14 @@
+import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from attnscope.app.cli import main
+from attnscope.app.examples import shipped_picture
+
+PICTURE = shipped_picture()
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,15 @@ from attnscope.app.cli import main
         (["inspect", "hello", "--head", "99"], "There is no head 99. This model has heads 0 to"),
         (["inspect", "hello", "--backend", "magic"], "magic"),
         (["inspect", "hello", "--layer", "99"], "99"),
+        (["inspect", "hello", "--target", "x"], "it reads one text, and takes no target"),
+        (["inspect", "hello", "--attention", "cross"], "it has one kind of attention"),
+        (["inspect", "--image", str(PICTURE)], "reads text, and no picture"),
+        (["inspect", "x", "--image", str(PICTURE)], "Both a prompt and --image"),
+        (["inspect", "x", "--model", "picture-copying"], "reads a picture"),
+        (["inspect", "--image", __file__, "--model", "picture-copying"], "no PNG or JPEG"),
+        (["inspect", "--model", "copying", "--layer", "1"], "Layer 1 was not captured"),
+        (["backends", "--model", "picture-copying"], "backends are checked on a text"),
+        (["profile", "--model", "copying", "--lengths", "8", "--no-save"], "is an encoder-decoder"),
     ],
 )
 def test_refusals_are_one_sentence(
@@ -62,8 +76,33 @@ def test_inspect_prints_every_head_and_writes_its_files(
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".html", ".html"]
 
 
+def test_a_pair_is_inspected_and_its_map_has_both_texts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = ["inspect", "hello", "--model", "copying", "--target", "hell", "--format", "csv"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
+    assert "5 tokens of a target on 6 places of its source" in capsys.readouterr().out
+    (file,) = tmp_path.glob("*_cross-map_L0-H0_*.csv")
+    cells = pd.read_csv(file)
+    assert len(cells) == 5 * 6
+    best = cells.loc[cells.groupby("query_first")["weight"].idxmax()]
+    assert [json.loads(one) for one in best["query_token_json"]] == ["<begin>", *"hell"]
+    assert [json.loads(one) for one in best["key_token_json"]] == [*"hello"]
+
+
+def test_a_picture_is_inspected(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["inspect", "--model", "picture-copying", "--image", str(PICTURE)]
+    assert main([*given, "--attention", "encoder"]) == 0
+    told = capsys.readouterr().out
+    assert "9 tokens" in told
+    assert "Induction" not in told
+    assert len(re.findall(r"^ +0 +\d+ ", told, re.MULTILINE)) == 2
+
+
 def test_models_lists_the_demo_and_checks_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.startswith("demo ")
+    told = capsys.readouterr().out
+    assert told.startswith("demo ")
+    assert "picture-copying " in told
     assert main(["models", "--check", "demo"]) == 0
     assert "can be swapped" in capsys.readouterr().out
