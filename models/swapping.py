@@ -246,7 +246,13 @@ def swapped(
 
 
 def attention_layers(config: PreTrainedConfig) -> int:
-    """How many attention calls one forward pass makes; linear and convolution layers make none."""
+    """How many attention calls one forward pass makes at least; linear and convolution layers make none.
+
+    Of an encoder-decoder those of its decoder, two a layer: `generate` runs the encoder apart.
+    """
+    if config.is_encoder_decoder:
+        own = getattr(config, "num_decoder_layers", None)
+        return 2 * int(own or config.get_text_config(decoder=True).num_hidden_layers)
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None)
     if kinds:

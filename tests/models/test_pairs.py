@@ -127,6 +127,19 @@ def test_what_it_says_is_what_generate_says_within_its_limit(bart: LoadedModel) 
         read_batch(bart, "abc", progress=stop)
 
 
+@pytest.mark.parametrize(("encoder", "decoder"), [(4, 1), (1, 3)])
+def test_it_generates_under_a_backend_however_its_layers_are_shared_out(
+    encoder: int, decoder: int
+) -> None:
+    sizes = SIZES | {"encoder_layers": encoder, "decoder_layers": decoder}
+    config = hf.BartConfig(**sizes, forced_eos_token_id=None)
+    model: Any = tiny(config, AutoModelForSeq2SeqLM)
+    asked: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
+    theirs = model.generate(torch.tensor([[5, 6, 7]]), **asked)
+    with swapped(model, "tiled"):
+        assert torch.equal(model.generate(torch.tensor([[5, 6, 7]]), **asked), theirs)
+
+
 def test_narrowing_and_saving_keep_the_numbers(bart: LoadedModel, tmp_path: Any) -> None:
     found = capture(bart, SOURCES, target=TARGETS, values=True)
     again = Capture.load(found.save(tmp_path / "c"))

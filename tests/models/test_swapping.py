@@ -268,5 +268,5 @@ def test_training_mode_is_refused(tiny_family: Family) -> None:
 )
 def test_attention_layers_are_counted(kinds: list[str] | None, expected: int) -> None:
     text = SimpleNamespace(layer_types=kinds, num_hidden_layers=3)
-    config = SimpleNamespace(get_text_config=lambda: text)
+    config = SimpleNamespace(get_text_config=lambda: text, is_encoder_decoder=False)
     assert attention_layers(config) == expected  # pyright: ignore[reportArgumentType]
