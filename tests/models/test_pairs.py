@@ -131,7 +131,7 @@ def test_what_it_says_is_what_generate_says_within_its_limit(bart: LoadedModel) 
 def test_it_generates_under_a_backend_however_its_layers_are_shared_out(
     encoder: int, decoder: int
 ) -> None:
-    sizes = SIZES | {"encoder_layers": encoder, "decoder_layers": decoder}
+    sizes: dict[str, Any] = SIZES | {"encoder_layers": encoder, "decoder_layers": decoder}
     config = hf.BartConfig(**sizes, forced_eos_token_id=None)
     model: Any = tiny(config, AutoModelForSeq2SeqLM)
     asked: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
