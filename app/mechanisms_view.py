@@ -17,6 +17,8 @@ from attnscope.app.link import Parameter, choice, line, query_of, switch, values
 from attnscope.app.mechanisms import RESULTS, Mechanism, catalogue, mechanism
 from attnscope.app.page_session import PageSession
 from attnscope.app.state import Key
+from attnscope.kernels.patterns.rule_bounds import check
+from attnscope.kernels.patterns.rule_program import steps_of
 
 LISTED = ("all", *RESULTS)
 TABS = ("catalogue", "advisor")
@@ -32,6 +34,7 @@ class MechanismsView:
         card: Key of the mechanism that is open.
         values: Its controls that differ from their defaults, by name.
         causal: Its pattern is composed with j ≤ i.
+        rule: The text of a pattern that the visitor writes; empty for the card's own.
         search: Only cards that hold this text are listed.
         result: Only cards of this kind are listed; one of `LISTED`.
         here: Only cards that run on this machine are listed.
@@ -50,6 +53,7 @@ class MechanismsView:
     card: str = "sliding-window"
     values: tuple[tuple[str, int], ...] = ()
     causal: bool = False
+    rule: str = ""
     search: str = ""
     result: str = "all"
     here: bool = False
@@ -76,7 +80,10 @@ class MechanismsView:
     @property
     def arguments(self) -> dict[str, object]:
         """Of the worker's questions about the card that is open."""
-        return {"mechanism": self.card, "values": dict(self.values), "causal": self.causal}
+        values: dict[str, int | str] = dict(self.values)
+        if self.rule and mechanism(self.card).has_text:
+            values["text"] = self.rule
+        return {"mechanism": self.card, "values": values, "causal": self.causal}
 
     def lists(self, card: Mechanism, lacking: str) -> bool:
         """Whether a card is listed.
@@ -144,6 +151,11 @@ def _written(values: tuple[tuple[str, int], ...]) -> str:
     return ",".join(f"{name}={number}" for name, number in values)
 
 
+def _rule(text: str) -> str:
+    check(steps_of(text))
+    return " ".join(text.split())
+
+
 def _search(text: str) -> str:
     if len(text) > _LONGEST_SEARCH or not text.isprintable():
         raise ValueError(text)
@@ -156,6 +168,7 @@ _PARAMETERS = (
         name="set", attribute="values", read=_settings, write=_written, hint="settings of the card"
     ),
     switch("causal"),
+    Parameter(name="rule", attribute="rule", read=_rule),
     Parameter(name="search", attribute="search", read=_search, hint="a few words"),
     choice("result", LISTED),
     switch("here"),

@@ -77,6 +77,7 @@ class Key(StrEnum):
     MECHANISM_RESULT = "mechanism_result"
     MECHANISM_HERE = "mechanism_here"
     MECHANISM_CAUSAL = "mechanism_causal"
+    MECHANISM_RULE = "mechanism_rule"
     PANEL = "calculator_panel"
     SPARSITY_SHOWN = "sparsity_shown"
     SPARSITY_WATCHED = "sparsity_watched"

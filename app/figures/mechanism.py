@@ -124,7 +124,7 @@ def cost_words(lines: Lines, lengths: Sequence[int], reading: Reading) -> str:
 def _colour(line: Mapping[str, Any], name: str, look: Theme) -> str:
     if name == "pairs":
         return look.muted
-    if "backend" in line:
+    if line.get("backend"):
         return backend_colour(line["backend"])
     return look.muted if name == "dense" else look.accent
 

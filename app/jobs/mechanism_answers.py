@@ -158,10 +158,10 @@ _PACKAGES = {"flash-packages": _flash_packages}
 
 def shape_on(device: Any) -> Any:
     """The heads that are measured on a device, small enough for dense attention beside them."""
-    from attnscope.app.jobs.mechanism_calls import HeadShape
+    from attnscope.profiling.mechanism_trials import Heads
 
     dtype = "bfloat16" if device.type == "cuda" else "float32"
-    return HeadShape(heads=8, head_dim=64, dtype=dtype)
+    return Heads(heads=8, head_dim=64, dtype=dtype)
 
 
 def measured(arguments: Arguments, context: Context) -> Answer:

@@ -19,6 +19,8 @@ from attnscope.app.mechanisms_view import LISTED, TABS, MechanismsSession, Mecha
 from attnscope.app.page_session import Notice
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
+from attnscope.kernels.patterns.rule_bounds import check
+from attnscope.kernels.patterns.rule_program import steps_of
 
 _RESULT_WORDS = {
     "all": "All",
@@ -162,6 +164,7 @@ def _drawn(session: MechanismsSession, card: Mechanism) -> None:
         return
     mechanism_card.mask_controls(
         card.controls,
+        has_text=card.has_text,
         offers_causal=card.pattern not in _ALREADY_CAUSAL,
         key=_control,
         on_change=_act(session, _set),
@@ -193,7 +196,7 @@ def _record(view: MechanismsView) -> Mapping[str, Any] | None:
     mine = (
         record
         for record in reversed(records)
-        if record["values"] == dict(view.values) and record["causal"] == view.causal
+        if (record["values"], record["causal"]) == (view.arguments["values"], view.causal)
     )
     return next(mine, None)
 
@@ -249,7 +252,7 @@ def _ask(session: MechanismsSession) -> None:
 
 def _open(session: MechanismsSession, key: str) -> None:
     session.job = None
-    session.show(replace(session.view, card=key, values=(), causal=False))
+    session.show(replace(session.view, card=key, values=(), causal=False, rule=""))
 
 
 def _filter(session: MechanismsSession) -> None:
@@ -277,7 +280,17 @@ def _set(session: MechanismsSession) -> None:
         )
     )
     causal = bool(session.draft(Key.MECHANISM_CAUSAL, False))
-    session.show(replace(session.view, values=changed, causal=causal))
+    rule = _written(session, card)
+    session.show(replace(session.view, values=changed, causal=causal, rule=rule))
+
+
+def _written(session: MechanismsSession, card: Mechanism) -> str:
+    """The rule in the card's box; the card's own is none of the view's."""
+    if not card.has_text:
+        return ""
+    text = " ".join(str(session.draft(Key.MECHANISM_RULE) or "").split())
+    check(steps_of(text))
+    return "" if text == card.fixed["text"] else text
 
 
 def _measure(session: MechanismsSession) -> None:
@@ -300,6 +313,7 @@ def _drafts(view: MechanismsView) -> dict[str, Any]:
         Key.MECHANISM_RESULT: view.result,
         Key.MECHANISM_HERE: view.here,
         Key.MECHANISM_CAUSAL: view.causal,
+        Key.MECHANISM_RULE: view.rule or mechanism(view.card).fixed.get("text", ""),
         **{_asked(name): getattr(view, name) for name in advice.FIELDS},
         **{_control(name): value for name, value in (controls | dict(view.values)).items()},
     }
