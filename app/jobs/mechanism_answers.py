@@ -9,6 +9,7 @@ from attnscope.app.jobs.advice_answers import ADVICE_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.mechanism_errors import error
 from attnscope.app.jobs.mechanism_pictures import picture
+from attnscope.app.jobs.mechanism_positions import positions_found
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.tables import Ask
 
@@ -78,8 +79,11 @@ def _lines(chosen: "Choice") -> list[Answer]:
         return lines
     calls = [chosen.call(length, DRAWN) for length in LENGTHS]
     lines.append(_line("mechanism", _drawn_by(chosen), calls))
+    # Pairs of a written rule are counted one by one: seconds at these lengths.
+    if not chosen.card.pattern or chosen.card.has_text:
+        return lines
     pairs = [attention_flops(call, call.kept_pairs) for call in calls]
-    if chosen.card.pattern and pairs != lines[-1]["flops"]:
+    if pairs != lines[-1]["flops"]:
         lines.append({"name": "pairs", "title": "its pairs alone", "flops": pairs})
     return lines
 
@@ -189,6 +193,7 @@ MECHANISM_ASKS = {
     "mechanisms_here": Ask(here, at="worker"),
     "mechanism_measured": Ask(measured),
     "mechanism_picture": Ask(picture, lane="patient"),
+    "positions_found": Ask(positions_found),
     "mechanism_error": Ask(error, lane="patient", at="worker"),
     **ADVICE_ASKS,
 }

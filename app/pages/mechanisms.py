@@ -8,7 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components import advice, mechanism_card, mechanism_pictures
+from attnscope.app.components import (
+    advice,
+    mechanism_card,
+    mechanism_pictures,
+    model_positions,
+)
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
@@ -17,6 +22,7 @@ from attnscope.app.jobs.calculation_plan import bundled
 from attnscope.app.mechanisms import GROUPS, Mechanism, catalogue, mechanism
 from attnscope.app.mechanisms_view import LISTED, TABS, MechanismsSession, MechanismsView
 from attnscope.app.page_session import Notice
+from attnscope.app.prompts import typed
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
 from attnscope.kernels.patterns.rule_bounds import check
@@ -147,13 +153,39 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
         lacking=lacking,
         on_measure=_act(session, _measure),
     )
-    if session.job is not None:
-        progress(engine().status(session.job))
+    _under_way(session, "mechanism")
+    if card.group == "position":
+        _positions(session)
     mechanism_card.snippet(card)
     if card.result in ("approximate", "pattern") and card.backends:
         # Above what is drawn already, for it may take seconds.
         with changed:
             _change(view)
+
+
+def _positions(session: MechanismsSession) -> None:
+    """The positions of a model that the visitor names, once they were found."""
+    found = engine().ask("positions_found", session.view.positions_asked)["found"]
+    model_positions.request(
+        session.view,
+        models=session.recent,
+        on_change=_act(session, _name),
+        on_find=_act(session, _find),
+        finding=session.job is not None,
+        again=found is not None,
+    )
+    _under_way(session, "positions")
+    if found is not None:
+        model_positions.answer(found)
+
+
+def _under_way(session: MechanismsSession, kind: str) -> None:
+    """The progress of the session's job, where it is of this kind."""
+    if session.job is None:
+        return
+    status = engine().status(session.job)
+    if status.kind == kind:
+        progress(status)
 
 
 def _drawn(session: MechanismsSession, card: Mechanism) -> None:
@@ -202,9 +234,13 @@ def _record(view: MechanismsView) -> Mapping[str, Any] | None:
 
 
 def _follow(session: MechanismsSession) -> None:
-    """Join the job that measures this card, and take it up when it is over."""
+    """Join the job about what is shown, and take it up when it is over."""
     if session.job is None:
-        session.job = engine().under_way("mechanism", session.view.arguments, owner=session.owner)
+        asked = {"mechanism": session.view.arguments, "positions": session.view.positions_asked}
+        found = (
+            engine().under_way(kind, each, owner=session.owner) for kind, each in asked.items()
+        )
+        session.job = next(filter(None, found), None)
         return
     try:
         status = engine().status(session.job)
@@ -297,6 +333,17 @@ def _measure(session: MechanismsSession) -> None:
     session.job = engine().submit("mechanism", session.view.arguments, owner=session.owner)
 
 
+def _name(session: MechanismsSession) -> None:
+    text = " ".join(str(session.draft(Key.MECHANISM_PROMPT) or "").split())
+    prompt = typed(text).text if text else ""
+    model = str(session.draft(Key.MECHANISM_ON) or session.view.on).strip()
+    session.show(replace(session.view, on=model, prompt=prompt))
+
+
+def _find(session: MechanismsSession) -> None:
+    session.job = engine().submit("positions", session.view.positions_asked, owner=session.owner)
+
+
 def _control(name: str) -> str:
     return f"mechanism_set_{name}"
 
@@ -313,6 +360,8 @@ def _drafts(view: MechanismsView) -> dict[str, Any]:
         Key.MECHANISM_RESULT: view.result,
         Key.MECHANISM_HERE: view.here,
         Key.MECHANISM_CAUSAL: view.causal,
+        Key.MECHANISM_ON: view.on,
+        Key.MECHANISM_PROMPT: view.prompt,
         Key.MECHANISM_RULE: view.rule or mechanism(view.card).fixed.get("text", ""),
         **{_asked(name): getattr(view, name) for name in advice.FIELDS},
         **{_control(name): value for name, value in (controls | dict(view.values)).items()},
