@@ -83,6 +83,11 @@ class MechanismsView:
         }
 
     @property
+    def errors_asked(self) -> dict[str, object]:
+        """Of the job that measures what the candidates change of the model."""
+        return self.asked | {"text": self.prompt or example("").text}
+
+    @property
     def arguments(self) -> dict[str, object]:
         """Of the worker's questions about the card that is open."""
         values: dict[str, int | str] = dict(self.values)

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 
 import torch
 
-from attnscope.kernels.backends.backend import io_bytes, lse_bytes, sees_every_key
+from attnscope.kernels.backends.backend import Cost, io_bytes, lse_bytes, sees_every_key
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.kernels.patterns.full import Full
@@ -80,6 +80,12 @@ def call_of(
 def positions(layer: LayerShape, length: int) -> int:
     """Keys that the layer's cache lends to one query."""
     return length if layer.window is None else min(length, layer.window)
+
+
+@lru_cache(maxsize=4096)
+def cost_of(name: str, call: AttentionCall) -> Cost:
+    """What a backend of ours costs for one call; of some patterns that takes a look at every row of blocks."""
+    return backend(name).cost(call)
 
 
 @lru_cache(maxsize=4096)

@@ -243,5 +243,6 @@ WORK: dict[str, Work] = {
     "sparsity_run": _of("sparsity_run", "run"),
     "check_backends": _of("check_work", "check_backends"),
     "mechanism": _of("mechanism_work", "measure_mechanism"),
+    "advice_errors": _of("advice_errors", "measure_errors"),
     "positions": _of("mechanism_positions", "find_positions"),
 }

@@ -88,6 +88,13 @@ def _advisor(session: MechanismsSession) -> None:
         notice(Notice.of(error))
         return
     advice.answer(answer)
+    advice.measuring(
+        on_measure=_act(session, _judge),
+        on_change=_act(session, _name),
+        is_under_way=session.job is not None,
+        again=answer["judged"] is not None,
+    )
+    _under_way(session, "advice_errors")
 
 
 def _catalogue(session: MechanismsSession) -> None:
@@ -236,7 +243,12 @@ def _record(view: MechanismsView) -> Mapping[str, Any] | None:
 def _follow(session: MechanismsSession) -> None:
     """Join the job about what is shown, and take it up when it is over."""
     if session.job is None:
-        asked = {"mechanism": session.view.arguments, "positions": session.view.positions_asked}
+        view = session.view
+        asked = {
+            "mechanism": view.arguments,
+            "positions": view.positions_asked,
+            "advice_errors": view.errors_asked,
+        }
         found = (
             engine().under_way(kind, each, owner=session.owner) for kind, each in asked.items()
         )
@@ -342,6 +354,10 @@ def _name(session: MechanismsSession) -> None:
 
 def _find(session: MechanismsSession) -> None:
     session.job = engine().submit("positions", session.view.positions_asked, owner=session.owner)
+
+
+def _judge(session: MechanismsSession) -> None:
+    session.job = engine().submit("advice_errors", session.view.errors_asked, owner=session.owner)
 
 
 def _control(name: str) -> str:
