@@ -6,6 +6,7 @@ import sys
 
 from attnscope.app import advice_words
 from attnscope.app.cli_calculate import memory_bytes
+from attnscope.app.cli_table import say_table
 from attnscope.app.examples import example
 from attnscope.app.jobs.advice_answers import THIS_MACHINE, advice
 from attnscope.app.jobs.advice_errors import measure_errors
@@ -14,8 +15,6 @@ from attnscope.app.prompts import typed
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import count
-
-_WIDTHS = (48, 24, 12, 12, 9, 16, 9)
 
 
 def add_advise(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +100,8 @@ def advise(given: argparse.Namespace) -> None:
         _say(line)
     _say()
     shown = answer["ranked"] if given.all else advice_words.leaders(answer)
-    for row in (advice_words.HEADER, *advice_words.rows(shown)):
-        padded = (cell.ljust(width) for cell, width in zip(row, _WIDTHS, strict=False))
-        _say("  ".join((*padded, *row[len(_WIDTHS) :])).rstrip())
+    title = "Candidates, the best first" + ("" if given.all else ", one a family")
+    say_table(title, advice_words.HEADER, advice_words.rows(shown))
     more = len(answer["ranked"]) - len(shown)
     if more:
         _say(f"{count(more)} more of the same families: --all prints them.")

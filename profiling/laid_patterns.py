@@ -46,8 +46,8 @@ def laid_patterns(
         is_causal: Whether the model hides later keys; of a family that looks both ways half is hidden then.
         sinks: Whether the beginning is needed all along.
     """
-    # Of a window that looks both ways a causal model shows half.
-    sides = 2 if is_causal else 1
+    # Of a window that looks both ways a causal model shows half, and of global tokens those that are seen.
+    sides, seen = (2, 1) if is_causal else (1, 2)
     if is_causal:
         yield SlidingWindow(window=keys)
         yield Chunked(chunk=2 * keys)
@@ -58,10 +58,10 @@ def laid_patterns(
     if keys >= length:
         return
     yield Dilated(window=sides * keys * DILATION, dilation=DILATION)
-    yield Longformer(window=sides * (keys - keys // 8), global_tokens=keys // 8)
+    yield Longformer(window=sides * (keys - seen * keys // 8), global_tokens=keys // 8)
     block = keys // 4
     yield BigBird(
-        window=sides * (keys - 2 * block),
+        window=sides * (keys - (seen + _RANDOM_BLOCKS) * block),
         global_tokens=block,
         random_blocks=_RANDOM_BLOCKS,
         block=block,

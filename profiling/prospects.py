@@ -178,7 +178,7 @@ def intolerable(request: Request) -> Iterator[Excluded]:
     for one in request.field[0]:
         error = error_of(request, one)
         if request.tolerated == 0 and not one.exact:
-            reason = "it changes the result, and exactness is demanded"
+            reason, error = "it changes the result, and exactness is demanded", None
         elif error is None:
             reason = "it changes the result, and nobody has measured by how much on this model"
         elif error > request.tolerated:

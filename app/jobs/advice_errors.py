@@ -10,7 +10,6 @@ from attnscope.app.jobs.mechanism_folder import Findings
 from attnscope.kernels.errors import (
     InvalidCall,
     ModelUnsupported,
-    PromptRefused,
     UnsupportedCall,
 )
 
@@ -44,7 +43,8 @@ def measure_errors(arguments: Arguments, context: Context) -> Answer:
 
     Raises:
         ModelError: No weights of it can be had.
-        PromptRefused: Fewer than two tokens.
+        PromptRefused: Nothing to read.
+        InvalidCall: A single token.
     """
     from attnscope.app.jobs.advice_answers import request_of
     from attnscope.app.jobs.calculation_plan import bundled
@@ -64,8 +64,6 @@ def measure_errors(arguments: Arguments, context: Context) -> Answer:
     asked = wanted({"source": source, "revision": arguments.get("revision")}, context)
     with models(context).borrow(**asked, progress=loading) as model:
         ids = batch_of(model, arguments["text"], None, None).ids[0][:TOKENS]
-        if len(ids) < 2:
-            raise PromptRefused("An error needs a prompt of two tokens or more.")
         judged = {one.key: one for one in judgeable(request, len(ids))}
         errors = _errors(model, ids, judged, context)
         losses, unjudged = _losses(model, ids, judged, errors, context)
