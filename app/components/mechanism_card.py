@@ -313,6 +313,11 @@ def verdict(cells: Sequence[Answer]) -> str:
         f"attention, {own['median_s'] / dense['median_s']:.2g} of its time, and {nbytes(own['peak_bytes'])} "
         f"against {nbytes(dense['peak_bytes'])}."
     )
+    whole = at[length].get("everything")
+    if whole is not None:
+        words += (
+            f" {call_words(whole)}: {latency(whole['median_s'])}, {nbytes(whole['peak_bytes'])}."
+        )
     doubts = dict.fromkeys(filter(None, (own["unsettled"], dense["unsettled"])))
     return f"{words} Not settled: {'; '.join(doubts)}." if doubts else words
 

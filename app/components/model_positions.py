@@ -95,6 +95,21 @@ def answer(found: Answer) -> None:
         )
     for effect in found["layers"]:
         _layer(effect, found)
+    if found["layers"]:
+        st.html(f'<p class="pg-quiet">{html.escape(_scores_words(found["layers"]))}</p>')
+
+
+def _scores_words(layers: Sequence[Answer]) -> str:
+    words = (
+        "The mean score is that of all pairs so far apart, with the layer's scale, before the softmax; the farthest "
+        "distances have few pairs."
+    )
+    if any(effect["parts"] is not None for effect in layers):
+        words += (
+            " Beside it is what the mean query gives the mean key when the two are turned that far apart: the part "
+            "of the score that the distance alone explains."
+        )
+    return words
 
 
 def _own(found: Answer) -> None:

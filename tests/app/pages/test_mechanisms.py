@@ -249,6 +249,27 @@ def test_the_advisor_answers_and_its_request_stands_in_the_link(visit: Open) -> 
     assert url(app)["length"] == "512"
 
 
+def test_the_errors_of_a_model_are_measured_from_the_advisor(
+    visit: Open, engine: AnsweringEngine, tmp_path: Path
+) -> None:
+    app = visit(tab="advisor", device="RTX 4090", dtype="bfloat16", tolerated="50", model="gpt2")
+    said = told(app)
+    assert "nobody has measured" in said
+    next(button for button in app.button if button.label == "Measure its errors").click().run()
+    (asked,) = engine.submitted
+    assert (asked["model"], asked["tolerated"]) == ("gpt2", 0.5)
+    assert asked["text"].startswith("The Brown Lantern")
+    kept = {"text": "<b>A text</b>", "tokens": 351, "created": "2026-11-27T18:00:00Z"}
+    known = {"errors": {"sliding_window:64": 0.25}, "losses": {"sliding_window:64": [1.0, 1.5]}}
+    asked_of = {"source": "gpt2", "revision": None}
+    Findings(tmp_path, "errors").keep(asked_of, kept | known | {"unjudged": ""})
+    engine.finish("job1")
+    said = told(app.run())
+    assert "1.000 → 1.500" in said
+    assert "“&lt;b&gt;A text&lt;/b&gt;”" in said
+    assert share(0.25) in said
+
+
 def test_what_the_advisor_cannot_answer_is_a_sentence(visit: Open) -> None:
     said = told(visit(tab="advisor", device="H999", dtype="bfloat16"))
     assert "No device is called" in said
