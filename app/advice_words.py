@@ -1,5 +1,6 @@
 """Advice in words, for the page and the command line; plain text."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -84,26 +85,21 @@ def left_out(answer: Answer) -> list[tuple[str, str]]:
     for each in answer["excluded"]:
         reason = each["family"] if each["error"] is not None else each["reason"]
         by_reason.setdefault(reason, []).append(each)
-    return [(_named(some), _reason(some)) for some in by_reason.values()]
+    return [_told(some) for some in by_reason.values()]
 
 
-def _named(some: Sequence[Answer]) -> str:
+def _told(some: Sequence[Answer]) -> tuple[str, str]:
+    """Candidates that are left out for one reason: which, and why."""
+    first = some[0]
     if len(some) == 1:
-        return some[0]["title"]
-    families: dict[str, list[Answer]] = {}
-    for each in some:
-        families.setdefault(each["family"], []).append(each)
-    return ", ".join(
-        mine[0]["title"] if len(mine) == 1 else f"{family.replace('_', ' ')}, {len(mine)} of them"
-        for family, mine in families.items()
-    )
-
-
-def _reason(some: Sequence[Answer]) -> str:
-    errors = [each["error"] for each in some]
-    if len(some) == 1 or None in errors:
-        return some[0]["reason"]
-    return f"they change the output by {share(min(errors))} to {share(max(errors))}"
+        return first["title"], first["reason"]
+    families = Counter(each["family"].replace("_", " ") for each in some)
+    if first["error"] is None:
+        named = (name if times == 1 else f"{name} ({times})" for name, times in families.items())
+        return f"{len(some)} of {len(families)} families", f"{first['reason']}: {', '.join(named)}"
+    least, most = (share(bound(each["error"] for each in some)) for bound in (min, max))
+    change = least if least == most else f"{least} to {most}"
+    return f"{next(iter(families))}, {len(some)} of them", f"they change the output by {change}"
 
 
 def _unknown(answer: Answer) -> str:

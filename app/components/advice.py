@@ -133,22 +133,19 @@ def answer(found: Mapping[str, Any]) -> None:
         f'<p class="pg-advice {mark}" role="status"><strong>{html.escape(name)}</strong> {words}</p>'
     )
     _list(advice_words.reasons(found))
-    left, right = st.columns(2, gap="medium")
-    with left:
-        st.html('<h3 class="pg-heading">What would change it</h3>')
-        _list(advice_words.changes(found))
-        if found["beyond"]:
-            st.html(f'<p class="pg-claim">{html.escape(advice_words.BEYOND)}</p>')
-    with right:
-        chart(
-            prospects_figure(advice_words.leaders(found), found["room_bytes"], look=look()),
-            pd.DataFrame(found["ranked"]).drop(columns=["rank", "quoted", "loss"]),
-            name="advice",
-            title=f"Advice for {found['model']} on {found['device']}",
-            note=advice_words.recommendation(found),
-            of="mechanisms",
-        )
+    st.html('<h3 class="pg-heading">What would change it</h3>')
+    _list(advice_words.changes(found))
+    if found["beyond"]:
+        st.html(f'<p class="pg-claim">{html.escape(advice_words.BEYOND)}</p>')
     leaders, ranked = advice_words.leaders(found), found["ranked"]
+    chart(
+        prospects_figure(leaders, found["room_bytes"], look=look()),
+        pd.DataFrame(ranked).drop(columns=["rank", "quoted", "loss"]),
+        name="advice",
+        title=f"Advice for {found['model']} on {found['device']}",
+        note=advice_words.recommendation(found),
+        of="mechanisms",
+    )
     title = "Candidates, the best first" + (", one a family" if len(leaders) < len(ranked) else "")
     plain_table(title, advice_words.rows(leaders), header=advice_words.HEADER)
     if len(leaders) < len(ranked):

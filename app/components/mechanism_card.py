@@ -304,6 +304,8 @@ def verdict(cells: Sequence[Answer]) -> str:
         if not cell["failure"]:
             at.setdefault(cell["length"], {})[cell["name"]] = cell
     both = [length for length, found in at.items() if {"dense", "mechanism"} <= set(found)]
+    if not both and any(cell["name"] == "mechanism" for cell in cells):
+        return "Only dense attention could be measured."
     if not both:
         return "Dense attention alone was measured: it is what the others are held to."
     length = max(both)

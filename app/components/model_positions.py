@@ -20,11 +20,11 @@ Answer = Mapping[str, Any]
 LONGEST = 300
 """Characters of the prompt."""
 _KINDS = {
-    "rope": "RoPE: q and k are turned",
+    "rope": "RoPE, q and k are turned",
     "learned": "learned vectors are added",
     "sinusoidal": "sinusoids are added",
-    "alibi": "ALiBi: a penalty on distance",
-    "none": "none: only the mask tells positions apart",
+    "alibi": "ALiBi, a penalty on distance",
+    "none": "none, only the mask tells positions apart",
 }
 _UP = {
     "rope": "q·k on the mean, of a key like the query",
@@ -84,7 +84,7 @@ def answer(found: Answer) -> None:
     """Draw what the model has, what that is by itself, and what its scores are over the distance."""
     kinds = "; ".join(_KINDS[kind] for kind in found["kinds"])
     st.html(
-        f"<p><strong>{html.escape(found['model'])}</strong> {html.escape(kinds)}.</p>"
+        f"<p><strong>{html.escape(found['model'])}</strong>: {html.escape(kinds)}.</p>"
         f'<p class="pg-quiet">{html.escape(found["evidence"])}</p>'
     )
     if "curves" in found:

@@ -114,6 +114,9 @@ def asked_at(
     asked = {"dense": (backend("eager"), dense)}
     if chosen.card.key != "dense":
         asked["mechanism"] = (runner, own)
+    if chosen.card.has_text:
+        # A rule that nobody compiled before may fail to: then that is told beside what always runs.
+        asked["compiled"] = (backend("flex"), own)
     whole = replace(own, pattern=dense.pattern)
     if whole != own and runner.refuses(whole, device) is None:
         asked["everything"] = (runner, whole)

@@ -167,8 +167,10 @@ def test_a_rule_of_the_visitors_own_is_drawn_and_timed(context: Context) -> None
     asked = {"mechanism": "any-mask", "values": {"text": "j <= i and i % 2 == j % 2"}}
     assert ask("mechanism_mask", context, **asked)["header"]["kept"] == 256 * 257
     chosen = choice(mechanism("any-mask"), asked["values"], causal=False)
-    runner, own = asked_at(chosen, 64, CPU)["mechanism"]
-    assert runner.name in ("flex", "tiled")
+    calls = asked_at(chosen, 64, CPU)
+    assert list(calls) == ["dense", "mechanism", "compiled", "everything"]
+    runner, own = calls["mechanism"]
+    assert (runner.name, calls["compiled"][0].name) == ("tiled", "flex")
     assert own.pattern.title == "rule (j <= i and i % 2 == j % 2)"
 
 
