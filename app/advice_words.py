@@ -96,7 +96,7 @@ def _told(some: Sequence[Answer]) -> tuple[str, str]:
     families = Counter(each["family"].replace("_", " ") for each in some)
     if first["error"] is None:
         named = (name if times == 1 else f"{name} ({times})" for name, times in families.items())
-        return f"{len(some)} of {len(families)} families", f"{first['reason']}: {', '.join(named)}"
+        return f"{len(some)}, of {len(families)} families", f"{first['reason']}: {', '.join(named)}"
     least, most = (share(bound(each["error"] for each in some)) for bound in (min, max))
     change = least if least == most else f"{least} to {most}"
     return f"{next(iter(families))}, {len(some)} of them", f"they change the output by {change}"

@@ -23,6 +23,7 @@ from attnscope.kernels.paged import paged, write_pages
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.registry import backend
+from attnscope.profiling.cache_growth import PAGE
 from attnscope.profiling.call_bench import Trial, random_inputs
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 Trials = dict[str, Trial]
 
-PAGE = 16
-"""Tokens of a page, as vLLM's default."""
 SEQUENCES = 4
 """That share the pool of pages."""
 DECODERS = ("triton_decode", "tiled")

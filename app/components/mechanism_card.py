@@ -109,6 +109,7 @@ def mask_controls(
             help="Whole numbers, i, j, + - \\* // %, comparisons, and, or, not, abs, min, max and "
             "parentheses. The text is read, never run.",
         )
+        st.caption("A matrix of booleans is uploaded, run and timed on the page Sparsity.")
     if offers_causal:
         st.checkbox("Causal: no later keys", key=Key.MECHANISM_CAUSAL, on_change=on_change)
 

@@ -209,4 +209,5 @@ def prospects_figure(ranked: Lines, room_bytes: int, *, look: Theme) -> go.Figur
         col=2,
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_layout(margin_t=44)
     return figure
