@@ -28,8 +28,7 @@ from attnscope.profiling.units import count
 if TYPE_CHECKING:
     import torch
 
-    from attnscope.profiling.attention_memory import OWN
-from attnscope.profiling.call_bench import CallFigures
+    from attnscope.profiling.call_bench import CallFigures
 
 Arguments = dict[str, Any]
 
