@@ -174,7 +174,7 @@ class Decoding:
         shared_BHKR = turned_BKR[:, None].expand(-1, own_BHKD.shape[1], -1, -1)
         return torch.cat([own_BHKD, shared_BHKR], -1), latent_BKC[:, None] @ self.up_values_HVC.mT
 
-    def kept(self, runner: Backend) -> "Call":
+    def kept(self, runner: Backend) -> Callable[[], Tensor]:
         """Attention over keys and values that were expanded beforehand, `[1, H, 1, V]`."""
         keys_BHKD, values_BHKV = self.expanded_cache()
         run = partial(runner.run, self.q_BHQD, keys_BHKD, values_BHKV, self._calls[0])

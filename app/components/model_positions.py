@@ -164,6 +164,8 @@ def _layer(effect: Answer, found: Answer) -> None:
             )
 
 
-def _chart(figure: Any, data: pd.DataFrame, *, heading: str = "", **named: str) -> None:
+def _chart(
+    figure: Any, data: pd.DataFrame, *, name: str, title: str, note: str, heading: str = ""
+) -> None:
     figure.update_layout(margin_t=max(figure.layout.margin.t or 0, 44))
-    chart(figure, data, of=_OF, heading=heading, **named)
+    chart(figure, data, name=name, title=title, note=note, of=_OF, heading=heading)

@@ -193,9 +193,9 @@ def prospects_figure(ranked: Lines, room_bytes: int, *, look: Theme) -> go.Figur
         )
     low, high = min(sizes), max(sizes)
     if room_bytes < 64 * high:
-        figure.add_vline(
-            x=room_bytes, line={"color": look.text, "dash": "dash", "width": 1}, row=1, col=2
-        )
+        line = {"color": look.text, "dash": "dash", "width": 1}
+        ends = {"x0": room_bytes, "x1": room_bytes, "y0": 0, "y1": 1}
+        figure.add_shape(type="line", xref="x2", yref="paper", line=line, **ends)
         high = max(high, room_bytes)
     ticks = [2**power for power in range(max(low, 1).bit_length() - 1, high.bit_length() + 1)]
     ticks = ticks[:: max(len(ticks) // 5, 1)]

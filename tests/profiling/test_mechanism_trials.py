@@ -58,7 +58,7 @@ def test_latents_give_one_result_absorbed_expanded_and_by_hand() -> None:
     for found in (step.absorbed(), step.expanded(), step.kept(backend("eager"))()):
         torch.testing.assert_close(
             found[0, :, 0].double(), torch.stack(expected), atol=1e-5, rtol=1e-4
-        )  # pyright: ignore[reportIndexIssue]
+        )
     assert step.cache_bytes == 21 * (24 + 8) * 4
 
 
