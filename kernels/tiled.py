@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.pattern import Pattern, Spans
 from attnscope.kernels.scores import Positions, accumulation_dtype, scores, visible
@@ -80,6 +81,7 @@ def tiled(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     block: Block | None = None,
 ) -> AttentionOutput:
     """Exact attention by tiles with an online softmax (arXiv 1805.02867, 2112.05682, 2205.14135).
@@ -95,12 +97,21 @@ def tiled(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator (gpt-oss); given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         block: How to cut; `default_block` when None.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     block = block or default_block(call, q_BHQD.device)
     out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
     lse_BHQ = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=accumulation_dtype(q_BHQD.dtype))
@@ -115,6 +126,14 @@ def tiled(
             first_query=queries.start + call.query_offset,
             sinks_h=None if sinks_H is None else sinks_H[heads],
             visible_keys_bK=None if visible_keys_BK is None else visible_keys_BK[sequences],
+            distance_bias_hR=None
+            if distance_bias_HR is None
+            else distance_bias.of_part(
+                distance_bias_HR[heads],
+                range(queries.start, queries.stop),
+                range(call.key_length),
+                query_length=call.query_length,
+            ),
             keys_at_a_time=block.keys,
         )
         out_BHQD[sequences, heads, queries] = out_bhQD
@@ -139,6 +158,7 @@ def attend(
     first_query: int,
     sinks_h: Tensor | None = None,
     visible_keys_bK: Tensor | None = None,
+    distance_bias_hR: Tensor | None = None,
     keys_at_a_time: int,
 ) -> tuple[Tensor, Tensor]:
     """One region of `tiled`: some queries of some heads against all the keys that they see.
@@ -151,6 +171,7 @@ def attend(
         first_query: Absolute position of the first of these queries.
         sinks_h: Their sink logits, or None.
         visible_keys_bK: bool, False where a key is padding, or None.
+        distance_bias_hR: Of these queries and heads, and every key, or None.
         keys_at_a_time: Keys of a tile, at most.
 
     Returns:
@@ -167,6 +188,7 @@ def attend(
         call,
         queries=range(first_query, first_query + q_bhQD.shape[2]),
         visible_keys_bK=visible_keys_bK,
+        distance_bias_hR=distance_bias_hR,
         keys_at_a_time=keys_at_a_time,
     )
     out_bgRD, lse_bgR = _finish(state)
@@ -262,6 +284,7 @@ def _attend(
     *,
     queries: range,
     visible_keys_bK: Tensor | None,
+    distance_bias_hR: Tensor | None,
     keys_at_a_time: int,
 ) -> None:
     q_bgRD = state.q_bgRD
@@ -274,6 +297,8 @@ def _attend(
             continue
         k_bgCD, v_bgCD = _gathered(k_bgKD, group, 2), _gathered(v_bgKD, group, 2)
         scores_bgRC = scores(q_bgRD, k_bgCD, scale=scale, softcap=softcap)
+        if distance_bias_hR is not None:
+            _add_bias(scores_bgRC, distance_bias_hR, group, len(queries))
         padded = padding_bC is not None and not bool(padding_bC.all())
         for start, part in _ruled(group, padded=padded):
             seen_bQC = visible(
@@ -314,6 +339,18 @@ def _ruled(group: list[Tile], *, padded: bool) -> Iterator[tuple[int, Positions]
         yield from ((part.start - keys.start, part) for part in ((keys,) if padded else divided))
     elif padded or any(divided for _, divided in group):
         yield 0, torch.cat([torch.arange(keys.start, keys.stop) for keys, _ in group])
+
+
+def _add_bias(
+    scores_bgRC: Tensor, distance_bias_hR: Tensor, group: list[Tile], query_length: int
+) -> None:
+    device = scores_bgRC.device
+    key_C = torch.cat([torch.arange(keys.start, keys.stop, device=device) for keys, _ in group])
+    query_Q = torch.arange(query_length, device=device)
+    bias_hQC = distance_bias.of_pairs(distance_bias_hR, query_Q, key_C, query_length=query_length)
+    kv_heads = scores_bgRC.shape[1]
+    bias_gRC = bias_hQC.unflatten(0, (kv_heads, -1)).flatten(1, 2)
+    scores_bgRC.add_(bias_gRC.to(scores_bgRC.dtype), alpha=LOG2_E)
 
 
 def _hide(scores_bgRC: Tensor, seen_bQC: Tensor) -> None:

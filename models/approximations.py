@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.backends.linear import Linear
 from attnscope.kernels.backends.linformer import Linformer
@@ -130,6 +131,7 @@ class _Attention:
     call: AttentionCall
     tensors: tuple[Tensor, Tensor, Tensor]
     sinks_H: Tensor | None
+    distance_bias_HR: Tensor | None
     visible_keys_1K: Tensor | None
     counts_Q: Tensor
 
@@ -148,22 +150,31 @@ class _Attention:
             softcap=layer.softcap,
             has_sinks=view.sinks_H is not None,
             has_padding=hidden_K is not None,
+            has_distance_bias=layer.distance_bias_HR is not None,
         )
         hidden_1K = None if hidden_K is None else hidden_K[None, part]
-        return cls(call, (q, k, v), view.sinks_H, hidden_1K, layer.unpadded()[part])
+        bias_HR = layer.distance_bias_HR
+        if bias_HR is not None:
+            first, queries = range(length), layer.query_length
+            bias_HR = distance_bias.of_part(bias_HR, first, first, query_length=queries)
+        return cls(call, (q, k, v), view.sinks_H, bias_HR, hidden_1K, layer.unpadded()[part])
+
+    @property
+    def modifiers(self) -> dict[str, Tensor | None]:
+        """What a backend is given beside q, k and v."""
+        return {
+            "sinks_H": self.sinks_H,
+            "visible_keys_BK": self.visible_keys_1K,
+            "distance_bias_HR": self.distance_bias_HR,
+        }
 
     def dense(self) -> Tensor:
         """The exact output, `[H, Q, V]`."""
-        found = tiled(
-            *self.tensors, self.call, sinks_H=self.sinks_H, visible_keys_BK=self.visible_keys_1K
-        )
-        return found.out_BHQD[0]
+        return tiled(*self.tensors, self.call, **self.modifiers).out_BHQD[0]
 
     def error(self, backend: Backend, dense_HQV: Tensor) -> Tensor:
         """The relative error of a backend's output, `[H]`, over the queries that are tokens."""
-        found = backend.run(
-            *self.tensors, self.call, sinks_H=self.sinks_H, visible_keys_BK=self.visible_keys_1K
-        )
+        found = backend.run(*self.tensors, self.call, **self.modifiers)
         exact_HV = dense_HQV[:, self.counts_Q].flatten(1)
         off_HV = found.out_BHQD[0][:, self.counts_Q].flatten(1) - exact_HV
         return torch.linalg.vector_norm(off_HV, dim=1) / torch.linalg.vector_norm(exact_HV, dim=1)

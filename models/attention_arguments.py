@@ -5,13 +5,19 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.models.masks import Mask, MaskRule, absent_mask, dense_mask
+from attnscope.models.score_bias import taken_apart
 
-_READ = {"scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"}
+_READ = {
+    *("scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"),
+    "position_bias",
+}
 _HARMLESS = {
     "cache_position",
     "deterministic",
@@ -31,7 +37,6 @@ _HARMLESS = {
     "use_cache",
 }
 _CHANGES_THE_SCORES = {
-    "position_bias": "adds a learned position bias to its attention scores",
     "indices": "lets an indexer choose the keys of each query",
     "block_indices": "lets an indexer choose the keys of each query",
     "cache": "reads its keys from a paged cache",
@@ -50,12 +55,14 @@ class Asked:
         scale: Multiplies q·k.
         softcap: See `AttentionCall.softcap`.
         sinks_H: A sink logit per head, or None.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
     """
 
     mask: Mask
     scale: float
     softcap: float | None
     sinks_H: Tensor | None
+    distance_bias_HR: Tensor | None
 
 
 def read(
@@ -75,17 +82,57 @@ def read(
         architecture: For messages.
 
     Raises:
-        UnsupportedCall: The model asks for something that no backend computes.
+        UnsupportedCall: The model asks for something that no backend computes, such as a bias that is
+            not one by distance.
         InvalidCall: Its sinks are not one logit a head.
     """
     _refuse_unknown(options, architecture, masked=mask is not None)
     q_BHQD = tensors[0]
+    mask, bias_HR = _without_bias(mask, options.get("position_bias"), tensors, architecture)
     scale = options.get("scaling")
     return Asked(
         mask=_mask_of(module, mask, tensors, options, architecture),
         scale=float(scale) if isinstance(scale, int | float | Tensor) else q_BHQD.shape[-1] ** -0.5,
         softcap=_number(options.get("softcap")),
         sinks_H=_sinks(options.get("s_aux"), q_BHQD),
+        distance_bias_HR=bias_HR,
+    )
+
+
+def _without_bias(
+    mask: object,
+    position_bias: object,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    architecture: str,
+) -> tuple[object, Tensor | None]:
+    """The mask, no longer a summand, and the bias by distance in it and beside it."""
+    q_BHQD, k_BGKD, _ = tensors
+    lengths = q_BHQD.shape[2], k_BGKD.shape[2]
+    apart = partial(taken_apart, heads=q_BHQD.shape[1], lengths=lengths, architecture=architecture)
+    biases = []
+    if isinstance(mask, Tensor) and mask.is_floating_point():
+        added = apart(mask, name="attention_mask")
+        biases.append(added.distance_bias_HR)
+        every_pair = torch.ones(1, 1, *lengths, dtype=torch.bool, device=mask.device)
+        mask = every_pair if added.seen_BHQK is None else added.seen_BHQK
+    if isinstance(position_bias, Tensor):
+        added = apart(position_bias, name="position_bias")
+        biases.append(added.distance_bias_HR)
+        if added.seen_BHQK is not None:
+            mask = _hidden_by_bias(mask, added.seen_BHQK, architecture)
+    given = [bias_HR for bias_HR in biases if bias_HR is not None]
+    return mask, torch.stack(given).sum(0) if given else None
+
+
+def _hidden_by_bias(mask: object, seen_BHQK: Tensor, architecture: str) -> Tensor:
+    """The mask of a model that merged one into its position bias."""
+    if mask is None:
+        return seen_BHQK
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool:
+        return mask & seen_BHQK
+    raise UnsupportedCall(
+        f"{architecture} hides pairs through its position bias, beside a mask of its own.",
+        "Choose another model.",
     )
 
 

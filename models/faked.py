@@ -29,11 +29,12 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from attnscope.kernels import registry
+from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import ModelUnsupported, UnsupportedCall
 from attnscope.kernels.tiled import default_block
 from attnscope.models import attention_arguments
+from attnscope.models.attention_arguments import Asked
 from attnscope.models.masks import MaskRule, mask_function
 from attnscope.models.pass_inputs import model_class
 
@@ -141,20 +142,24 @@ def _attention(
         query_offset=asked.mask.query_offset,
         softcap=asked.softcap,
         has_sinks=asked.sinks_H is not None,
+        has_distance_bias=asked.distance_bias_HR is not None,
     )
     name, run = _ATTENTION.get()
-    out_BHQD = run(name, tensors, call, asked.sinks_H)
+    out_BHQD = run(name, tensors, call, asked)
     return out_BHQD.transpose(1, 2).contiguous(), None
 
 
 def _whole(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
-    return registry.backend(name).run(*tensors, call, sinks_H=sinks_H).out_BHQD
+    output = registry.backend(name).run(
+        *tensors, call, sinks_H=asked.sinks_H, distance_bias_HR=asked.distance_bias_HR
+    )
+    return output.out_BHQD
 
 
 def _last_tile(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
     """The tiled backend on its last tile of queries and heads, which visits the most keys.
 
@@ -176,21 +181,26 @@ def _last_tile(
         query_length=queries,
         query_offset=call.query_offset + call.query_length - queries,
     )
+    sinks_H, bias_HR = asked.sinks_H, asked.distance_bias_HR
+    if bias_HR is not None:
+        # Of the last queries: its first columns.
+        bias_HR = bias_HR[-heads:, : distance_bias.columns(queries, call.key_length)]
     registry.backend(name).run(
         q_BHQD[:, -heads:, -queries:],
         k_BGKD[:, -kv_heads:],
         v_BGKD[:, -kv_heads:],
         last,
         sinks_H=None if sinks_H is None else sinks_H[-heads:],
+        distance_bias_HR=bias_HR,
     )
     return out_BHQD
 
 
 def _stated(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
     """The output and the workspace that the backend states, and nothing computed."""
-    del sinks_H
+    del asked
     q_BHQD = tensors[0]
     workspace = registry.backend(name).workspace_bytes(call)
     _held = q_BHQD.new_empty(workspace, dtype=torch.uint8)

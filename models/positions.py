@@ -8,7 +8,7 @@ H query heads, G kv heads, D head dim, F frequencies, P positions of the probe, 
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -126,29 +126,16 @@ def without_rope(capture: Capture, layer: int, rotary: Rotary, *, sequence: int 
     """
     held = layer_of(capture, layer, sequence=sequence)
     at_Q = torch.arange(held.query_length) + held.query_offset
-    return Layer(
+    return replace(
+        held,
         q_HQD=rotary.turned(held.q_HQD, -at_Q),
         k_GKD=rotary.turned(held.k_GKD, -torch.arange(held.key_length)),
-        pattern=held.pattern,
-        query_offset=held.query_offset,
-        scale=held.scale,
-        softcap=held.softcap,
-        visible_keys_K=held.visible_keys_K,
     )
 
 
 def layer_of(capture: Capture, layer: int, *, sequence: int = 0) -> Layer:
     """A captured layer as `kernels.by_distance` reads it; see `without_rope`."""
-    view = capture.view(layer, sequence)
-    return Layer(
-        q_HQD=view.q_HQD,
-        k_GKD=view.k_GKD,
-        pattern=view.pattern,
-        query_offset=view.query_offset,
-        scale=view.scale,
-        softcap=view.softcap,
-        visible_keys_K=view.visible_keys_K,
-    )
+    return capture.view(layer, sequence).layer
 
 
 def positional_part(

@@ -74,6 +74,7 @@ def call_of(
         query_offset=keys - 1 if decode else 0,
         softcap=layer.softcap,
         has_sinks=layer.has_sinks,
+        has_distance_bias=layer.has_distance_bias,
     )
 
 

@@ -70,5 +70,14 @@ class Tiled(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        return tiled(q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+        return tiled(
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            call,
+            sinks_H=sinks_H,
+            visible_keys_BK=visible_keys_BK,
+            distance_bias_HR=distance_bias_HR,
+        )
