@@ -5,18 +5,21 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.models.masks import Mask, MaskRule, absent_mask, dense_mask
-from attnscope.models.score_bias import taken_apart
+from attnscope.models.score_bias import without_bias
 
 _READ = {
-    *("scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"),
+    "dropout",
+    "is_causal",
     "position_bias",
+    "s_aux",
+    "scaling",
+    "sliding_window",
+    "softcap",
 }
 _HARMLESS = {
     "cache_position",
@@ -88,7 +91,7 @@ def read(
     """
     _refuse_unknown(options, architecture, masked=mask is not None)
     q_BHQD = tensors[0]
-    mask, bias_HR = _without_bias(mask, options.get("position_bias"), tensors, architecture)
+    mask, bias_HR = without_bias(mask, options.get("position_bias"), tensors, architecture)
     scale = options.get("scaling")
     return Asked(
         mask=_mask_of(module, mask, tensors, options, architecture),
@@ -96,43 +99,6 @@ def read(
         softcap=_number(options.get("softcap")),
         sinks_H=_sinks(options.get("s_aux"), q_BHQD),
         distance_bias_HR=bias_HR,
-    )
-
-
-def _without_bias(
-    mask: object,
-    position_bias: object,
-    tensors: tuple[Tensor, Tensor, Tensor],
-    architecture: str,
-) -> tuple[object, Tensor | None]:
-    """The mask, no longer a summand, and the bias by distance in it and beside it."""
-    q_BHQD, k_BGKD, _ = tensors
-    lengths = q_BHQD.shape[2], k_BGKD.shape[2]
-    apart = partial(taken_apart, heads=q_BHQD.shape[1], lengths=lengths, architecture=architecture)
-    biases = []
-    if isinstance(mask, Tensor) and mask.is_floating_point():
-        added = apart(mask, name="attention_mask")
-        biases.append(added.distance_bias_HR)
-        every_pair = torch.ones(1, 1, *lengths, dtype=torch.bool, device=mask.device)
-        mask = every_pair if added.seen_BHQK is None else added.seen_BHQK
-    if isinstance(position_bias, Tensor):
-        added = apart(position_bias, name="position_bias")
-        biases.append(added.distance_bias_HR)
-        if added.seen_BHQK is not None:
-            mask = _hidden_by_bias(mask, added.seen_BHQK, architecture)
-    given = [bias_HR for bias_HR in biases if bias_HR is not None]
-    return mask, torch.stack(given).sum(0) if given else None
-
-
-def _hidden_by_bias(mask: object, seen_BHQK: Tensor, architecture: str) -> Tensor:
-    """The mask of a model that merged one into its position bias."""
-    if mask is None:
-        return seen_BHQK
-    if isinstance(mask, Tensor) and mask.dtype == torch.bool:
-        return mask & seen_BHQK
-    raise UnsupportedCall(
-        f"{architecture} hides pairs through its position bias, beside a mask of its own.",
-        "Choose another model.",
     )
 
 

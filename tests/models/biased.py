@@ -73,6 +73,9 @@ def biased(
                 weight.normal_(std=2.0)
             elif name.rpartition(".")[0].endswith((".q", ".query")):
                 weight.mul_(3.0)
+            elif name.rpartition(".")[0].endswith((".v", ".o", ".wo")):
+                # What is read outweighs the token that reads, so that greedy tokens vary.
+                weight.mul_(8.0)
     return model
 
 

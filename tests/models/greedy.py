@@ -152,6 +152,8 @@ def greedy(family: str, *, small: bool = False) -> Greedy:
     config.max_position_embeddings = max(LENGTHS) + NEW_TOKENS
     if small:
         _shrink(config)
+    if family in BIASED:
+        config.num_layers = config.num_decoder_layers = 1
     model = biased(loader, config) if family in BIASED else tiny(config, loader)
     if family == "bart":
         # It normalises last, which drowns its positions: it would say one token for ever.
