@@ -14,19 +14,19 @@ BUCKETS = {"relative_attention_num_buckets": 8, "relative_attention_max_distance
 """So few that distances of a short prompt share one, which is where a table of distances could go wrong."""
 
 
-def sizes(**others: Any) -> dict[str, Any]:
+def t5_sizes(**others: Any) -> dict[str, Any]:
     """Of a tiny T5, and whatever else is asked."""
     small = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2}
     return small | {"num_heads": 4, "pad_token_id": 0, "decoder_start_token_id": 0} | others
 
 
 BIASED: dict[str, tuple[Callable[[], hf.PreTrainedConfig], type]] = {
-    "t5": (lambda: hf.T5Config(**sizes(**BUCKETS)), hf.T5ForConditionalGeneration),
-    "mt5": (lambda: hf.MT5Config(**sizes(**BUCKETS)), hf.MT5ForConditionalGeneration),
-    "umt5": (lambda: hf.UMT5Config(**sizes(**BUCKETS)), hf.UMT5ForConditionalGeneration),
+    "t5": (lambda: hf.T5Config(**t5_sizes(**BUCKETS)), hf.T5ForConditionalGeneration),
+    "mt5": (lambda: hf.MT5Config(**t5_sizes(**BUCKETS)), hf.MT5ForConditionalGeneration),
+    "umt5": (lambda: hf.UMT5Config(**t5_sizes(**BUCKETS)), hf.UMT5ForConditionalGeneration),
     "switch_transformers": (
         lambda: hf.SwitchTransformersConfig(
-            **sizes(**BUCKETS),
+            **t5_sizes(**BUCKETS),
             num_experts=2,
             num_decoder_layers=2,
             num_sparse_encoder_layers=1,
@@ -36,16 +36,16 @@ BIASED: dict[str, tuple[Callable[[], hf.PreTrainedConfig], type]] = {
     ),
     # Its encoder attends within blocks by code of its own, which comes by no interface.
     "longt5": (
-        lambda: hf.LongT5Config(**sizes(**BUCKETS), local_radius=4),
+        lambda: hf.LongT5Config(**t5_sizes(**BUCKETS), local_radius=4),
         hf.LongT5ForConditionalGeneration,
     ),
     "pop2piano": (
-        lambda: hf.Pop2PianoConfig(**sizes(**BUCKETS)),
+        lambda: hf.Pop2PianoConfig(**t5_sizes(**BUCKETS)),
         hf.Pop2PianoForConditionalGeneration,
     ),
     "pix2struct": (
         lambda: hf.Pix2StructConfig(
-            text_config=sizes(**BUCKETS, hidden_size=32),
+            text_config=t5_sizes(**BUCKETS, hidden_size=32),
             vision_config={
                 "hidden_size": 32,
                 "patch_embed_hidden_size": 12,

@@ -18,7 +18,7 @@ from attnscope.models.heads import diagnose_capture
 from attnscope.models.loading import LoadedModel
 from attnscope.models.positions import layer_of
 from attnscope.models.swapping import LayerCall, swapped
-from tests.models.biased import BIASED, BUCKETS, biased, inputs_of, sizes
+from tests.models.biased import BIASED, BUCKETS, biased, inputs_of, t5_sizes
 from tests.models.conftest import tiny_tokenizer
 
 PROMPTS = ("The quick brown fox", "jumps over 3", "a lazy dog, x2")
@@ -121,7 +121,7 @@ def test_backends_that_add_no_bias_refuse_it(backend: str) -> None:
 @pytest.fixture(scope="module")
 def encoder() -> LoadedModel:
     """T5's encoder alone."""
-    model = biased(hf.T5EncoderModel, hf.T5Config(**sizes(**BUCKETS)))
+    model = biased(hf.T5EncoderModel, hf.T5Config(**t5_sizes(**BUCKETS)))
     return LoadedModel.of(model, tiny_tokenizer(), has_head=False)
 
 
