@@ -118,13 +118,15 @@ class Sdpa(Backend):
         pairs = call.query_length * call.key_length if masked else call.kept_pairs
         mask = self.mask_bytes(call, device)
         # The booleans and the bias that the mask is made of are gone when the kernel starts.
-        made_of = self._mask_pairs(call, device) + laid_out_bias_bytes(call)
+        bias = mask // (call.batch if call.has_padding else 1) if call.has_distance_bias else 0
+        making = self._mask_pairs(call, device) + max(laid_out_bias_bytes(call), bias + mask)
+        running = mask + lse_bytes(call) + self._tile_bytes(call)
         read, written = io_bytes(call)
         return Cost(
             flops=attention_flops(call, pairs),
             bytes_read=read + mask,
             bytes_written=written + lse_bytes(call),
-            workspace_bytes=mask + max(made_of, lse_bytes(call) + self._tile_bytes(call)),
+            workspace_bytes=max(making, running),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones where the pattern is full or "
                 "causal, n_q·n_k where it goes in as a mask; reads q, k, v once at best; holds "

@@ -8,6 +8,7 @@ from attnscope.kernels.backends.backend import (
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
     lse_bytes,
 )
@@ -46,18 +47,22 @@ class Tiled(Backend):
         wide = 8 if call.dtype == "float64" else 4
         narrow = call.torch_dtype.itemsize < 4
         cast = keys * (call.head_dim + call.value_dim) if narrow else 0
+        mask = queries * divided * (wide + 2)
+        # The bias of a tile, one for all sequences, and which column each pair is given.
+        bias = min(heads, call.kv_heads) * rows * keys * 4 + queries * keys * 8
         read, written = io_bytes(call)
         return Cost(
             flops=attention_flops(call, call.kept_pairs),
-            bytes_read=read,
+            bytes_read=read + distance_bias_bytes(call),
             bytes_written=written + lse_bytes(call),
             workspace_bytes=heads * (rows * keys + vectors + cast) * wide
-            + queries * divided * (wide + 2)
+            + max(mask, bias if call.has_distance_bias else 0)
             + lse_bytes(call),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best "
                 "(k and v once per block of queries at worst); holds one tile of scores in "
-                "float32, its rows of q and output, its mask, and B·H·n_q·4 of log-sum-exp"
+                "float32, its rows of q and output, its mask or its bias by distance, and B·H·n_q·4 "
+                "of log-sum-exp"
             ),
         )
 

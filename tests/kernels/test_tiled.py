@@ -7,7 +7,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores
 from attnscope.kernels.tiled import Block, default_block, key_tiles, tiled
-from tests.shapes import CASES, SPARSE_CASES, Case
+from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 SMALL = Block(queries=8, keys=16, scores=512)
@@ -28,7 +28,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES, *BIAS_CASES], ids=lambda case: case.id)
 @pytest.mark.parametrize(
     ("dtype", "block"),
     [
