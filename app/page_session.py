@@ -114,6 +114,15 @@ class PageSession(ABC, Generic[ViewT]):
         self.show(view)
         return True
 
+    def keep(self) -> None:
+        """Hold on to the view shown, before what a control of it asks is done.
+
+        The browser may not have been told its latest URL yet when it sends what its controls hold, and an
+        older one that comes with them is no navigation.
+        """
+        if self._view in self._state:
+            self.show(self.view)
+
     def show(self, view: ViewT) -> None:
         """Make this the page's view, and the URL's."""
         self._state[self._view] = view

@@ -13,7 +13,7 @@ from attnscope.app.calculator_view import (
     PHASES,
     checked_configuration,
 )
-from attnscope.app.components.notice import guarded
+from attnscope.app.components.notice import control
 from attnscope.app.state import CalculatorSession
 from attnscope.profiling.units import nbytes
 
@@ -150,7 +150,7 @@ class _Putter:
             if taken[field] is not None:
                 session.show(session.view.changed(**taken))
 
-        return {"key": name, "on_change": guarded(take, tell=session.tell)}
+        return {"key": name, "on_change": control(session, take)}
 
 
 def _device_words(name: str, devices: Mapping[str, Mapping[str, Any]]) -> str:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from attnscope.app import inspections, layer_backends
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
 from attnscope.app.inspections import Watched
@@ -54,7 +54,7 @@ def head(session: Session) -> None:
         limit=shown.model.get("max_length") if shown else None,
         has_template=bool(shown and shown.model.get("has_chat_template")),
         bytes_per_token=shown.model.get("bytes_per_token") if shown else None,
-        on_run=guarded(prompt.run, tell=session.tell),
+        on_run=control(session, prompt.run),
     )
 
 
@@ -123,7 +123,7 @@ def ended_badly(status: JobStatus, error: AttnscopeError) -> Notice:
 
 def act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]:
     """A control's callback, which says what goes wrong."""
-    return guarded(lambda: work(session), tell=session.tell)
+    return control(session, lambda: work(session))
 
 
 def _request(session: Session) -> None:

@@ -4,10 +4,11 @@ import html
 import logging
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
-from attnscope.app.page_session import Notice
+from attnscope.app.page_session import Notice, PageSession
 from attnscope.kernels.errors import AttnscopeError
 
 log = logging.getLogger("attnscope.pages")
@@ -55,3 +56,18 @@ def guarded(
             tell(unexpected(error))
 
     return run
+
+
+def control(session: PageSession[Any], work: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a control's callback: it acts on the view that the session shows, and says what goes wrong.
+
+    Args:
+        session: The visitor's.
+        work: What to run.
+    """
+
+    def run() -> None:
+        session.keep()
+        work()
+
+    return guarded(run, tell=session.tell)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, notice
 from attnscope.app.examples import examples
 from attnscope.app.page_session import Notice
 from attnscope.app.prompt_drafts import PromptDrafts
@@ -39,7 +39,7 @@ def prompt_box(
     """
     session = drafts.session
     on_example, on_upload, on_choose = (
-        guarded(work, tell=session.tell)
+        control(session, work)
         for work in (drafts.choose_example, drafts.read_upload, drafts.choose_prompts)
     )
     with st.container(key="prompt_row", horizontal=True, vertical_alignment="center", gap="small"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components.notice import guarded
+from attnscope.app.components.notice import control
 from attnscope.app.kept_matrices import (
     MOST_BYTES,
     MOST_SIDE,
@@ -104,12 +104,14 @@ def _widget(
     session.set_draft({key: shown})
 
     def changed() -> None:
-        session.tell()
         value = session.draft(key)
-        if value is not None:
-            take(value)
+        # A browser that lags behind the page may send a control that is gone, as it was drawn.
+        if value is None or value == shown:
+            return
+        session.tell()
+        take(value)
 
-    return {"key": key, "on_change": guarded(changed, tell=session.tell)}
+    return {"key": key, "on_change": control(session, changed)}
 
 
 def _number(session: SparsitySession, setting: Setting) -> None:
@@ -144,7 +146,7 @@ def _rule(session: SparsitySession) -> None:
         "Query i sees key j where",
         key=Key.SPARSITY_RULE,
         max_chars=MOST_CHARACTERS,
-        on_change=guarded(take, tell=session.tell),
+        on_change=control(session, take),
         help="Whole numbers, i, j, + - \\* // %, comparisons, and, or, not, abs, min, max and "
         "parentheses. The text is read, never run.",
     )
@@ -169,7 +171,7 @@ def _matrix(session: SparsitySession, kept: KeptMatrices) -> None:
             "A matrix of booleans, a row a query",
             key=Key.SPARSITY_UPLOAD,
             max_upload_size=_RECEIVED_MIB,
-            on_change=guarded(take, tell=session.tell),
+            on_change=control(session, take),
         )
         st.caption(
             f"{' '.join(SUFFIXES)}, up to {nbytes(MOST_BYTES)} and {count(MOST_SIDE)} rows and "

@@ -22,7 +22,7 @@ from attnscope.app.backends_view import (
 from attnscope.app.backends_words import provenance
 from attnscope.app.components import backends_bar, backends_found
 from attnscope.app.components.chart import look
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
 from attnscope.app.jobs.access import engine
@@ -252,7 +252,7 @@ def _arguments(session: BackendsSession) -> dict[str, Any]:
 
 
 def _act(session: BackendsSession, work: Callable[[BackendsSession], None]) -> Callable[[], None]:
-    return guarded(lambda: work(session), tell=session.tell)
+    return control(session, lambda: work(session))
 
 
 def _check(session: BackendsSession) -> None:

@@ -17,7 +17,7 @@ from attnscope.app.components.calculation_history import history
 from attnscope.app.components.calculator_controls import controls
 from attnscope.app.components.calculator_panel import calculator_panel
 from attnscope.app.components.model_bar import share
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.figures import theme
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.calculation_plan import bundled
@@ -107,7 +107,7 @@ def _draw(session: CalculatorSession, found: Calculated) -> None:
     view, name = found.view, st.context.theme.type or "light"
     with st.container(key="verdict"):
         told = panel(view, found.one, found.reach, found.room)
-        calculator_panel(view, told, on_set=guarded(take, tell=session.tell))
+        calculator_panel(view, told, on_set=control(session, take))
         with st.container(key="verdict_files", horizontal=True, gap="small"):
             with st.popover("Export"):
                 calculation.files(found, name)
@@ -148,7 +148,7 @@ def _check(session: CalculatorSession, found: Calculated) -> None:
         except JobMissing:
             session.show(session.view.changed())
             notice(Notice(message="This check is not on this server any more.", kind="told"))
-    check(status, result, on_start=guarded(start, tell=session.tell))
+    check(status, result, on_start=control(session, start))
 
 
 def _history(found: Calculated) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from attnscope.app.components import advice, mechanism_card, mechanism_pictures
 from attnscope.app.components.model_bar import share
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.calculation_plan import bundled
@@ -234,7 +234,7 @@ def _act(
         session.tell()
         work(session)
 
-    return guarded(run, tell=session.tell)
+    return control(session, run)
 
 
 def _turn(session: MechanismsSession) -> None:

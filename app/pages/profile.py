@@ -11,7 +11,7 @@ import streamlit as st
 
 from attnscope.app.components import profile_found, profile_plan
 from attnscope.app.components.model_bar import BackendChoice, backend_choices
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, notice
 from attnscope.app.components.profile_live import profile_live
 from attnscope.app.components.progress import progress
 from attnscope.app.figures.theme import theme
@@ -278,7 +278,7 @@ def _devices() -> Sequence[str]:
 
 
 def _act(session: ProfileSession, work: Callable[[ProfileSession], None]) -> Callable[[], None]:
-    return guarded(lambda: work(session), tell=session.tell)
+    return control(session, lambda: work(session))
 
 
 def _apply(session: ProfileSession) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.model_bar import share
-from attnscope.app.components.notice import guarded, notice
+from attnscope.app.components.notice import control, notice
 from attnscope.app.components.run_details import over_lengths, run_comparison, run_details
 from attnscope.app.components.runs_table import runs_filters, runs_table
 from attnscope.app.page_session import Notice
@@ -232,7 +232,7 @@ def _table(session: RunsSession, shelves: Shelves, rows: Sequence[RunRow], total
         listed(rows, reference),
         ids,
         session.view.runs,
-        on_choose=lambda key: guarded(lambda: choose(key), tell=session.tell)(),
+        on_choose=lambda key: control(session, lambda: choose(key))(),
     )
     with st.container(key="runs_hint", horizontal=True, vertical_alignment="center", gap="small"):
         more = f"The newest {count(len(rows))} of {count(total)}: filter for others. "
@@ -265,4 +265,4 @@ def _act(session: RunsSession, work: Callable[[], None]) -> Callable[[], None]:
         session.tell()
         work()
 
-    return guarded(told_anew, tell=session.tell)
+    return control(session, told_anew)

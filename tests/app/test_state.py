@@ -3,12 +3,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attnscope.app.components.notice import control
 from attnscope.app.inspections import Shown
 from attnscope.app.page_session import Notice, PageSession
 from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.state import Key, Session
 from attnscope.app.view import View
-from attnscope.kernels.errors import PromptRefused
+from attnscope.kernels.errors import InvalidCall, PromptRefused
 
 
 def session(tmp_path: Path, **query: str) -> tuple[Session, dict[Any, Any], dict[str, str]]:
@@ -56,6 +57,23 @@ def test_what_is_shown_stands_in_the_url(tmp_path: Path) -> None:
     visitor.show(View())
     assert query == {}
     assert not visitor.follow_url()
+
+
+def test_a_control_of_a_browser_that_lags_behind_its_url_is_no_navigation(tmp_path: Path) -> None:
+    visitor, _, query = session(tmp_path)
+    visitor.follow_url()
+    visitor.show(View(head=4))
+    query.clear()  # What the browser was at when it sent the next change.
+
+    def refused() -> None:
+        raise InvalidCall("No such head.")
+
+    control(visitor, refused)()
+    assert not visitor.follow_url()
+    assert (visitor.view, query) == (View(head=4), {"head": "4"})
+    query.clear()  # Back, with no control touched.
+    assert visitor.follow_url()
+    assert visitor.view == View()
 
 
 def test_long_prompts_are_kept_and_named(tmp_path: Path) -> None:

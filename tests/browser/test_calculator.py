@@ -75,11 +75,14 @@ def test_a_moving_slider_is_answered_before_the_page_follows_and_keeps_its_place
     exact.fill("3000")
     visit.wait_for_url("**length=3000*")
     expect(verdict).to_contain_text("Fits", timeout=90_000)
-    shares = visit.locator(".as-calc-bar > div").evaluate_all(
-        "(parts) => parts.map((part) => part.getBoundingClientRect().width)"
+    # What fits ends before the wall, once the page has laid out what it was sent.
+    visit.wait_for_function(
+        """() => {
+          const parts = [...document.querySelectorAll(".as-calc-bar > div")];
+          const filled = parts.reduce((sum, part) => sum + part.getBoundingClientRect().width, 0);
+          return 0 < filled && filled < document.querySelector(".as-calc-wall").offsetLeft + 2;
+        }"""
     )
-    wall = visit.locator(".as-calc-wall").evaluate("(wall) => wall.offsetLeft")
-    assert 0 < sum(shares) < wall + 2, "what fits ends before the wall"
 
 
 def test_what_has_no_answer_is_said_in_the_panel(visit: Page):
