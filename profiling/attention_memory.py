@@ -179,12 +179,14 @@ def _sdpa(call: AttentionCall, output: int) -> Attention:
             "Name a kernel: sdpa_math or sdpa_efficient.",
         )
     window = getattr(call.pattern, "window", None)
-    masked = isinstance(window, int) and window <= call.key_length
-    # The kernel takes numbers: the mask of booleans becomes one of the dtype.
+    masked = call.has_distance_bias or (isinstance(window, int) and window <= call.key_length)
+    # The kernel takes numbers: the mask of booleans becomes one of the dtype, or of the bias a head.
     added = call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
+    added *= call.query_heads if call.has_distance_bias else 1
     return Attention(
         nbytes=output + lse_bytes(call) + (added if masked else 0),
-        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
+        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites, or H times that with "
+        "a position bias",
         source="transformers, integrations/sdpa_attention.py",
     )
 

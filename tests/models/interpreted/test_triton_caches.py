@@ -36,7 +36,6 @@ def test_prompts_and_steps_by_triton(model: Model, family: str) -> None:
     [
         ("llama", "triton_decode", "decodes up to 8 queries, and the call has 12"),
         ("llama", "triton_block_sparse", "gain nothing for 'causal'"),
-        ("t5", "triton", "add no bias by distance"),
         ("mistral", "triton_block_sparse", "gain nothing for 'sliding window"),
     ],
 )
