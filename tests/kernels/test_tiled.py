@@ -5,8 +5,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
-from attnscope.kernels.scores import scores
-from attnscope.kernels.tiled import Block, default_block, key_tiles, tiled
+from attnscope.kernels.scores import scores, visible
+from attnscope.kernels.tiled import tiled
+from attnscope.kernels.tiling import Block
 from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
@@ -116,52 +117,19 @@ def test_stripes_are_gathered_into_few_tiles(causal: bool, monkeypatch) -> None:
     torch.testing.assert_close(found.out_BHQD.double(), exact.out_BHQD, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "queries", "expected"),
-    [
-        ("full", range(8), [(range(16), ()), (range(16, 20), ())]),
-        ("causal", range(8, 12), [(range(12), (range(9, 12),))]),
-        ("causal", range(16, 18), [(range(16), ()), (range(16, 18), (range(17, 18),))]),
-        ("causal", range(-4, -1), []),
-        ("window 4", range(8, 12), [(range(5, 12), (range(5, 8), range(9, 12)))]),
-        ("window 1", range(8, 10), [(range(8, 10), (range(8, 10),))]),
-        (
-            "sinks 2, window 4",
-            range(8, 12),
-            [(range(2), ()), (range(5, 12), (range(5, 8), range(9, 12)))],
+def test_the_masks_of_a_window_are_made_once_for_all_its_blocks(monkeypatch) -> None:
+    window = pattern("sliding_window", window=20)
+    case = Case(id="masks", queries=400, keys=420, query_heads=1, kv_heads=1, pattern=window)
+    inputs = case.inputs()
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "attnscope.kernels.tiled.visible",
+        lambda rule, queries, keys, **named: (
+            made.append((len(queries), len(keys))) or visible(rule, queries, keys, **named)
         ),
-    ],
-)
-def test_tiles_cover_what_is_seen_and_know_where_the_rule_divides(
-    chosen: str, queries: range, expected
-) -> None:
-    patterns = {
-        "full": pattern("full"),
-        "causal": pattern("causal"),
-        "window 4": pattern("sliding_window", window=4),
-        "window 1": pattern("sliding_window", window=1),
-        "sinks 2, window 4": pattern("sinks_window", window=4, sinks=2),
-    }
-    assert list(key_tiles(patterns[chosen], queries, 20, 16)) == expected
-
-
-@pytest.mark.parametrize(
-    ("key", "parameters", "rows"),
-    [
-        ("causal", {}, 512),
-        ("full", {}, 512),
-        ("sliding_window", {"window": 64}, 128),
-        ("sliding_window", {"window": 512}, 128),
-        ("sliding_window", {"window": 1024}, 256),
-        ("sliding_window", {"window": 4096}, 512),
-        ("sinks_window", {"window": 1024, "sinks": 4, "causal": True}, 256),
-        ("strided", {"stride": 128}, 512),
-    ],
-)
-def test_on_a_processor_fewer_queries_are_taken_where_each_sees_few_keys(
-    key: str, parameters: dict, rows: int
-) -> None:
-    tensors = [torch.empty(1, heads, 4096, 8, device="meta") for heads in (4, 2, 2)]
-    call = AttentionCall.of(*tensors, pattern=pattern(key, **parameters))
-    assert default_block(call, torch.device("cpu")).queries == rows // 2
-    assert default_block(call, torch.device("cuda")).queries == 512
+    )
+    # 50 blocks, each of which sees its windows whole.
+    found = tiled(*inputs.tensors, inputs.call, block=Block(queries=8, keys=64, scores=2**10))
+    assert sorted(made) == [(8, 7), (8, 7)]
+    exact = reference(*inputs.tensors, inputs.call)
+    torch.testing.assert_close(found.out_BHQD.double(), exact.out_BHQD, atol=1e-5, rtol=1e-5)
