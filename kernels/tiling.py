@@ -5,7 +5,7 @@ B batch, H query heads, G kv heads, Q queries, K keys.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product, starmap
+from itertools import chain, product, starmap
 from typing import NamedTuple
 
 import torch
@@ -99,26 +99,32 @@ def regions(call: AttentionCall, block: Block) -> Iterator[Region]:
     """The regions of a call: every row is in one of them."""
     inner = alike(call, block)
     sequences, kv_heads = _heads(call, block)
-    queries = block.queries
+    queries, runs = block.queries, []
     if inner:
-        # Beside blocks that are alike the few others are cut into larger ones, which hold no more.
-        most = min(fitting(call, block), len(inner) // queries) // (sequences * kv_heads)
+        fit = fitting(call, block)
+        runs = _slices(inner, fit * block.queries)
+        # The few others are cut into larger blocks, which hold no more than a run of those alike.
+        most = min(fit, len(inner) // block.queries) // (sequences * kv_heads)
         queries *= min(most, 4)
-    for outer in (range(inner.start), range(inner.stop, call.query_length)):
-        yield from starmap(
-            Region,
-            product(
-                _slices(range(call.batch), sequences),
-                _slices(range(call.kv_heads), kv_heads),
-                _slices(outer, queries),
-            ),
+    outer = (
+        _slices(range(inner.start), queries),
+        _slices(range(inner.stop, call.query_length), queries),
+    )
+    yield from starmap(
+        Region,
+        product(
+            _slices(range(call.batch), sequences),
+            _slices(range(call.kv_heads), kv_heads),
+            chain(*outer),
+        ),
+    )
+    for sequence, kv_head, run in product(range(call.batch), range(call.kv_heads), runs):
+        yield Region(
+            slice(sequence, sequence + 1),
+            slice(kv_head, kv_head + 1),
+            run,
+            blocks=(run.stop - run.start) // block.queries,
         )
-    for sequence, kv_head, run in product(
-        _slices(range(call.batch), 1),
-        _slices(range(call.kv_heads), 1),
-        _slices(inner, fitting(call, block) * block.queries),
-    ):
-        yield Region(sequence, kv_head, run, (run.stop - run.start) // block.queries)
 
 
 def fullest(call: AttentionCall, block: Block) -> Region:
@@ -161,7 +167,7 @@ def alike(call: AttentionCall, block: Block) -> range:
         together, or no two.
     """
     none = range(call.query_length, call.query_length)
-    if band(call.pattern) is None:
+    if call.query_length < 2 * block.queries or band(call.pattern) is None:
         return none
     seen = band_keys(call, block.queries)
     start = _up(max(-seen.start - call.query_offset, 0), block.queries)
