@@ -24,7 +24,7 @@ SDPA = "transformers_sdpa"
 CONTENDERS = (*(one.name for one in BACKENDS), OWN, SDPA)
 """Every way of computing attention that can be estimated."""
 
-_MODELS_LAYOUT = {"sdpa_flash", SDPA}
+_MODELS_LAYOUT = {"sdpa_flash", "fa2", "fa3", "fa4", SDPA}
 """Their output needs no copy."""
 
 _NO_BACKWARD = {"eager", "tiled", "triton_decode", "triton_block_sparse"}

@@ -100,8 +100,8 @@ def test_only_these_cases_are_refused_on_a_cpu() -> None:
     everything = {case.id for case in CASES}
     assert refused["eager"] == refused["tiled"] == set()
     assert refused["sdpa_efficient"] == refused["sdpa_cudnn"] == everything
-    for ours in ("triton", "triton_decode", "triton_block_sparse"):
-        assert refused[ours] == everything
+    for on_gpus in ("triton", "triton_decode", "triton_block_sparse", "fa2", "fa3", "fa4"):
+        assert refused[on_gpus] == everything
     assert refused["sdpa_flash"] == {
         "softcap",
         "everything at once",
