@@ -246,40 +246,57 @@ def _attend(
     keys_at_a_time: int,
     bias: Bias,
 ) -> None:
+    q_bgRD = state.q_bgRD
+    scale = call.scale * LOG2_E
+    softcap = None if call.softcap is None else call.softcap * LOG2_E
     tiles = key_tiles(call.pattern, queries, call.key_length, keys_at_a_time)
     for group in _grouped(tiles, keys_at_a_time):
         seen_bC = None if visible_keys_bK is None else _gathered(visible_keys_bK, group, 1)
         if seen_bC is not None and not seen_bC.any():
             continue
-        scores_bgRC = _scores(state.q_bgRD, _gathered(k_bgKD, group, 2), call)
-        for start, part in _divided(group):
-            part_bgRC = scores_bgRC[..., start : start + len(part)]
-            # An addition over the heads that share the mask is a third of the price of a masked fill.
-            part_bgRC.unflatten(2, (-1, len(queries))).add_(bias(queries, part))
-        if seen_bC is not None and not seen_bC.all():
-            scores_bgRC.add_(_as_bias(seen_bC)[:, None, None])
-        if distance_bias_hR is not None:
-            _add_by_distance(scores_bgRC, distance_bias_hR, group, len(queries))
-        _update(state, scores_bgRC, _gathered(v_bgKD, group, 2).to(state.q_bgRD.dtype))
-        # Or it would be there until the next tile is.
-        del scores_bgRC
+        # No name is given to the scores: they would outlive their turn, beside those of the next tile.
+        _update(
+            state,
+            _hidden(
+                scores(q_bgRD, _gathered(k_bgKD, group, 2), scale=scale, softcap=softcap),
+                group,
+                queries,
+                seen_bC,
+                bias,
+                distance_bias_hR,
+            ),
+            _gathered(v_bgKD, group, 2).to(q_bgRD.dtype),
+        )
 
 
-def _scores(q_bgRD: Tensor, k_bgCD: Tensor, call: AttentionCall) -> Tensor:
-    """As powers of 2 take them."""
-    softcap = None if call.softcap is None else call.softcap * LOG2_E
-    return scores(q_bgRD, k_bgCD, scale=call.scale * LOG2_E, softcap=softcap)
+def _hidden(
+    scores_bgRC: Tensor,
+    group: list[Tile],
+    queries: range,
+    seen_bC: Tensor | None,
+    bias: Bias,
+    distance_bias_hR: Tensor | None,
+) -> Tensor:
+    """The scores, in place, with their bias, and minus infinity where the rule or the padding hides a pair."""
+    for start, part in _divided(group):
+        part_bgRC = scores_bgRC[..., start : start + len(part)]
+        # An addition over the heads that share the mask is a third of the price of a masked fill.
+        part_bgRC.unflatten(2, (-1, len(queries))).add_(bias(queries, part))
+    if seen_bC is not None and not seen_bC.all():
+        scores_bgRC.add_(_as_bias(seen_bC)[:, None, None])
+    if distance_bias_hR is not None:
+        bias_hQC = _by_distance(distance_bias_hR, group, len(queries))
+        bias_gRC = bias_hQC.unflatten(0, (scores_bgRC.shape[1], -1)).flatten(1, 2)
+        scores_bgRC.add_(bias_gRC, alpha=LOG2_E)
+    return scores_bgRC
 
 
-def _add_by_distance(
-    scores_bgRC: Tensor, distance_bias_hR: Tensor, group: list[Tile], query_length: int
-) -> None:
-    device = scores_bgRC.device
+def _by_distance(distance_bias_hR: Tensor, group: list[Tile], query_length: int) -> Tensor:
+    """The bias of every pair of the group, `[h, Q, C]`."""
+    device = distance_bias_hR.device
     key_C = torch.cat([torch.arange(keys.start, keys.stop, device=device) for keys, _ in group])
     query_Q = torch.arange(query_length, device=device)
-    bias_hQC = distance_bias.of_pairs(distance_bias_hR, query_Q, key_C, query_length=query_length)
-    bias_gRC = bias_hQC.unflatten(0, (scores_bgRC.shape[1], -1)).flatten(1, 2)
-    scores_bgRC.add_(bias_gRC, alpha=LOG2_E)
+    return distance_bias.of_pairs(distance_bias_hR, query_Q, key_C, query_length=query_length)
 
 
 def _bias(call: AttentionCall, device: torch.device) -> Bias:

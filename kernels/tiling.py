@@ -174,13 +174,13 @@ def alike(call: AttentionCall, block: Block) -> range:
     stop = min(call.query_length, call.key_length - call.query_offset + block.queries - seen.stop)
     blocks = (stop - start) // block.queries
     together = fitting(call, block)
-    if together == 1 or blocks < min(together, call.batch * call.kv_heads):
+    if min(blocks, together) < 2 or blocks < min(together, call.batch * call.kv_heads):
         return none
     return range(start, start + blocks * block.queries)
 
 
 def band_keys(call: AttentionCall, queries: int) -> range:
-    """The keys that a block of a band visits, in positions that count from the block's first query."""
+    """The keys that a block of a band visits, as positions from the block's first query on."""
     seen = band(call.pattern)
     assert seen is not None
     stop = queries + seen.after

@@ -194,10 +194,18 @@ def join_sinks(output: AttentionOutput, sinks_H: Tensor | None) -> AttentionOutp
 
     Exact: a sink makes the denominator larger and has no value of its own, so the output shrinks
     by exp(lse) / (exp(lse) + exp(sink)), which is a sigmoid.
+
+    Raises:
+        UnsupportedCall: A gradient is asked for, and the kernel's log-sum-exp passes none on.
     """
     if sinks_H is None or output.lse_BHQ is None:
         return output
     lse_BHQ = output.lse_BHQ
+    if output.out_BHQD.requires_grad and not lse_BHQ.requires_grad:
+        raise UnsupportedCall(
+            "The sinks join by this backend's log-sum-exp, which has no gradient.",
+            "Use triton, or torch.no_grad().",
+        )
     sinks_H1 = sinks_H.to(lse_BHQ.dtype)[:, None]
     kept_BHQ1 = torch.sigmoid(lse_BHQ - sinks_H1)[..., None]
     return AttentionOutput(

@@ -8,6 +8,7 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim, N tokens of a
 """
 
 from abc import abstractmethod
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -132,12 +133,6 @@ class FlashPackage(Backend):
         distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
         del distance_bias_HR
-        differentiated = any(t.requires_grad for t in (q_BHQD, k_BGKD, v_BGKD))
-        if sinks_H is not None and differentiated and torch.is_grad_enabled():
-            raise UnsupportedCall(
-                f"{self.title}: sinks join by the log-sum-exp, which has no gradient there.",
-                "Use triton, or torch.no_grad().",
-            )
         window = flash_window_of(call)
         assert window is not None, "others are refused"
         keys = slice(window.keys.start, window.keys.stop)
@@ -149,7 +144,9 @@ class FlashPackage(Backend):
         else:
             out_BQHD, lse_BHQ = self._called("flash_attn_func", laid_out, window, call)
             output = AttentionOutput(out_BHQD=out_BQHD.transpose(1, 2), lse_BHQ=lse_BHQ)
-        return join_sinks(output, sinks_H)
+        assert output.lse_BHQ is not None
+        # What autograd would pass on through it is dropped in these packages.
+        return join_sinks(replace(output, lse_BHQ=output.lse_BHQ.detach()), sinks_H)
 
     def _packed(
         self,

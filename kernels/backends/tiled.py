@@ -66,9 +66,9 @@ class Tiled(Backend):
             + lse_bytes(call),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best "
-                "(k and v once per block of queries at worst); holds one tile of scores in "
-                "float32, its rows of q and output, its mask, its bias by distance, and B·H·n_q·4 of "
-                "log-sum-exp"
+                "(k and v once per block of queries at worst); holds the scores of the tiles that are "
+                "worked on together in float32, their rows of q and output, their mask, their "
+                "bias by distance, and B·H·n_q·4 of log-sum-exp"
             ),
         )
 

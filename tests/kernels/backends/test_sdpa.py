@@ -7,6 +7,7 @@ from attnscope.kernels.backends.sdpa_cudnn import SdpaCudnn
 from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
+from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.registry import backend
 from tests.shapes import Case
@@ -103,3 +104,10 @@ def test_causal_with_padding_over_several_of_the_kernels_blocks(name: str, paddi
     torch.testing.assert_close(answer.out_BHQD, expected.out_BHQD, atol=2e-6, rtol=1e-5)
     if answer.lse_BHQ is not None:
         torch.testing.assert_close(answer.lse_BHQ, expected.lse_BHQ, atol=2e-6, rtol=1e-5)
+
+
+def test_sinks_are_refused_a_gradient_that_the_log_sum_exp_would_lose() -> None:
+    inputs = Case(id="sink logits", sinks=True).inputs("float32")
+    q_BHQD = inputs.q_BHQD.clone().requires_grad_()
+    with pytest.raises(UnsupportedCall, match="has no gradient"):
+        SdpaFlash().run(q_BHQD, inputs.k_BGKD, inputs.v_BGKD, inputs.call, sinks_H=inputs.sinks_H)
