@@ -17,6 +17,7 @@ from attnscope.models.capture import Capture, capture, kept, plan
 from attnscope.models.heads import diagnose_capture
 from attnscope.models.loading import LoadedModel
 from attnscope.models.positions import layer_of
+from attnscope.models.shape import shape_of
 from attnscope.models.swapping import LayerCall, swapped
 from tests.models.biased import BIASED, BUCKETS, biased, inputs_of, t5_sizes
 from tests.models.conftest import tiny_tokenizer
@@ -110,6 +111,12 @@ def test_the_bias_is_the_table_of_the_model() -> None:
             logarithm = torch.tensor(away / exact).log() / torch.tensor(far / exact).log()
             away = min(exact + int(logarithm * (half - exact)), half - 1)
         assert torch.equal(bias_H, table[away + (half if distance > 0 else 0)].detach())
+
+
+def test_the_shape_of_a_model_without_numbers_leaves_room_for_it() -> None:
+    """Across as well: that its tensor there is of zeros, only numbers tell."""
+    shape = shape_of(BIASED["t5"][0]())
+    assert [layer.has_distance_bias for layer in shape.layers] == [True] * 6
 
 
 @pytest.mark.parametrize("backend", REFUSING)
