@@ -6,11 +6,12 @@ Memory that a kernel takes inside itself is not seen, nor are the allocator's ro
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,9 +22,6 @@ from attnscope.models.faked import Numbers, faked, prompt, step
 from attnscope.models.pass_inputs import layers_of
 from attnscope.models.shape import ModelShape, config_of
 from attnscope.models.training_step import TrainingStep
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Report = Callable[[float], None]
 """Called with the share of the modules that have run; what it raises ends the tracing."""
@@ -93,7 +91,7 @@ def traced_peak(
         ModelUnsupported: The model asks for numbers that fake tensors do not have.
     """
 
-    def read(model: "PreTrainedModel", watch: _Watch) -> None:
+    def read(model: Any, watch: _Watch) -> None:
         with torch.no_grad():
             if phase == "prefill":
                 inputs = prompt(model, batch, length, all_logits=all_logits)
@@ -139,7 +137,7 @@ def traced_training(
         ModelUnsupported: The model asks for numbers that fake tensors do not have.
     """
 
-    def train(model: "PreTrainedModel", watch: _Watch) -> None:
+    def train(model: Any, watch: _Watch) -> None:
         with Numbers():
             training = TrainingStep(model, optimizer, checkpointing=checkpointing)
         ids_BQ, kept = torch.zeros(batch, length, dtype=torch.long), training.kept()
@@ -157,7 +155,7 @@ def traced_training(
 
 
 def _traced(
-    run: "Callable[[PreTrainedModel, _Watch], None]",
+    run: "Callable[[Any, _Watch], None]",
     shape: ModelShape,
     backend: str,
     dtype: str,
@@ -169,6 +167,9 @@ def _traced(
     watch = _Watch(tracker, report)
     try:
         with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            # Of modules that are run again: they are gone when the tracker looks for them.
+            warnings.filterwarnings("ignore", "Module is None", UserWarning)
             config, kind = config_of(shape), getattr(torch, dtype)
             model, mode = stack.enter_context(faked(config, kind, backend, stated=stated))
             stack.enter_context(mode)
