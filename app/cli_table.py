@@ -23,10 +23,10 @@ def say_table(
         right: The columns that stand to the right.
         to: Where; standard output when None.
     """
-    to = to or sys.stdout
+    where = to or sys.stdout
     rich = rich_modules("table", "text", "console")
-    if rich is None or not to.isatty():
-        _say_plainly(to, title, header, rows, right)
+    if rich is None or not where.isatty():
+        _say_plainly(where, title, header, rows, right)
         return
     tables, texts, consoles = rich
     table = tables.Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -36,7 +36,7 @@ def say_table(
     for row in rows:
         # As Text: a reason may hold what rich would take for markup.
         table.add_row(*map(texts.Text, row))
-    consoles.Console(file=to, highlight=False).print(table)
+    consoles.Console(file=where, highlight=False).print(table)
 
 
 def rich_modules(*modules: str) -> list[Any] | None:

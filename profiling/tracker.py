@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from attnscope.kernels.errors import AttnscopeError, ModelUnsupported
+from attnscope.kernels.errors import AttnscopeError, ModelUnsupported, UnsupportedCall
 from attnscope.models.faked import Numbers, faked, prompt, step
 from attnscope.models.pass_inputs import layers_of
 from attnscope.models.shape import ModelShape, config_of
@@ -27,6 +27,8 @@ Report = Callable[[float], None]
 """Called with the share of the modules that have run; what it raises ends the tracing."""
 
 _CPU = torch.device("cpu")
+_SDPA = "transformers_sdpa"
+_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
 _WEIGHTS, _GRADIENTS = ("Parameter", "Buffer"), "Gradient"
 
 
@@ -138,6 +140,7 @@ def traced_training(
     """
 
     def train(model: Any, watch: _Watch) -> None:
+        _check_dropout(backend, model.config.get_text_config())
         with Numbers():
             training = TrainingStep(model, optimizer, checkpointing=checkpointing)
         ids_BQ, kept = torch.zeros(batch, length, dtype=torch.long), training.kept()
@@ -152,6 +155,15 @@ def traced_training(
             watch.other = "optimiser"
 
     return _traced(train, shape, backend, dtype, stated, report)
+
+
+def _check_dropout(backend: str, config: Any) -> None:
+    if backend == _SDPA and any(getattr(config, name, None) for name in _DROPOUT):
+        raise UnsupportedCall(
+            f"{config.model_type} drops attention weights in training, which PyTorch's SDPA takes on a GPU only: on a "
+            "CPU, where it is traced, it holds every score instead.",
+            "Set the attention's dropout to 0 in the configuration, or check transformers_eager.",
+        )
 
 
 def _traced(

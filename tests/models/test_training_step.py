@@ -1,5 +1,7 @@
 """A step of training: what it keeps, and that its masters are stepped, not only held."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers as hf
@@ -10,7 +12,8 @@ from tests.models.conftest import DECODERS, tiny
 
 
 def _model(dtype: torch.dtype) -> hf.PreTrainedModel:
-    return tiny(DECODERS["llama"](), hf.AutoModelForCausalLM).to(dtype)
+    model: Any = tiny(DECODERS["llama"](), hf.AutoModelForCausalLM)
+    return model.to(dtype)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,12 @@ def test_a_kernel_that_cannot_be_traced_keeps_what_flash_kernels_do() -> None:
     assert found.total_bytes == pytest.approx(traced.total_bytes, rel=1e-4)
 
 
+def test_dropout_that_sdpa_takes_on_a_gpu_only_is_refused() -> None:
+    shape = shape_of(hf.BertConfig(**SIZES, attention_probs_dropout_prob=0.1))
+    with pytest.raises(UnsupportedCall, match="drops attention weights"):
+        traced_training(shape, backend=SDPA, length=8)
+
+
 def test_an_optimizer_that_pytorch_lacks_is_refused() -> None:
     with pytest.raises(UnsupportedCall, match="PyTorch has no adamw_8bit"):
         traced_training(tiny(), backend="sdpa_flash", length=8, optimizer="adamw_8bit")

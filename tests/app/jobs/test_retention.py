@@ -19,12 +19,17 @@ DAY = 86_400.0
 NOW = 1_000 * DAY
 
 
+def age(path: Path, days: float) -> None:
+    """As if it had been used so many days before `NOW`."""
+    os.utime(path, (NOW - days * DAY, NOW - days * DAY))
+
+
 def lay(path: Path, days: float, text: str = "text") -> Path:
     """A file, and the folder that it lies in, last used so many days before `NOW`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     for each in (path, path.parent):
-        os.utime(each, (NOW - days * DAY,) * 2)
+        age(each, days)
     return path
 
 
@@ -73,12 +78,12 @@ def test_a_look_at_it_or_one_new_file_keeps_the_whole(settings: Settings) -> Non
     folder = settings.data / "checks" / named(1)
     lay(folder / "asked.json", 90)
     lay(folder / "results.jsonl", 2)
-    os.utime(folder, (NOW - 90 * DAY,) * 2)
+    age(folder, 90)
     assert gone(settings) == set()
     lay(folder / "results.jsonl", 90)
-    os.utime(folder, (NOW, NOW))
+    age(folder, 0)
     assert gone(settings) == set()
-    os.utime(folder, (NOW - 90 * DAY,) * 2)
+    age(folder, 90)
     assert gone(settings) == {f"checks/{named(1)}"}
 
 
@@ -105,7 +110,7 @@ def test_runs_that_the_history_does_not_hold_stay(settings: Settings) -> None:
     folder.keep("b")
     for number in (1, 2):
         for path in (*(root / named(number)).iterdir(), root / named(number)):
-            os.utime(path, (NOW - 90 * DAY,) * 2)
+            age(path, 90)
     assert gone(settings) == {f"profiles/{named(2)}"}
 
 
