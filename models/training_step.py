@@ -29,6 +29,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 class TrainingStep:
     """A model that takes steps; its masters and the optimiser's states are there from the start.
 
+    Attributes:
+        model: The model.
+
     Args:
         model: Is put into training mode, and left there.
         optimizer: One of `OPTIMIZERS`.
@@ -46,7 +49,7 @@ class TrainingStep:
                 f"PyTorch has no {optimizer}, so a step with it is neither traced nor run.",
                 f"Choose {', '.join(OPTIMIZERS)}.",
             )
-        self._model = model.train()
+        self.model = model.train()
         if checkpointing:
             recompute(model)
         # A rate of 0: what is trained here is measured, not wanted.
@@ -75,7 +78,7 @@ class TrainingStep:
 
     def differentiate(self, ids_BQ: Tensor) -> None:
         """Run forward and backward: every parameter that took part has its gradient then."""
-        loss_of(self._model, training_inputs(self._model, ids_BQ)).backward()
+        loss_of(self.model, training_inputs(self.model, ids_BQ)).backward()
 
     def update(self) -> None:
         """Step every parameter that has a gradient, and let go of the gradients."""
