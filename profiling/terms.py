@@ -55,7 +55,7 @@ def terms_of(plan: Plan, moment: Moment, length: int) -> Iterator[Term]:
         yield Term(
             name="attention kept for the backward pass",
             nbytes=nbytes,
-            formula="Σ layers, scores and probabilities or B·H·n·4",
+            formula="Σ layers, probabilities or B·H·n·4, with the masks and copies that gradients need",
             numbers=f"{len(moment.saved)} layers",
             source=REHEARSED,
         )

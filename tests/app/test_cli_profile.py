@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,18 @@ from attnscope.app.cli import main
 from attnscope.app.cli_profile import rows_of
 from attnscope.kernels.errors import ModelUnsupported
 from attnscope.models import memory, shape
+from attnscope.models.loading import LoadedModel
 from attnscope.profiling import ceilings
 from attnscope.profiling import measure as measuring
+from attnscope.profiling.asked import unmeasured
 from attnscope.profiling.ceilings import keep_ceilings, kept_ceilings
 from attnscope.profiling.machine import machine_of
+from attnscope.profiling.record import Cell, Failure, RunRecord
 from attnscope.profiling.store import Store
 from attnscope.profiling.sweep import read_records
 from attnscope.profiling.units import latency, nbytes
 from tests.profiling.measured_ceilings import CEILINGS
+from tests.profiling.records import RECORD
 
 QUICK = ["profile", "--lengths", "16", "--phase", "prefill", "--budget", "0"]
 
@@ -130,6 +135,19 @@ def test_each_cell_is_predicted_before_the_first_runs_and_told_beside_what_it_to
         assert text in report.read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def _canned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are planned and recorded, and the figures are those of another run: they take no time."""
+    failure = Failure(outcome="failed", reason="not run")
+
+    def measure(model: LoadedModel, cell: Cell, **asked: Any) -> RunRecord:
+        empty = unmeasured(model, cell, failure, **asked)
+        return replace(empty, failure=None, timing=RECORD.timing, peak=RECORD.peak)
+
+    monkeypatch.setattr(measuring, "measure", measure)
+
+
+@pytest.mark.usefixtures("_canned")
 def test_what_is_predicted_not_to_fit_is_skipped_unless_forced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -147,6 +165,7 @@ def test_what_is_predicted_not_to_fit_is_skipped_unless_forced(
     assert [record.timing is not None for record in read_records(out)] == [True, False, True]
 
 
+@pytest.mark.usefixtures("_canned")
 def test_the_first_plan_of_a_device_measures_its_ceilings(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, history: Path
 ) -> None:
@@ -161,6 +180,7 @@ def test_the_first_plan_of_a_device_measures_its_ceilings(
     assert kept_ceilings(cpu, folder) == found
 
 
+@pytest.mark.usefixtures("_canned")
 def test_a_model_of_which_nothing_can_be_predicted_is_measured_all_the_same(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
