@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from time import time
 
 from attnscope.app.cli_table import say_table
 from attnscope.app.jobs.retention import KINDS, entries, sizes, tidy
@@ -20,8 +21,6 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(given: argparse.Namespace) -> None:
-    from time import time
-
     settings = Settings.from_environment()
     if given.tidy:
         gone = tidy(settings)

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 
 import torch
 
-from attnscope.kernels.backends.backend import io_bytes, lse_bytes, sees_every_key
+from attnscope.kernels.backends.backend import Backend, io_bytes, lse_bytes, sees_every_key
 from attnscope.kernels.backends.sdpa import Sdpa
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
@@ -137,7 +137,7 @@ def saved(name: str, call: AttentionCall) -> int:
         return lse_bytes(call) + masked + (_repeated(call) if masked else 0)
     kept = lse_bytes(call) + (0 if name in _MODELS_LAYOUT else output)
     found = backend(name)
-    masked = found.mask_bytes(call, torch.device("cpu")) if isinstance(found, Sdpa) else 0
+    masked = _mask_bytes(found, call)
     # Rows that see nothing are made 0 in a copy of the kernel's output, which stays for its gradient.
     return kept + masked + (output if masked and name in _MODELS_LAYOUT else 0)
 
@@ -187,6 +187,13 @@ def _sdpa(call: AttentionCall, output: int) -> Attention:
         formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
         source="transformers, integrations/sdpa_attention.py",
     )
+
+
+def _mask_bytes(found: Backend, call: AttentionCall) -> int:
+    """Bytes of the mask that a kernel of SDPA is given, on the first of its devices."""
+    if not isinstance(found, Sdpa):
+        return 0
+    return found.mask_bytes(call, torch.device(found.devices[0]))
 
 
 def _added_mask(call: AttentionCall) -> int:

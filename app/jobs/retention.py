@@ -101,7 +101,7 @@ def keep_tidy(
 
 def _is_needed(kind: str, entry: Entry) -> bool:
     """Whether it is a profile with runs that the history does not hold: they are nowhere else."""
-    if kind != "profiles" or not entry.path.is_dir():
+    if kind != "profiles" or entry.path.suffix or not entry.path.is_dir():
         return False
     folder = ProfileFolder(entry.path.parent, entry.id)
     return not set(_records(folder.records)) <= folder.history()[0]
