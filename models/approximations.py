@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.backends.linear import Linear
 from attnscope.kernels.backends.linformer import Linformer
 from attnscope.kernels.backends.performer import Performer
+from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall
-from attnscope.kernels.tiled import tiled
 from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerView
@@ -125,12 +126,11 @@ def approximation_errors(
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """The first tokens of a layer, as a call and its tensors."""
+    """The first tokens of a layer, as a call, its q, k and v, and what else a backend is given."""
 
     call: AttentionCall
     tensors: tuple[Tensor, Tensor, Tensor]
-    sinks_H: Tensor | None
-    visible_keys_1K: Tensor | None
+    modifiers: dict[str, Tensor | None]
     counts_Q: Tensor
 
     @classmethod
@@ -148,24 +148,30 @@ class _Attention:
             softcap=layer.softcap,
             has_sinks=view.sinks_H is not None,
             has_padding=hidden_K is not None,
+            has_distance_bias=layer.distance_bias_HR is not None,
         )
-        hidden_1K = None if hidden_K is None else hidden_K[None, part]
-        return cls(call, (q, k, v), view.sinks_H, hidden_1K, layer.unpadded()[part])
+        bias_HR = layer.distance_bias_HR
+        if bias_HR is not None:
+            first, queries = range(length), layer.query_length
+            bias_HR = distance_bias.of_part(bias_HR, first, first, query_length=queries)
+        modifiers = {
+            "sinks_H": view.sinks_H,
+            "visible_keys_BK": None if hidden_K is None else hidden_K[None, part],
+            "distance_bias_HR": bias_HR,
+        }
+        return cls(call, (q, k, v), modifiers, layer.unpadded()[part])
 
     def dense(self) -> Tensor:
         """The exact output, `[H, Q, V]`."""
-        found = tiled(
-            *self.tensors, self.call, sinks_H=self.sinks_H, visible_keys_BK=self.visible_keys_1K
-        )
-        return found.out_BHQD[0]
+        return self._output(Tiled())
+
+    def _output(self, backend: Backend) -> Tensor:
+        return backend.run(*self.tensors, self.call, **self.modifiers).out_BHQD[0]
 
     def error(self, backend: Backend, dense_HQV: Tensor) -> Tensor:
         """The relative error of a backend's output, `[H]`, over the queries that are tokens."""
-        found = backend.run(
-            *self.tensors, self.call, sinks_H=self.sinks_H, visible_keys_BK=self.visible_keys_1K
-        )
         exact_HV = dense_HQV[:, self.counts_Q].flatten(1)
-        off_HV = found.out_BHQD[0][:, self.counts_Q].flatten(1) - exact_HV
+        off_HV = self._output(backend)[:, self.counts_Q].flatten(1) - exact_HV
         return torch.linalg.vector_norm(off_HV, dim=1) / torch.linalg.vector_norm(exact_HV, dim=1)
 
 

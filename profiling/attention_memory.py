@@ -25,7 +25,7 @@ SDPA = "transformers_sdpa"
 CONTENDERS = (*(one.name for one in BACKENDS), OWN, SDPA)
 """Every way of computing attention that can be estimated."""
 
-_MODELS_LAYOUT = {"sdpa_flash", SDPA}
+_MODELS_LAYOUT = {"sdpa_flash", "fa2", "fa3", "fa4", SDPA}
 """Their output needs no copy."""
 
 _NO_BACKWARD = {"eager", "tiled", "triton_decode", "triton_block_sparse"}
@@ -75,6 +75,7 @@ def call_of(
         query_offset=keys - 1 if decode else 0,
         softcap=layer.softcap,
         has_sinks=layer.has_sinks,
+        has_distance_bias=layer.has_distance_bias,
     )
 
 
@@ -182,9 +183,12 @@ def _sdpa(call: AttentionCall, output: int) -> Attention:
             f"{call.value_dim} and {call.head_dim} here, and the math kernel on a CPU.",
             "Name a kernel: sdpa_math or sdpa_efficient.",
         )
+    # A bias by distance is added for each head, one tensor for all layers.
+    bias = _scores(call) * call.torch_dtype.itemsize if call.has_distance_bias else 0
     return Attention(
-        nbytes=output + lse_bytes(call) + _added_mask(call),
-        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
+        nbytes=output + lse_bytes(call) + (bias or _added_mask(call)),
+        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites, or H times that with "
+        "a position bias",
         source="transformers, integrations/sdpa_attention.py",
     )
 

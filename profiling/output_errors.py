@@ -91,7 +91,7 @@ def _departure(
     bidirectional = runner.refuses(asked, call.q_BHQD.device) is not None
     if bidirectional:
         rule, asked = Full(), _asked(call, way.pattern or Full())
-    out_BHQD = runner.run(*tensors, asked, sinks_H=call.sinks_H).out_BHQD
+    out_BHQD = runner.run(*tensors, asked, **_modifiers(call)).out_BHQD
     dense_BHQD = dense(rule)
     error = (out_BHQD.double() - dense_BHQD).square().sum().item()
     return error, dense_BHQD.square().sum().item(), bidirectional
@@ -107,12 +107,17 @@ def _asked(call: LayerCall, rule: Pattern) -> AttentionCall:
         query_offset=call.mask.query_offset,
         softcap=call.softcap,
         has_sinks=call.sinks_H is not None,
+        has_distance_bias=call.distance_bias_HR is not None,
     )
+
+
+def _modifiers(call: LayerCall) -> dict[str, Tensor | None]:
+    return {"sinks_H": call.sinks_H, "distance_bias_HR": call.distance_bias_HR}
 
 
 def _dense(call: LayerCall, rule: Pattern) -> Tensor:
     tensors = call.q_BHQD, call.k_BGKD, call.v_BGKD
-    return reference(*tensors, _asked(call, rule), sinks_H=call.sinks_H).out_BHQD
+    return reference(*tensors, _asked(call, rule), **_modifiers(call)).out_BHQD
 
 
 def _error(layers: Sequence[tuple[float, float, bool]], tokens: int) -> OutputError:
