@@ -41,11 +41,12 @@ def sparsity_page() -> None:
 
     def page() -> None:
         settings = Settings.from_environment()
-        kept = KeptPrompts(settings.data / "prompts")
+        kept = KeptPrompts(settings.data / "prompts", days=settings.keep_days)
         state, query, owner = visitor()
         session = SparsitySession(state, query, kept, owner, default=_session().view)
-        assignments = KeptPrompts(settings.data / "assignments")
-        sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
+        assignments = KeptPrompts(settings.data / "assignments", days=settings.keep_days)
+        matrices = KeptMatrices(settings.matrices_folder, days=settings.keep_days)
+        sparsity.page(session, matrices, assignments)
 
     guarded(page)()
 
@@ -88,7 +89,8 @@ def runs_page() -> None:
 
 
 def _session() -> Session:
-    return Session.of_visitor(KeptPrompts(Settings.from_environment().data / "prompts"))
+    settings = Settings.from_environment()
+    return Session.of_visitor(KeptPrompts(settings.data / "prompts", days=settings.keep_days))
 
 
 def main() -> None:
