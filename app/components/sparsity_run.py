@@ -145,7 +145,7 @@ def assignment(
     with st.container(key="sparsity_assignment", horizontal=True, vertical_alignment="center"):
         st.html(f'<p class="pg-note">{whose}: {html.escape(said)}</p>')
         st.download_button(
-            "Export JSON", text, file_name=name, mime="application/json", on_click="ignore"
+            "Export JSON", text.encode, file_name=name, mime="application/json", on_click="ignore"
         )
         with st.popover("Import"):
             st.file_uploader(
@@ -171,7 +171,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         st.html(f'<p class="pg-verdict" role="status">{html.escape(run_verdict(found))}</p>')
         st.download_button(
             "Export JSON",
-            json.dumps(found, ensure_ascii=False),
+            json.dumps(found, ensure_ascii=False).encode,
             file_name=file_name(model, "run", "json"),
             mime="application/json",
             key="sparsity_ran_json",

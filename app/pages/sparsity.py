@@ -54,12 +54,13 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     if capture_head.follow(session):
         session.set_draft({Key.SPARSITY_RULE: session.view.rule})
     capture_head.head(session)
+    told = capture_head.told(session)
     shown = session.shown
     found = None if shown is None else asking.effects(session, shown)
     best = None if shown is None else asking.fitting(session, shown)
     assigned = _assigned(session, shown, found, best, assignments)
     ran = None if shown is None else asking.follow_run(session, shown, assigned)
-    capture_head.told(session, _under_way(session))
+    told(_under_way(session))
     controls(
         session,
         matrices,

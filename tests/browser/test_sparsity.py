@@ -20,7 +20,7 @@ def visit(browser: Browser) -> Iterator[Page]:
         page = context.new_page()
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if _is_ours(said) else None)
+        page.on("console", lambda said: wrong.append(_words(said)) if _is_ours(said) else None)
         page.on(
             "request",
             lambda request: (
@@ -38,6 +38,10 @@ def visit(browser: Browser) -> Iterator[Page]:
 def _is_ours(said) -> bool:
     # Streamlit looks for its server below the page's own path first, and is told 404.
     return said.type == "error" and "/_stcore/" not in said.location["url"]
+
+
+def _words(said) -> str:
+    return f"{said.text} ({said.location['url']})"
 
 
 def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Page):
