@@ -15,12 +15,16 @@ QUIET = (
 )
 
 
-def mask_facts(mask: Answer, layers: Sequence[Answer]) -> list[tuple[str, str, str]]:
+def mask_facts(
+    mask: Answer, layers: Sequence[Answer], candidate: Answer | None = None
+) -> list[tuple[str, str, str]]:
     """What a pattern keeps at the mask's length: (caption, value, the long form).
 
     Args:
         mask: The header of the answer to `sparsity_mask`.
         layers: Of the capture's summary, whose sizes turn pairs into work; empty for none.
+        candidate: Of the question `sparsity_fitted`, where the mask is one head's; then `layers` is
+            its layer, of that head alone.
     """
     length, pairs = mask["length"], mask["pairs"]
     of = mask["causal_pairs"] if mask["within_causal"] else length**2
@@ -46,10 +50,22 @@ def mask_facts(mask: Answer, layers: Sequence[Answer]) -> list[tuple[str, str, s
             "what generating the next token reads of the cache",
         ),
     ]
-    return found + (_work(mask, layers, of) if layers else [])
+    if candidate is not None:
+        found += [
+            ("mass kept", share(candidate["mass"]), "of this head's attention"),
+            (
+                "output error",
+                f"{candidate['error']:.3g}",
+                "of this head, relative to dense attention",
+            ),
+        ]
+    whose = "all layers" if candidate is None else "this head"
+    return found + (_work(mask, layers, of, whose) if layers else [])
 
 
-def _work(mask: Answer, layers: Sequence[Answer], of: int) -> list[tuple[str, str, str]]:
+def _work(
+    mask: Answer, layers: Sequence[Answer], of: int, whose: str
+) -> list[tuple[str, str, str]]:
     # q·k and the weighted sum of values: a multiply and an add each, for every dimension.
     a_pair = sum(4 * layer["heads"] * layer["head_dim"] for layer in layers)
     score = max(layer["heads"] for layer in layers) * 4
@@ -58,10 +74,10 @@ def _work(mask: Answer, layers: Sequence[Answer], of: int) -> list[tuple[str, st
         (
             "attention FLOP",
             f"{flop(a_pair * pairs)} of {flop(a_pair * of)}",
-            "4 · heads · head dim · pairs, all layers, one sequence",
+            f"4 · heads · head dim · pairs, {whose}, one sequence",
         ),
         (
-            "scores of a layer",
+            "scores of a layer" if whose == "all layers" else "scores of the head",
             f"{nbytes(score * pairs)} of {nbytes(score * of)}",
             "heads · pairs · 4 bytes, what eager attention would hold; flash kernels hold none",
         ),
@@ -79,7 +95,8 @@ class Row:
         mass: Share of the head's mass.
         error: Relative, of the head's output.
         all_heads: Mean mass of every head; None of a pattern that was made for this one.
-        key: Its family, where it can be chosen; empty for one that was fitted.
+        key: Its family; empty for one that was made for this head.
+        fitted: Which of `sparsity_view.FITTED` it is; empty for a family at its numbers.
     """
 
     title: str
@@ -89,6 +106,7 @@ class Row:
     error: float
     all_heads: float | None = None
     key: str = ""
+    fitted: str = ""
 
     @property
     def words(self) -> str:
@@ -113,6 +131,7 @@ def rows_of(
     made = [
         Row(
             title=f"{'fitted' if each['fitted'] else 'at the budget'}: {each['title']}",
+            fitted=kind_of(each),
             **{name: each[name] for name in ("thumbnail", "kept", "mass", "error")},
         )
         for each in fitted
@@ -130,6 +149,11 @@ def rows_of(
         for each in effects
         if "refusal" not in each
     ]
+
+
+def kind_of(candidate: Answer) -> str:
+    """Which of `sparsity_view.FITTED` a candidate of the question `sparsity_fitted` is."""
+    return candidate["pattern"]["key"] if candidate["fitted"] else "budget"
 
 
 def best_of(rows: Sequence[Row], budget: float) -> int | None:
@@ -227,3 +251,20 @@ def approximation_rows(found: Sequence[Answer]) -> list[tuple[str, str, str]]:
             mean, least, most = each["error"]
             rows.append((name, f"{mean:.3g}", f"{least:.3g} to {most:.3g}"))
     return rows
+
+
+def sweep_note(found: Answer, run: str) -> str:
+    """How an approximation's curves were found, or why there are none."""
+    if found["refusal"]:
+        return f"No curve: {found['refusal']}"
+    seeds, tokens = found["over_lengths"][0]["seeds"], count(found["tokens"])
+    if run == "linear":
+        return (
+            f"It has no features to vary, and nothing random. Judged on the first {tokens} tokens."
+        )
+    unit = {"performer": "random features", "linformer": "rows"}[run]
+    drawn = "one seed" if seeds == 1 else f"the mean of {seeds} seeds, and their least and most"
+    return (
+        f"Lines are {drawn}. Over {unit} it is judged on the first {tokens} tokens; over tokens it has "
+        f"{count(found['size'])} {unit}."
+    )

@@ -19,6 +19,7 @@ from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
 from attnscope.profiling.output_errors import Way, WayErrors, way_errors
 
+NAMES = ("linear", "performer", "linformer")
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 """Random features of a Performer, or rows of a Linformer."""
 STANDARD = 256

@@ -35,13 +35,20 @@ _SIDE, _GRID, _ROW, _MOST_ROWS = 224, 268, 34, 14
 
 
 def mask_panel(
-    answer: Answer, layers: Sequence[Answer], *, causal: bool, model: str, look: Theme
+    answer: Answer,
+    layers: Sequence[Answer],
+    *,
+    made: Answer | None,
+    causal: bool,
+    model: str,
+    look: Theme,
 ) -> None:
     """Draw a mask, its legend and what it keeps.
 
     Args:
-        answer: To `sparsity_mask`.
-        layers: Of the capture's summary; empty before there is one.
+        answer: To `sparsity_mask`, or to `sparsity_fitted_mask`.
+        layers: Of the capture's summary; of a mask made for one head, its layer, of that head alone.
+        made: What was found of such a mask; None of a family's.
         causal: Whether its pairs are counted among those of the past.
         model: For the files' names.
         look: The colours.
@@ -50,7 +57,7 @@ def mask_panel(
     shape = header["rows"], header["cols"]
     kinds = np.frombuffer(answer["body"], np.uint8).reshape(shape)
     mask = Mask(kinds=kinds, cell=header["cell"], query_start=header["q0"], key_start=header["k0"])
-    facts = mask_facts(header, layers)
+    facts = mask_facts(header, layers, made)
     title = f"{header['title']}, {count(header['length'])} tokens"
     note = "; ".join(f"{name} {value}" for name, value, _ in facts)
     filed = mask_figure(mask, title=title, note=note, look=look)

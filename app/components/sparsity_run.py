@@ -7,10 +7,16 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components.chart import file_name, files
+from attnscope.app.components.chart import chart, file_name, files
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.sparsity_controls import field
 from attnscope.app.components.sparsity_found import heading
+from attnscope.app.figures.approximation_errors import (
+    ErrorCurve,
+    error_curves,
+    error_curves_frame,
+    error_curves_words,
+)
 from attnscope.app.figures.next_tokens import next_tokens, next_tokens_frame
 from attnscope.app.figures.theme import Theme
 from attnscope.app.sparsity_view import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
@@ -20,6 +26,7 @@ from attnscope.app.sparsity_words import (
     run_facts,
     run_rows,
     run_verdict,
+    sweep_note,
 )
 from attnscope.app.state import Key
 
@@ -34,6 +41,7 @@ _WITH = {
     "performer": "Performer (approximates)",
     "linformer": "Linformer (approximates)",
 }
+_SIZES = {"performer": "random features", "linformer": "rows"}
 _IDEAS = {
     "linear": "Linear attention puts products of elu + 1 features in the place of the softmax: it changes "
     "every weight, and reads no pairs at all.",
@@ -74,7 +82,7 @@ def form(
                 "Layers",
                 layers,
                 placeholder="all layers",
-                disabled=view.run != "pattern",
+                disabled=view.run != "pattern" or bool(view.fitted),
                 **field(session, "run_layers", read=lambda chosen: tuple(sorted(chosen))),
             )
         with columns[2]:
@@ -104,18 +112,82 @@ def form(
             )
 
 
-def approximations(found: Sequence[Answer], run: str) -> None:
-    """Say what an approximation is, and what each errs on this prompt.
+def alone(layer: int, head: int) -> None:
+    """Say that a pattern made for one head is run on that head.
 
     Args:
-        found: Of the question `sparsity_approximations`.
-        run: The one chosen.
+        layer: The model's own number of its layer.
+        head: The head.
     """
+    st.html(
+        f'<p class="pg-note">The pattern above was made for layer {layer}, head {head}: it runs on that head '
+        "alone, and every other head stays as it is. “Each head its best” gives each its own.</p>"
+    )
+
+
+def idea(run: str) -> None:
+    """Say what an approximation is."""
     st.html(f'<p class="pg-note">{html.escape(_IDEAS[run])}</p>')
-    plain_table(
-        "Relative output error on this prompt's own q, k and v, before any effect on later layers",
-        approximation_rows(found),
-        header=("", "mean of the heads", "by head"),
+
+
+def approximations(
+    found: Answer, run: str, *, place: tuple[int, int, int], model: str, look: Theme
+) -> None:
+    """Draw what each approximation errs on this prompt, and the one chosen over its size and over length.
+
+    Args:
+        found: Of the job `sparsity_errors`.
+        run: The one chosen.
+        place: Of the head chosen: the place of its layer, the model's own number of that, and the head.
+        model: For the files' names.
+        look: The colours.
+    """
+    table, sizes, lengths = st.columns([40, 40, 40], gap="medium")
+    with table:
+        plain_table(
+            "Relative output error on this prompt's own q, k and v, before any effect on later layers",
+            approximation_rows(found["approximations"]),
+            header=("", "mean of the heads", "by head"),
+        )
+        st.html(f'<p class="pg-note">{html.escape(sweep_note(found, run))}</p>')
+    charts = ((sizes, "over_sizes", _SIZES.get(run, "")), (lengths, "over_lengths", "tokens"))
+    for column, points, across in charts:
+        if found[points]:
+            with column:
+                _curves(found[points], run, across, place=place, model=model, look=look)
+
+
+def _curves(
+    points: Sequence[Answer],
+    run: str,
+    across: str,
+    *,
+    place: tuple[int, int, int],
+    model: str,
+    look: Theme,
+) -> None:
+    layer, number, head = place
+    own = {
+        name: [point[name][layer][head] for point in points] for name in ("mean", "least", "most")
+    }
+    mean, least, most = zip(*(point["heads"] for point in points), strict=True)
+    curves = [
+        ErrorCurve(name=f"layer {number}, head {head}", **own),
+        ErrorCurve(name="mean of the heads", mean=mean, least=least, most=most),
+    ]
+    places = [point["at"] for point in points]
+    title = f"{model}: output error of {run} over {across}"
+    note = error_curves_words(curves, places, across)
+    words = {"across": across, "look": look}
+    chart(
+        error_curves(curves, places, **words),
+        error_curves_frame(curves, places, across=across),
+        name=f"errors-over-{across.replace(' ', '-')}",
+        title=title,
+        note=note,
+        of=model,
+        exported=error_curves(curves, places, **words, title=title, note=note),
+        heading=f"Error over {across}",
     )
 
 

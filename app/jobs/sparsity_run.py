@@ -141,6 +141,10 @@ def _title(arguments: Arguments, patterns: Patterns) -> str:
     named = [pattern.title for pattern in named_patterns(patterns)]
     where = arguments.get("layers")
     if arguments.get("assignment"):
+        heads = Assignment.from_json(arguments["assignment"]).restricted
+        if len(heads) == 1:
+            ((layer, head),) = heads
+            return f"{named[0]}, layer {layer}, head {head} alone"
         return (
             f"{len(named)} patterns, each head its own"
             if len(named) != 1

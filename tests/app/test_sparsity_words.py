@@ -65,6 +65,16 @@ def facts(**changed) -> dict[str, str]:
     return {name: value.replace("\u202f", " ") for name, value, _ in found}
 
 
+def test_what_one_heads_mask_keeps_is_of_that_head() -> None:
+    made = {"mass": 0.9, "error": 0.125}
+    found = mask_facts(MASK, [{"heads": 1, "head_dim": 8}], made)
+    said = {name: value.replace("\u202f", " ") for name, value, _ in found}
+    assert (said["mass kept"], said["output error"]) == ("90 %", "0.125")
+    assert said["attention FLOP"] == f"{4 * 8 * 11} FLOP of {4 * 8 * 55 / 1e3:.3g} kFLOP"
+    assert said["scores of the head"] == f"{4 * 11} B of {4 * 55} B"
+    assert next(long for name, _, long in found if name == "attention FLOP").count("this head")
+
+
 def test_what_a_mask_keeps_is_said_with_its_whole() -> None:
     said = facts()
     assert said["pairs kept"] == "20 %"
@@ -100,9 +110,11 @@ def test_a_row_says_what_its_pattern_does_to_the_head() -> None:
 
 def test_what_was_made_for_the_head_stands_first() -> None:
     made = {"title": "slash", "thumbnail": [[1]], "kept": 0.2, "mass": 0.9, "error": 0.1}
+    made["pattern"] = {"key": "vertical_slash"}
     rows = rows_of([effect(0.2, 0.5)], [{**made, "fitted": True}, {**made, "fitted": False}], 0, 0)
     assert [row.title for row in rows] == ["fitted: slash", "at the budget: slash", "local"]
     assert [row.key for row in rows] == ["", "", "local"]
+    assert [row.fitted for row in rows] == ["vertical_slash", "budget", ""]
     assert rows[0].all_heads is None
 
 

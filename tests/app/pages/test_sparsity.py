@@ -336,12 +336,44 @@ def test_each_head_runs_with_its_best_and_the_assignment_goes_round_a_file(
     assert "not kept here. Import it again" in re.sub("<[^>]*>", "", told(lost))
 
 
+def test_a_pattern_made_for_a_head_is_drawn_and_run_on_that_head_alone(
+    visit: Open, engine: Engine
+) -> None:
+    app = visit(prompt=packed_prompt(), layer="2", head="3", fitted="vertical_slash", timed="0")
+    assert app.selectbox(key="sparsity_pattern").value == "made:vertical_slash"
+    rows = table(app)
+    row = rows[rows.index.str.startswith("fitted: vertical slash")].iloc[0]
+    # The mask's own stand first, and those of the head's own mask after them.
+    kept = dict(reversed(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", told(app))))
+    assert float(kept["pairs kept"].split()[0]) == pytest.approx(100 * row["kept"], rel=1e-2)
+    assert float(kept["mass kept"].split()[0]) == pytest.approx(100 * row["mass"], rel=1e-2)
+    assert "made for layer 2, head 3: it runs on that head alone" in told(app)
+    app = run_model(app)
+    assert ", layer 2, head 3 alone: the loss" in told(app)
+    asked = list(engine.jobs.values())[-1][1]
+    (layer,) = json.loads(asked["assignment"])["layers"].items()
+    assert layer == ("2", [None, None, None, 0, None, None, None, None])
+    assert "alone: the loss" in told(visit(**url(app)))
+    app.selectbox(key="sparsity_pattern").set_value("causal").run()
+    assert "fitted" not in url(app)
+    assert url(app)["pattern"] == "causal"
+    assert len(app.get("plotly_chart")) == 4
+
+
+def test_a_kind_that_does_not_fit_the_head_says_so(visit: Open) -> None:
+    app = visit(prompt=packed_prompt(), layer="2", head="3", fitted="block_list", budget="1")
+    assert "No block list within 1 % of the pairs fits this head" in told(app)
+    button = next(each for each in app.button if each.label == "Run the model")
+    assert button.disabled
+
+
 @pytest.mark.parametrize("name", ["linear", "performer"])
 def test_an_approximation_says_what_it_is_and_how_far_it_is_off(visit: Open, name: str) -> None:
     app = visit(prompt=packed_prompt(), run=name, new_tokens="0", timed="0")
     assert "it changes every weight" in told(app)
     assert "mean of the heads" in told(app)
     assert "a query would see past what its pattern shows" in told(app)
+    assert len(app.get("plotly_chart")) == (4 if name == "linear" else 5)
     assert "the loss rose by" in told(run_model(app))
 
 
