@@ -268,7 +268,7 @@ def run_arguments(
         "capture": shown.capture_id,
         "sequence": view.sequence,
         "backend": view.run if approximates else view.run_backend,
-        "new_tokens": view.new_tokens,
+        "new_tokens": view.new_tokens if generates(shown) else 0,
         "timed": view.timed,
         "pattern": described,
         "layers": list(view.run_layers) or None,
@@ -371,6 +371,11 @@ def _is_over_soon(job: str) -> bool:
     while not (over := engine().status(job).is_over) and monotonic() < patience:
         sleep(0.02)
     return over
+
+
+def generates(shown: Shown) -> bool:
+    """Whether the model goes on with a text; an encoder does not."""
+    return shown.model.get("kind") != "encoder"
 
 
 def hides_future(shown: Shown) -> bool:

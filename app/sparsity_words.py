@@ -182,7 +182,8 @@ def run_verdict(run: Answer) -> str:
         else f"{'rose' if change > 0 else 'fell'} by {abs(change):.3f}"
     )
     return (
-        f"{run['title']}: the loss {moved}, from {before:.3f} to {after:.3f} nats a token "
+        f"{run['title']}: the loss {moved}, from {before:.3f} to {after:.3f} nats a "
+        f"{'token' if run['hidden'] is None else 'hidden token'} "
         f"(perplexity {exp(before):.3g} to {exp(after):.3g})."
     )
 
@@ -190,13 +191,34 @@ def run_verdict(run: Answer) -> str:
 def run_facts(run: Answer) -> list[tuple[str, str]]:
     """What else a run did, by name."""
     found = [
-        ("KL, next token", f"{run['kl']:.3g} nats"),
+        (
+            "KL, next token" if run["hidden"] is None else "KL, that token",
+            f"{run['kl']:.3g} nats",
+        ),
         ("KL, mean of the prompt", f"{run['mean_kl']:.3g} nats"),
         ("positions judged", count(run["scored"])),
     ]
     if run["same_tokens"] is not None:
         found.append(("tokens alike before they part", count(run["same_tokens"])))
     return found
+
+
+def judged_token(run: Answer) -> tuple[str, str]:
+    """Which token a run's probabilities are of: in a few words, and where it stands."""
+    if run["hidden"] is None:
+        return "The next token", ""
+    position, text = run["hidden"]
+    return "The hidden token that moved most", f"“{text}”, position {count(position)}"
+
+
+def no_text(run: Answer) -> str:
+    """Why a run has no text to show."""
+    if run["hidden"] is None:
+        return "No text was asked for."
+    return (
+        "An encoder generates no text. Each token of the prompt was hidden once, a seventh of them at a time, "
+        "and the loss is of what the model guesses in its place."
+    )
 
 
 def run_rows(run: Answer) -> list[tuple[str, str, str, str]]:
@@ -249,7 +271,9 @@ def approximation_rows(found: Sequence[Answer]) -> list[tuple[str, str, str]]:
             rows.append((name, "refused", each["refusal"]))
         else:
             mean, least, most = each["error"]
-            rows.append((name, f"{mean:.3g}", f"{least:.3g} to {most:.3g}"))
+            refused, layers = each["refused"]
+            but = f"; {refused} of {layers} layers refuse it" if refused else ""
+            rows.append((name, f"{mean:.3g}", f"{least:.3g} to {most:.3g}{but}"))
     return rows
 
 

@@ -22,7 +22,9 @@ from attnscope.app.figures.theme import Theme
 from attnscope.app.sparsity_view import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
 from attnscope.app.sparsity_words import (
     approximation_rows,
+    judged_token,
     measured_note,
+    no_text,
     run_facts,
     run_rows,
     run_verdict,
@@ -57,6 +59,7 @@ def form(
     *,
     layers: Sequence[int],
     backends: Sequence[str],
+    generates: bool,
     on_run: Callable[[], None],
     disabled: bool,
 ) -> None:
@@ -66,6 +69,7 @@ def form(
         session: The visitor's.
         layers: The model's own number of each layer.
         backends: That compute a pattern exactly here.
+        generates: Whether the model goes on with a text.
         on_run: Called before the rerun when the button is pressed.
         disabled: Whether a run is under way.
     """
@@ -97,7 +101,11 @@ def form(
                 "New tokens",
                 0,
                 MOST_NEW_TOKENS,
-                help=f"Generated greedily, with and without; 0 to {MOST_NEW_TOKENS}.",
+                disabled=not generates,
+                help=f"Generated greedily, with and without; 0 to {MOST_NEW_TOKENS}."
+                if generates
+                else "An encoder generates no text; it is judged by the tokens that it guesses while they "
+                "are hidden.",
                 **field(session, "new_tokens"),
             )
         with columns[4]:
@@ -266,8 +274,9 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
             f'<dl class="pg-facts pg-kept">{facts}</dl>'
         )
     with tokens, st.container(key="chart_next_tokens", gap=None):
-        heading("The next token", "")
-        title = f"{model}: the next token, {found['title']}"
+        which, where = judged_token(found)
+        heading(which, where)
+        title = f"{model}: {which[0].lower()}{which[1:]}, {found['title']}"
         note = f"KL {found['kl']:.4g} nats"
         short = ("as it is", "within")
         st.plotly_chart(
@@ -287,7 +296,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
 def _texts(found: Answer, names: tuple[str, str]) -> None:
     """What each generates."""
     if found["text"] is None:
-        st.html('<p class="pg-note">No text was asked for.</p>')
+        st.html(f'<p class="pg-note">{html.escape(no_text(found))}</p>')
         return
     heading("What it goes on with", "greedy")
     if found["ends"]:

@@ -34,8 +34,8 @@ def errors(arguments: Arguments, context: Context) -> Result:
 
     Returns:
         tokens (of the prompt, from the first, that were judged); size (at which lengths are compared);
-        approximations, each with name, size (features or rows; None for linear), and either error
-        (mean, least and largest of the heads) or refusal; over_sizes and over_lengths, points as of
+        approximations, each with name, size (features or rows; None for linear), refused (layers that do,
+        of how many), and either error (mean, least and largest of the heads) or refusal; over_sizes and over_lengths, points as of
         `approximation_sweep.Point`, their tables by layer and head; refusal, why there are none, or empty.
     """
     name = hashlib.sha256(json.dumps([arguments, NUMBERS], sort_keys=True).encode()).hexdigest()
@@ -72,7 +72,11 @@ def errors(arguments: Arguments, context: Context) -> Result:
 
 
 def _told(name: str, found: "WayErrors") -> Result:
-    answer: Result = {"name": name, "size": None if name == "linear" else STANDARD}
+    answer: Result = {
+        "name": name,
+        "size": None if name == "linear" else STANDARD,
+        "refused": [len(found.refusals), len(found.layers)],
+    }
     known = found.error_LH[~np.isnan(found.error_LH)]
     if known.size:
         return answer | {"error": [float(of(known)) for of in (np.mean, np.min, np.max)]}

@@ -355,6 +355,7 @@ def _run(
         session,
         layers=found["layers"],
         backends=asking.exact_backends(capture_head.backends(session)),
+        generates=asking.generates(shown),
         on_run=act(session, lambda _: _start(session, shown, assigned)),
         disabled=session.run_job is not None or refused or (by_head and assigned is None),
     )

@@ -4,12 +4,15 @@ from attnscope.app.sparsity_words import (
     approximation_rows,
     best_at,
     best_of,
+    judged_token,
     mask_facts,
     measured_note,
+    no_text,
     rows_of,
     run_facts,
     run_rows,
     run_verdict,
+    sweep_note,
 )
 
 MASK = {
@@ -30,6 +33,7 @@ RUN = {
     "title": "local (window 4)",
     "loss": [1.0, 1.5],
     "scored": 9,
+    "hidden": None,
     "kl": 0.25,
     "mean_kl": 0.125,
     "same_tokens": 3,
@@ -126,6 +130,28 @@ def test_the_best_keeps_most_mass_within_the_budget(budget: float, best: int | N
     assert best_at(tried, budget, 0, 0) == best
 
 
+def test_curves_say_how_they_were_found() -> None:
+    found = {"refusal": "", "tokens": 512, "size": 256, "over_lengths": [{"seeds": 5}]}
+    said = sweep_note(found, "performer")
+    assert said.startswith("Lines are the mean of 5 seeds, and their least and most.")
+    assert said.endswith("over tokens it has 256 random features.")
+    assert sweep_note({**found, "over_lengths": [{"seeds": 1}]}, "linformer").startswith(
+        "Lines are one seed. Over rows"
+    )
+    assert "no features to vary" in sweep_note(found, "linear")
+    assert sweep_note({**found, "refusal": "it is causal"}, "linear") == "No curve: it is causal"
+
+
+def test_an_encoder_is_judged_by_hidden_tokens() -> None:
+    run = {**RUN, "hidden": [4, " silver"], "same_tokens": None}
+    assert "nats a hidden token" in run_verdict(run)
+    assert dict(run_facts(run))["KL, that token"] == "0.25 nats"
+    assert judged_token(run) == ("The hidden token that moved most", "“ silver”, position 4")
+    assert judged_token(RUN) == ("The next token", "")
+    assert no_text(RUN) == "No text was asked for."
+    assert "hidden once, a seventh" in no_text(run)
+
+
 @pytest.mark.parametrize(
     ("loss", "said"),
     [([1.0, 1.5], "rose by 0.500"), ([1.5, 1.0], "fell by 0.500"), ([1.0, 1.0001], "did not move")],
@@ -157,11 +183,12 @@ def test_what_was_measured_says_where_and_whether_it_may_be_compared() -> None:
 def test_an_approximation_has_its_error_or_its_refusal() -> None:
     rows = approximation_rows(
         [
-            {"name": "performer", "size": 256, "error": [0.5, 0.25, 1.5]},
-            {"name": "linformer", "size": 256, "refusal": "it is causal"},
-            {"name": "linear", "size": None, "error": [0.5, 0.5, 0.5]},
+            {"name": "performer", "size": 256, "refused": [0, 2], "error": [0.5, 0.25, 1.5]},
+            {"name": "linformer", "size": 256, "refused": [2, 2], "refusal": "it is causal"},
+            {"name": "linear", "size": None, "refused": [1, 2], "error": [0.5, 0.5, 0.5]},
         ]
     )
     assert rows[0] == ("performer, 256", "0.5", "0.25 to 1.5")
+    assert rows[2][2] == "0.5 to 0.5; 1 of 2 layers refuse it"
     assert rows[1] == ("linformer, 256", "refused", "it is causal")
     assert rows[2][0] == "linear"

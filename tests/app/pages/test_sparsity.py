@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
@@ -23,6 +24,7 @@ from attnscope.app.settings import Settings
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, JobCancelled, JobFailed, JobMissing
 from tests.app.statuses import RUNNING
+from tests.models.conftest import ENCODERS, tiny, tiny_tokenizer
 
 SCRIPT = "from attnscope.app.main import sparsity_page\n\nsparsity_page()\n"
 PROMPT = 8 * "Mara found the silver key. Later Mara found the silver key. "
@@ -382,6 +384,48 @@ def test_linformer_refuses_a_model_that_hides_the_future(visit: Open) -> None:
     assert "Linformer" in told(app)
     assert "the loss" not in told(app)
     assert "ran" not in url(app)
+
+
+@pytest.fixture(scope="module", params=["bert", "modernbert"])
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random encoder with a mask token, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("models") / f"tiny-{request.param}"
+    config = ENCODERS[request.param]()
+    config.max_position_embeddings = 512
+    tiny(config, hf.AutoModelForMaskedLM).save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "~"})
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_encoder_goes_through_the_whole_page(visit: Open, engine: Engine, encoder: str) -> None:
+    prompt = packed(("Mara found the silver key. " * 4,)) or ""
+    app = visit(prompt=prompt, model=encoder, timed="0")
+    rows = table(app)
+    assert {"local (window 32)", "sinks window (window 32, sinks 4)"} <= set(rows.index)
+    assert rows.index.str.startswith("fitted: ").sum() == 3
+    assert rows.loc["causal", "mass"] < 0.9
+    assert not app.checkbox(key="sparsity_causal").value
+    assert "read off the head" in told(app)
+    app = run_model(app)
+    assert "nats a hidden token" in told(app)
+    assert "The hidden token that moved most" in told(app)
+    assert "An encoder generates no text" in told(app)
+    assert app.number_input(key="sparsity_new_tokens").disabled
+    assert list(engine.jobs.values())[-1][1]["new_tokens"] == 0
+    app.selectbox(key="sparsity_run").set_value("linformer").run()
+    assert "mean of the heads" in told(app)
+    charts = [element.proto.id for element in app.get("plotly_chart")]
+    assert sum("errors-over" in each for each in charts) == 2
+    app = run_model(app)
+    if "modernbert" in encoder:
+        assert "; 1 of 2 layers refuse it" in told(app)
+        assert "see past what its pattern shows" in told(app)
+    else:
+        assert "Linformer (random projection of the length): the loss" in told(app)
+    by_head = run_model(visit(prompt=prompt, model=encoder, run="heads", timed="0"))
+    assert "nats a hidden token" in told(by_head)
 
 
 def test_a_run_is_watched_survives_a_reload_and_can_be_cancelled(
