@@ -17,7 +17,12 @@ from attnscope.app.prompts import LIMITS
 from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, Work
 from attnscope.app.sparsity_words import best_at, kind_of
 from attnscope.app.state import Key
-from attnscope.kernels.errors import AttnscopeError, JobMissing, RecordUnreadable
+from attnscope.kernels.errors import (
+    AttnscopeError,
+    InvalidCall,
+    JobMissing,
+    RecordUnreadable,
+)
 from attnscope.profiling.units import nbytes
 
 Answer = Mapping[str, Any]
@@ -245,11 +250,18 @@ def start_run(session: SparsitySession, shown: Shown, assignment: Answer | None)
     """Ask for the run that the view describes.
 
     Raises:
-        AttnscopeError: The queue does not take it.
+        AttnscopeError: The queue does not take it, or patterns by head are meant and not known yet: the
+            button may be pressed as an earlier run of the script drew it.
     """
+    view = session.view
+    by_head = view.run == "heads" or (view.run == "pattern" and bool(view.fitted))
+    if by_head and assignment is None:
+        raise InvalidCall(
+            "The patterns by head are not ready.", "Run the model once they are drawn."
+        )
     arguments = run_arguments(session, shown, assignment)
     session.run_job = engine().submit("sparsity_run", arguments, owner=session.owner)
-    session.show(replace(session.view, ran=arguments["run"]))
+    session.show(replace(view, ran=arguments["run"]))
 
 
 def run_arguments(

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components.chart import chart, file_name, files
+from attnscope.app.components.chart import file_name, files
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.sparsity_controls import field
 from attnscope.app.components.sparsity_found import heading
@@ -186,17 +186,19 @@ def _curves(
     places = [point["at"] for point in points]
     title = f"{model}: output error of {run} over {across}"
     note = error_curves_words(curves, places, across)
-    words = {"across": across, "look": look}
-    chart(
-        error_curves(curves, places, **words),
-        error_curves_frame(curves, places, across=across),
-        name=f"errors-over-{across.replace(' ', '-')}",
-        title=title,
-        note=note,
-        of=model,
-        exported=error_curves(curves, places, **words, title=title, note=note),
-        heading=f"Error over {across}",
-    )
+    name = f"errors-over-{across.replace(' ', '-')}"
+    with st.container(key=f"chart_{name}", gap=None):
+        heading(f"Error over {across}", "")
+        st.plotly_chart(
+            error_curves(curves, places, across=across, look=look),
+            theme=None,
+            config=_PLOT,
+            key=f"sparsity_{name}",
+            alt=f"{title}. {note}",
+        )
+        filed = error_curves(curves, places, across=across, look=look, title=title, note=note)
+        data = error_curves_frame(curves, places, across=across)
+        files(filed, data, name=name, title=title, note=note, of=model)
 
 
 def assignment(

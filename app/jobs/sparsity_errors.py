@@ -35,8 +35,9 @@ def errors(arguments: Arguments, context: Context) -> Result:
     Returns:
         tokens (of the prompt, from the first, that were judged); size (at which lengths are compared);
         approximations, each with name, size (features or rows; None for linear), refused (layers that do,
-        of how many), and either error (mean, least and largest of the heads) or refusal; over_sizes and over_lengths, points as of
-        `approximation_sweep.Point`, their tables by layer and head; refusal, why there are none, or empty.
+        of how many), and either error (mean, least and largest of the heads) or refusal; over_sizes and
+        over_lengths, points as of `approximation_sweep.Point`, their tables by layer and head; refusal,
+        why there are none, or empty.
     """
     name = hashlib.sha256(json.dumps([arguments, NUMBERS], sort_keys=True).encode()).hexdigest()
     place = shelf(context).folder(arguments["capture"]) / f"errors-{name[:32]}.json"
