@@ -203,12 +203,13 @@ def run_facts(run: Answer) -> list[tuple[str, str]]:
     return found
 
 
-def judged_token(run: Answer) -> tuple[str, str]:
-    """Which token a run's probabilities are of: in a few words, and where it stands."""
+def judged_token(run: Answer) -> tuple[str, str, str]:
+    """Which token a run's probabilities are of: a heading, what stands beside it, and both in a title."""
     if run["hidden"] is None:
-        return "The next token", ""
+        return "The next token", "", "the next token"
     position, text = run["hidden"]
-    return "The hidden token that moved most", f"“{text}”, position {count(position)}"
+    where = f"“{text}”, hidden at {count(position)}"
+    return "Moved most", where, f"the token that moved most, {where}"
 
 
 def no_text(run: Answer) -> str:

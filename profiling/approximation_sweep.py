@@ -5,6 +5,7 @@ L captured layers, H query heads (of the layer that has most).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -170,10 +171,10 @@ def _refused(errors: WayErrors) -> str:
 
 def _parts(progress: Progress | None, done: int, rounds: int, count: int) -> list[Progress | None]:
     """A callback for each of as many equal parts of a round."""
+    if progress is None:
+        return [None] * count
 
-    def part(at: int) -> Progress | None:
-        if progress is None:
-            return None
-        return lambda share, words: progress((done + (at + share) / count) / rounds, words)
+    def told(at: int, share: float, words: str) -> None:
+        progress((done + (at + share) / count) / rounds, words)
 
-    return [part(at) for at in range(count)]
+    return [partial(told, at) for at in range(count)]

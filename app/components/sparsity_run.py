@@ -276,9 +276,9 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
             f'<dl class="pg-facts pg-kept">{facts}</dl>'
         )
     with tokens, st.container(key="chart_next_tokens", gap=None):
-        which, where = judged_token(found)
-        heading(which, where)
-        title = f"{model}: {which[0].lower()}{which[1:]}, {found['title']}"
+        name, where, which = judged_token(found)
+        heading(name, where)
+        title = f"{model}: {which}, {found['title']}"
         note = f"KL {found['kl']:.4g} nats"
         short = ("as it is", "within")
         st.plotly_chart(

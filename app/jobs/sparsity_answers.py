@@ -54,16 +54,14 @@ def fitted_mask(arguments: Arguments, context: Context) -> Answer:
     Arguments: as for `sparsity_best.chosen`, with block and zoom.
 
     Returns:
-        As `mask`; with mass and error of the head in its header.
+        As `mask`.
     """
     from attnscope.app.jobs.sparsity_best import chosen
 
     capture = _capture(arguments, context)
-    pattern, found = chosen(arguments, context)
+    pattern, title = chosen(arguments, context)
     length = len(capture.token_ids[int(arguments["sequence"])])
-    drawn = _pictured(pattern, found["title"], length, arguments)
-    drawn["header"] |= {"mass": found["mass"], "error": found["error"]}
-    return drawn
+    return _pictured(pattern, title, length, arguments)
 
 
 def _pictured(pattern: "Pattern", title: str, length: int, arguments: Arguments) -> Answer:

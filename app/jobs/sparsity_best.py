@@ -74,8 +74,8 @@ def of_head(arguments: Arguments, context: Context) -> Result:
     }
 
 
-def chosen(arguments: Arguments, context: Context) -> "tuple[Pattern, Result]":
-    """One of the patterns of a head within its layer's own rule, and what was found of it.
+def chosen(arguments: Arguments, context: Context) -> "tuple[Pattern, str]":
+    """One of the patterns of a head within its layer's own rule, and a title that names the head.
 
     Args:
         arguments: As for `of_head`, with kind: a fitted pattern's family, or "budget".
@@ -90,8 +90,7 @@ def chosen(arguments: Arguments, context: Context) -> "tuple[Pattern, Result]":
     found = _of_kind(arguments, context, layer)
     pattern = pattern_from_json(found["pattern"])
     view = capture.view(layer, int(arguments["sequence"]))
-    title = f"{found['title']}, layer {layer}, head {head}"
-    return within(view.layer, pattern), {**found, "title": title}
+    return within(view.layer, pattern), f"{found['title']}, layer {layer}, head {head}"
 
 
 def alone(arguments: Arguments, context: Context) -> str:
@@ -100,9 +99,9 @@ def alone(arguments: Arguments, context: Context) -> str:
     assert isinstance(capture, Capture)
     layer = capture.layers[int(arguments["layer"])]
     pattern = pattern_from_json(_of_kind(arguments, context, layer.layer)["pattern"])
-    heads = [None] * layer.q_BHQD.shape[1]
-    heads[int(arguments["head"])] = pattern
-    layers = {layer.layer: tuple(heads)}
+    chosen_head = int(arguments["head"])
+    heads = range(layer.q_BHQD.shape[1])
+    layers = {layer.layer: tuple(pattern if head == chosen_head else None for head in heads)}
     return Assignment(model=capture.title, revision=capture.revision, layers=layers).to_json()
 
 

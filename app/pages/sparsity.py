@@ -325,8 +325,9 @@ def _assigned(
         return None
     try:
         if view.run == "pattern":
-            alone = best is not None and "made" in found
-            return asking.alone(session, shown, best) if alone else None
+            if best is None or "made" not in found:
+                return None
+            return asking.alone(session, shown, best)
         return asking.assigned(session, shown, found, best, kept)
     except PromptRefused:
         session.tell(

@@ -146,8 +146,9 @@ def test_an_encoder_is_judged_by_hidden_tokens() -> None:
     run = {**RUN, "hidden": [4, " silver"], "same_tokens": None}
     assert "nats a hidden token" in run_verdict(run)
     assert dict(run_facts(run))["KL, that token"] == "0.25 nats"
-    assert judged_token(run) == ("The hidden token that moved most", "“ silver”, position 4")
-    assert judged_token(RUN) == ("The next token", "")
+    where = "“ silver”, hidden at 4"
+    assert judged_token(run) == ("Moved most", where, f"the token that moved most, {where}")
+    assert judged_token(RUN) == ("The next token", "", "the next token")
     assert no_text(RUN) == "No text was asked for."
     assert "hidden once, a seventh" in no_text(run)
 

@@ -1,4 +1,4 @@
-"""Sparsity as a visitor meets it: answered at once, a head clicked, a pattern ticked, the model run, a link found."""
+"""Sparsity as a visitor meets it: answered at once, a head clicked, the model run, a pattern ticked, a link found."""
 
 import json
 from collections.abc import Iterator
@@ -71,6 +71,16 @@ def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Pa
     loss = visit.locator(".pg-verdict").inner_text()
     visit.reload()
     expect(visit.locator(".pg-verdict")).to_have_text(loss, timeout=90_000)
+
+    # A row of the table is a pattern; those made for the head stand first.
+    table = visit.get_by_test_id("stDataFrame")
+    made = table.locator("[role=gridcell]").filter(has_text="fitted:").first
+    expect(made).to_be_attached(timeout=90_000)
+    box = table.bounding_box()
+    assert box is not None
+    visit.mouse.click(box["x"] + 16, box["y"] + 1.5 * 34)
+    visit.wait_for_url("**fitted=*")
+    expect(visit.get_by_text("it runs on that head alone")).to_be_visible(timeout=90_000)
 
     visit.locator(".st-key-export_mask button").first.click()
     with visit.expect_download() as started:

@@ -224,7 +224,6 @@ def test_the_mask_of_what_is_fitted_is_drawn_and_goes_to_its_head_alone(context,
     assert np.array_equal(drawn > 0, seen.numpy())
     assert header["pairs"] == np.count_nonzero(drawn)
     assert header["title"] == f"{meant.pattern.title}, layer 2, head 3"
-    assert (header["mass"], header["error"]) == pytest.approx((meant.mass, meant.error))
     alone = ask(context, "sparsity_assignment", alone={"capture": "c" * 32, **place})
     assert Assignment.from_json(alone["json"]).layers == {2: (None, None, None, meant.pattern)}
 
