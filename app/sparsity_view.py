@@ -108,6 +108,11 @@ class SparsityView(View):
         return described(key, self.settings, causal=causal, rule=self.rule, matrix=self.matrix)
 
     @property
+    def by_head(self) -> bool:
+        """Whether the model is run with patterns by head."""
+        return self.run == "heads" or (self.run == "pattern" and bool(self.fitted))
+
+    @property
     def compared(self) -> tuple[str, ...]:
         """Families that are tried on every head: all that can be, `matrix` once there is one."""
         return tuple(key for key in SETTINGS if key != "matrix" or self.matrix)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
+from attnscope.app.sparsity_view import SparsityView
 from attnscope.profiling.units import count, flop, latency, nbytes, share
 
 Answer = Mapping[str, Any]
@@ -13,6 +14,26 @@ QUIET = (
     "A sparse pattern is exact over its pairs, and a different function from dense attention: "
     "the error is what that difference makes of each head's output."
 )
+
+
+def no_mask(view: SparsityView, best: Answer | None, made: Answer | None) -> str:
+    """Why there is no mask to draw; empty where there is one.
+
+    Args:
+        view: What the page shows.
+        best: What `sparsity_asking.fitting` gives.
+        made: What `sparsity_asking.made_for_head` gives.
+    """
+    if view.fitted and best is None:
+        return "The patterns of this head are not fitted yet."
+    if view.fitted and made is None:
+        kind = view.fitted.replace("_", " ")
+        return (
+            f"No {kind} within {view.budget} % of the pairs fits this head. Choose another pattern."
+        )
+    if not view.fitted and view.pattern == "matrix" and not view.matrix:
+        return "Upload a matrix of booleans, and it is a pattern like the others."
+    return ""
 
 
 def mask_facts(

@@ -208,13 +208,6 @@ def patterns_table(
     )
     # A tick is of a row number: another pattern chosen elsewhere is another table.
     key = f"sparsity_patterns_{len(rows)}_{chosen}"
-    drawn = [] if chosen is None else [chosen]
-
-    def ticked() -> None:
-        # A browser that lags behind the page may send a table that is gone, as it was drawn.
-        if st.session_state[key]["selection"]["rows"] != drawn:
-            on_choose(key)
-
     st.dataframe(
         frame,
         height=_ROW * (min(len(rows), _MOST_ROWS) + 1) + 3,
@@ -222,9 +215,9 @@ def patterns_table(
         hide_index=True,
         column_config=_COLUMNS,
         key=key,
-        on_select=ticked,
+        on_select=lambda: on_choose(key),
         selection_mode="single-row",
-        selection_default={"selection": {"rows": drawn}},
+        selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
         placeholder="",
         alt="; ".join(f"{row.title} {row.words}" for row in rows),
     )

@@ -11,6 +11,7 @@ import numpy as np
 import streamlit as st
 
 from attnscope.app import sparsity_asking as asking
+from attnscope.app import sparsity_running as running
 from attnscope.app.components import capture_head, sparsity_found, sparsity_run
 from attnscope.app.components.capture_head import act
 from attnscope.app.components.chart import look
@@ -31,7 +32,7 @@ from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.prompts import shortened
 from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, SparsityView
-from attnscope.app.sparsity_words import QUIET, Row, best_of, rows_of
+from attnscope.app.sparsity_words import QUIET, Row, best_of, no_mask, rows_of
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
 from attnscope.profiling.units import count, seconds, share
@@ -63,7 +64,7 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
         found = {**found, "made": asking.effect_of(session, shown, made)}
     assigned = _assigned(session, shown, found, best, assignments)
     errors = None if shown is None else asking.errors(session, shown)
-    ran = None if shown is None else asking.follow_run(session, shown, assigned)
+    ran = None if shown is None else running.follow_run(session, shown, assigned)
     told(_under_way(session))
     controls(
         session,
@@ -100,20 +101,6 @@ def _under_way(session: SparsitySession) -> JobStatus | None:
     return None if job is None else engine().status(job)
 
 
-def _no_mask(view: SparsityView, best: Answer | None, made: Answer | None) -> str:
-    """Why there is no mask to draw; empty where there is one."""
-    if view.fitted and best is None:
-        return "The patterns of this head are not fitted yet."
-    if view.fitted and made is None:
-        kind = view.fitted.replace("_", " ")
-        return (
-            f"No {kind} within {view.budget} % of the pairs fits this head. Choose another pattern."
-        )
-    if not view.fitted and view.pattern == "matrix" and not view.matrix:
-        return "Upload a matrix of booleans, and it is a pattern like the others."
-    return ""
-
-
 def _mask(
     session: SparsitySession,
     shown: Shown,
@@ -122,7 +109,7 @@ def _mask(
 ) -> None:
     """The mask of the pattern chosen, or why there is none."""
     view = session.view
-    if said := _no_mask(view, best, made):
+    if said := no_mask(view, best, made):
         notice(Notice(kind="told", message=said))
         return
     try:
@@ -261,12 +248,13 @@ def _patterns(
         )
     if rows:
         at = best_of(rows, view.budget / 100)
+        chosen = next((n for n, row in enumerate(rows) if _is_chosen(view, row)), None)
         sparsity_found.patterns_table(
             rows,
             best=at,
-            chosen=next((n for n, row in enumerate(rows) if _is_chosen(view, row)), None),
+            chosen=chosen,
             look=look(),
-            on_choose=_told_key(session, partial(_choose_pattern, session, rows)),
+            on_choose=_told_key(session, partial(_choose_pattern, session, rows, chosen)),
         )
         within = f"{share(view.budget / 100)} of the pairs"
         said = (
@@ -293,9 +281,12 @@ def _fit_button(session: SparsitySession, shown: Shown, best: Mapping[str, Any] 
         )
 
 
-def _choose_pattern(session: SparsitySession, rows: Sequence[Row], key: str) -> None:
+def _choose_pattern(
+    session: SparsitySession, rows: Sequence[Row], chosen: int | None, key: str
+) -> None:
     ticked = session.draft(key)["selection"]["rows"]
-    if not ticked:
+    # A browser that lags behind the page may send a table that is gone, as it was drawn.
+    if not ticked or ticked == [chosen]:
         return
     row, view = rows[ticked[0]], session.view
     session.show(replace(view, pattern=row.key or view.pattern, fitted=row.fitted, zoom=None))
@@ -351,14 +342,13 @@ def _run(
     """What the model is run with, and the button."""
     view = session.view
     refused = view.run == "pattern" and "refusal" in _effect(session, found)
-    by_head = view.run == "heads" or (view.run == "pattern" and bool(view.fitted))
     sparsity_run.form(
         session,
         layers=found["layers"],
-        backends=asking.exact_backends(capture_head.backends(session)),
-        generates=asking.generates(shown),
+        backends=running.exact_backends(capture_head.backends(session)),
+        generates=running.generates(shown),
         on_run=act(session, lambda _: _start(session, shown, assigned)),
-        disabled=session.run_job is not None or refused or (by_head and assigned is None),
+        disabled=session.run_job is not None or refused or (view.by_head and assigned is None),
     )
     if view.run == "pattern" and "made" in found:
         _, number, head = _head_of(session, found)
@@ -387,7 +377,7 @@ def _errors(session: SparsitySession, shown: Shown, found: Answer, errors: Answe
 
 def _start(session: SparsitySession, shown: Shown, assigned: Answer | None) -> None:
     session.tell()
-    asking.start_run(session, shown, assigned)
+    running.start_run(session, shown, assigned)
 
 
 def _import(session: SparsitySession, shown: Shown, kept: KeptPrompts) -> None:
