@@ -33,7 +33,7 @@ RESULTS: Mapping[Result, str] = MappingProxyType(
         "architecture": "Part of the model: chosen when it is trained.",
     }
 )
-Needs = Literal["", "compiles", "triton", "cuda"]
+Needs = Literal["", "compiles", "triton"]
 Against = Literal["", "multi-head", "windowless", "longest", "expanded"]
 Figure = Literal[
     "", "groups", "uptraining", "pages", "cross", "sinusoidal", "learned", "rope", "alibi"
@@ -106,7 +106,7 @@ class Mechanism:
         models: That use it, for people.
         snippet: Python that runs it through our API.
         snippet_needs: What a machine must have for it: "triton" runs in its interpreter as well,
-            "compiles" a C++ compiler, "cuda" a GPU.
+            "compiles" a C++ compiler.
         claims: Wrong ones that are answered here.
         pattern: Key of the pattern it computes over; empty where it has none of its own.
         fixed: Parameters of the pattern that are not offered.

@@ -94,7 +94,7 @@ def _plan(found: Pattern) -> object:
 
 def saved(rounds: int) -> Iterator[Record]:
     """The tiled kernel over each pattern, in turns with dense causal attention."""
-    for length in (4096, 8192, 16_384):
+    for length in (4096, 8192, 16_384, 32_768):
         call = AttentionCall(
             batch=1,
             query_heads=2,

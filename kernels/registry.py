@@ -2,6 +2,9 @@
 
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.backends.eager import Eager
+from attnscope.kernels.backends.fa2 import Fa2
+from attnscope.kernels.backends.fa3 import Fa3
+from attnscope.kernels.backends.fa4 import Fa4
 from attnscope.kernels.backends.flex import Flex
 from attnscope.kernels.backends.linear import Linear
 from attnscope.kernels.backends.linformer import Linformer
@@ -22,6 +25,9 @@ BACKENDS: tuple[Backend, ...] = (
     SdpaEfficient(),
     SdpaFlash(),
     SdpaCudnn(),
+    Fa2(),
+    Fa3(),
+    Fa4(),
     Flex(),
     Tiled(),
     Triton(),

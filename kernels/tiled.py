@@ -2,74 +2,28 @@
 
 B batch, H query heads, G kv heads, Q queries, K keys, D head dim; R rows of one tile (the queries
 of a block, once for each query head that shares a kv head), C keys of one tile. Lower-case b and g:
-the sequences and kv heads that one tile covers.
+the sequences and kv heads that are worked on together; N blocks of queries.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.patterns.pattern import Pattern, Spans
+from attnscope.kernels.patterns.band import band
 from attnscope.kernels.scores import Positions, accumulation_dtype, scores, visible
+from attnscope.kernels.tiling import Block, Tile, band_keys, default_block, key_tiles, regions
 
 LOG2_E = math.log2(math.e)
 
-FEWEST_ROWS = 128
-"""Rows of a tile, at least, on a processor: with fewer, the products are too flat."""
-MOST_VISITED = 1.25
-"""Keys that a block of queries visits, over those that one of them does, at most where rows allow."""
-
-Tile = tuple[range, tuple[range, ...]]
-"""Keys in a row, and those among them that some query of the block does not see."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """How the scores are cut into tiles.
-
-    Attributes:
-        queries: Queries of a tile, at most.
-        keys: Keys of a tile, at most.
-        scores: Scores of a tile, over its heads and sequences: it takes as many of them as fit,
-            and always at least one kv head of one sequence.
-    """
-
-    queries: int
-    keys: int
-    scores: int
-
-
-def default_block(call: AttentionCall, device: torch.device) -> Block:
-    """The block that measured fastest: about a cache's worth of scores, more on an accelerator.
-
-    Where a pattern shows each query few keys, a processor takes fewer queries at a time: together they
-    visit fewer keys that most of them do not see.
-    """
-    on_cpu = device.type == "cpu"
-    rows, keys, budget = (512, 1024, 2**19) if on_cpu else (1024, 2048, 2**26)
-    if on_cpu:
-        rows = _alike(call, rows)
-    return Block(queries=max(rows // call.group_size, 64), keys=keys, scores=budget)
-
-
-def _alike(call: AttentionCall, rows: int) -> int:
-    """So many queries, or half of them again and again, that they see little more than one alone does."""
-    middle = call.query_offset + call.query_length // 2
-
-    def visited(queries: int) -> int:
-        spans = call.pattern.key_spans(middle, middle + queries, call.key_length)
-        return sum(last - first for first, last in spans)
-
-    alone = visited(1) if call.query_length > FEWEST_ROWS else call.key_length
-    while rows > FEWEST_ROWS and visited(rows) > MOST_VISITED * alone:
-        rows //= 2
-    return rows
+Bias = Callable[[range, Positions], Tensor]
+"""What a rule adds to scores `[Q, C]`: 0 where a pair is visible, minus infinity where it is hidden."""
 
 
 def tiled(
@@ -80,11 +34,12 @@ def tiled(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     block: Block | None = None,
 ) -> AttentionOutput:
     """Exact attention by tiles with an online softmax (arXiv 1805.02867, 2112.05682, 2205.14135).
 
-    Never holds more scores than one tile; never repeats k and v for the query heads that share
+    Never holds more scores than fit the block; never repeats k and v for the query heads that share
     them; visits only the keys that the pattern lets a block of queries see, and applies the rule
     only where it divides a tile. Sums in float32 (float64 for float64 inputs).
 
@@ -95,19 +50,29 @@ def tiled(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator (gpt-oss); given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         block: How to cut; `default_block` when None.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     block = block or default_block(call, q_BHQD.device)
     out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
     lse_BHQ = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=accumulation_dtype(q_BHQD.dtype))
-    group = call.group_size
-    for sequences, kv_heads, queries in _regions(call, block):
-        heads = slice(kv_heads.start * group, kv_heads.stop * group)
-        out_bhQD, lse_bhQ = attend(
+    bias = _bias(call, out_BHQD.device)
+    for sequences, kv_heads, queries, blocks in regions(call, block):
+        heads = slice(kv_heads.start * call.group_size, kv_heads.stop * call.group_size)
+        together = attend if blocks == 1 else partial(_attend_blocks, blocks=blocks)
+        out_BHQD[sequences, heads, queries], lse_BHQ[sequences, heads, queries] = together(
             q_BHQD[sequences, heads, queries],
             k_BGKD[sequences, kv_heads],
             v_BGKD[sequences, kv_heads],
@@ -115,11 +80,69 @@ def tiled(
             first_query=queries.start + call.query_offset,
             sinks_h=None if sinks_H is None else sinks_H[heads],
             visible_keys_bK=None if visible_keys_BK is None else visible_keys_BK[sequences],
+            distance_bias_hR=None
+            if distance_bias_HR is None
+            else distance_bias.of_part(
+                distance_bias_HR[heads],
+                range(queries.start, queries.stop),
+                range(call.key_length),
+                query_length=call.query_length,
+            ),
             keys_at_a_time=block.keys,
+            bias=bias,
         )
-        out_BHQD[sequences, heads, queries] = out_bhQD
-        lse_BHQ[sequences, heads, queries] = lse_bhQ
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
+
+
+def _attend_blocks(  # noqa: PLR0913 -- what a call has, of a region
+    q_bhQD: Tensor,
+    k_bgKD: Tensor,
+    v_bgKD: Tensor,
+    call: AttentionCall,
+    *,
+    blocks: int,
+    first_query: int,
+    sinks_h: Tensor | None,
+    visible_keys_bK: Tensor | None,
+    distance_bias_hR: Tensor | None,
+    keys_at_a_time: int,
+    bias: Bias,
+) -> tuple[Tensor, Tensor]:
+    """Blocks of a band of one kv head: to `attend`, N short sequences in which the same rule holds.
+
+    The keys of a block start as far after those of the one before as its queries do: views, no copies.
+    """
+    q_NhQD = q_bhQD[0].unflatten(1, (blocks, -1)).transpose(0, 1)
+    queries = q_NhQD.shape[2]
+    seen = band_keys(call, queries)
+    keys = slice(first_query + seen.start, first_query + (blocks - 1) * queries + seen.stop)
+    dtype = accumulation_dtype(q_bhQD.dtype)
+    k_NCD, v_NCD = (
+        tensor[0, 0, keys].to(dtype).unfold(0, len(seen), queries).mT for tensor in (k_bgKD, v_bgKD)
+    )
+    visible_keys_NC = (
+        None if visible_keys_bK is None else visible_keys_bK[0, keys].unfold(0, len(seen), queries)
+    )
+    if distance_bias_hR is not None:
+        # Of the first block: the distances of every other are the same.
+        first = range(keys.start, keys.start + len(seen))
+        distance_bias_hR = distance_bias.of_part(
+            distance_bias_hR, range(queries), first, query_length=q_bhQD.shape[2]
+        )
+    out_NhQD, lse_NhQ = attend(
+        q_NhQD,
+        k_NCD[:, None],
+        v_NCD[:, None],
+        replace(call, key_length=len(seen)),
+        first_query=-seen.start,
+        sinks_h=sinks_h,
+        visible_keys_bK=visible_keys_NC,
+        distance_bias_hR=distance_bias_hR,
+        keys_at_a_time=keys_at_a_time,
+        bias=bias,
+    )
+    out_hQD, lse_hQ = (each.transpose(0, 1).flatten(1, 2) for each in (out_NhQD, lse_NhQ))
+    return out_hQD[None], lse_hQ[None]
 
 
 class Keys(Protocol):
@@ -139,7 +162,9 @@ def attend(
     first_query: int,
     sinks_h: Tensor | None = None,
     visible_keys_bK: Tensor | None = None,
+    distance_bias_hR: Tensor | None = None,
     keys_at_a_time: int,
+    bias: Bias | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One region of `tiled`: some queries of some heads against all the keys that they see.
 
@@ -151,7 +176,9 @@ def attend(
         first_query: Absolute position of the first of these queries.
         sinks_h: Their sink logits, or None.
         visible_keys_bK: bool, False where a key is padding, or None.
+        distance_bias_hR: Of these queries and heads, and every key, or None.
         keys_at_a_time: Keys of a tile, at most.
+        bias: The call's rule, to share what it remembers; made here when None.
 
     Returns:
         Output `[b, h, Q, value_dim]` and log-sum-exp `[b, h, Q]`, in the dtype that sums are held in.
@@ -167,60 +194,13 @@ def attend(
         call,
         queries=range(first_query, first_query + q_bhQD.shape[2]),
         visible_keys_bK=visible_keys_bK,
+        distance_bias_hR=distance_bias_hR,
         keys_at_a_time=keys_at_a_time,
+        bias=bias or _bias(call, q_bhQD.device),
     )
     out_bgRD, lse_bgR = _finish(state)
     out_bhQD = out_bgRD.unflatten(2, (group, -1)).flatten(1, 2)
     return out_bhQD, lse_bgR.unflatten(2, (group, -1)).flatten(1, 2)
-
-
-def key_tiles(
-    pattern: Pattern, queries: range, key_length: int, keys_at_a_time: int
-) -> Iterator[Tile]:
-    """The keys that a block of queries must visit, and where among them the rule divides.
-
-    Args:
-        pattern: The rule.
-        queries: Absolute positions of the block.
-        key_length: K.
-        keys_at_a_time: Longest tile.
-
-    Yields:
-        `(keys, divided)`: tiles are disjoint and ascending; each query sees all keys of the tile
-        outside `divided`, so the rule need be applied only there.
-    """
-    whole = pattern.full_key_spans(queries.start, queries.stop, key_length)
-    for first, last in pattern.key_spans(queries.start, queries.stop, key_length):
-        for start in range(first, last, keys_at_a_time):
-            keys = range(start, min(start + keys_at_a_time, last))
-            yield keys, _outside(keys, whole)
-
-
-def _outside(keys: range, spans: Spans) -> tuple[range, ...]:
-    parts, at = [], keys.start
-    for first, last in spans:
-        if at < min(first, keys.stop):
-            parts.append(range(at, min(first, keys.stop)))
-        at = max(at, last)
-    return (*parts, range(at, keys.stop)) if at < keys.stop else tuple(parts)
-
-
-def _regions(call: AttentionCall, block: Block) -> Iterator[tuple[slice, slice, slice]]:
-    """Sequences, kv heads and queries that are worked on together."""
-    queries = min(block.queries, call.query_length)
-    per_head = call.group_size * queries * min(block.keys, call.key_length)
-    kv_heads = min(max(block.scores // per_head, 1), call.kv_heads)
-    together = kv_heads == call.kv_heads
-    sequences = min(max(block.scores // (per_head * kv_heads), 1), call.batch) if together else 1
-    yield from product(
-        _slices(call.batch, sequences),
-        _slices(call.kv_heads, kv_heads),
-        _slices(call.query_length, queries),
-    )
-
-
-def _slices(length: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 @dataclass(slots=True)
@@ -262,29 +242,82 @@ def _attend(
     *,
     queries: range,
     visible_keys_bK: Tensor | None,
+    distance_bias_hR: Tensor | None,
     keys_at_a_time: int,
+    bias: Bias,
 ) -> None:
     q_bgRD = state.q_bgRD
     scale = call.scale * LOG2_E
     softcap = None if call.softcap is None else call.softcap * LOG2_E
     tiles = key_tiles(call.pattern, queries, call.key_length, keys_at_a_time)
     for group in _grouped(tiles, keys_at_a_time):
-        padding_bC = None if visible_keys_bK is None else _gathered(visible_keys_bK, group, 1)
-        if padding_bC is not None and not padding_bC.any():
+        seen_bC = None if visible_keys_bK is None else _gathered(visible_keys_bK, group, 1)
+        if seen_bC is not None and not seen_bC.any():
             continue
-        k_bgCD, v_bgCD = _gathered(k_bgKD, group, 2), _gathered(v_bgKD, group, 2)
-        scores_bgRC = scores(q_bgRD, k_bgCD, scale=scale, softcap=softcap)
-        padded = padding_bC is not None and not bool(padding_bC.all())
-        for start, part in _ruled(group, padded=padded):
-            seen_bQC = visible(
-                call.pattern,
+        # No name is given to the scores: they would outlive their turn, beside those of the next tile.
+        _update(
+            state,
+            _hidden(
+                scores(q_bgRD, _gathered(k_bgKD, group, 2), scale=scale, softcap=softcap),
+                group,
                 queries,
-                part,
-                visible_keys_bK if padded else None,
-                device=q_bgRD.device,
-            )
-            _hide(scores_bgRC[..., start : start + len(part)], seen_bQC)
-        _update(state, scores_bgRC, v_bgCD.to(q_bgRD.dtype))
+                seen_bC,
+                bias,
+                distance_bias_hR,
+            ),
+            _gathered(v_bgKD, group, 2).to(q_bgRD.dtype),
+        )
+
+
+def _hidden(
+    scores_bgRC: Tensor,
+    group: list[Tile],
+    queries: range,
+    seen_bC: Tensor | None,
+    bias: Bias,
+    distance_bias_hR: Tensor | None,
+) -> Tensor:
+    """The scores, in place, with their bias, and minus infinity where the rule or the padding hides a pair."""
+    for start, part in _divided(group):
+        part_bgRC = scores_bgRC[..., start : start + len(part)]
+        # An addition over the heads that share the mask is a third of the price of a masked fill.
+        part_bgRC.unflatten(2, (-1, len(queries))).add_(bias(queries, part))
+    if seen_bC is not None and not seen_bC.all():
+        scores_bgRC.add_(_as_bias(seen_bC)[:, None, None])
+    if distance_bias_hR is not None:
+        bias_hQC = _by_distance(distance_bias_hR, group, len(queries))
+        bias_gRC = bias_hQC.unflatten(0, (scores_bgRC.shape[1], -1)).flatten(1, 2)
+        scores_bgRC.add_(bias_gRC, alpha=LOG2_E)
+    return scores_bgRC
+
+
+def _by_distance(distance_bias_hR: Tensor, group: list[Tile], query_length: int) -> Tensor:
+    """The bias of every pair of the group, `[h, Q, C]`."""
+    device = distance_bias_hR.device
+    key_C = torch.cat([torch.arange(keys.start, keys.stop, device=device) for keys, _ in group])
+    query_Q = torch.arange(query_length, device=device)
+    return distance_bias.of_pairs(distance_bias_hR, query_Q, key_C, query_length=query_length)
+
+
+def _bias(call: AttentionCall, device: torch.device) -> Bias:
+    def made(queries: range, keys: Positions) -> Tensor:
+        return _as_bias(visible(call.pattern, queries, keys, device=device))
+
+    if band(call.pattern) is None:
+        return made
+    # A window is cut at both ends alike in every block: two masks serve all of them.
+    remembered = lru_cache(maxsize=2)(made)
+
+    def shifted(queries: range, keys: Positions) -> Tensor:
+        assert isinstance(keys, range)
+        first = queries.start
+        return remembered(range(len(queries)), range(keys.start - first, keys.stop - first))
+
+    return shifted
+
+
+def _as_bias(seen: Tensor) -> Tensor:
+    return torch.where(seen, 0.0, -torch.inf)
 
 
 def _grouped(tiles: Iterator[Tile], keys_at_a_time: int) -> Iterator[list[Tile]]:
@@ -307,33 +340,25 @@ def _gathered(tensor: Keys, group: list[Tile], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def _ruled(group: list[Tile], *, padded: bool) -> Iterator[tuple[int, Positions]]:
+def _divided(group: list[Tile]) -> Iterator[tuple[int, Positions]]:
     """Where the rule must be applied: places in the group, and the keys there."""
     keys, divided = group[0]
     if len(group) == 1:
-        yield from ((part.start - keys.start, part) for part in ((keys,) if padded else divided))
-    elif padded or any(divided for _, divided in group):
+        yield from ((part.start - keys.start, part) for part in divided)
+    elif any(divided for _, divided in group):
         yield 0, torch.cat([torch.arange(keys.start, keys.stop) for keys, _ in group])
-
-
-def _hide(scores_bgRC: Tensor, seen_bQC: Tensor) -> None:
-    seen_b11QC = seen_bQC.reshape(-1, 1, 1, *seen_bQC.shape[-2:])
-    # An addition over the heads that share the mask is a third of the price of a masked fill.
-    zero = scores_bgRC.new_zeros(())
-    bias_b11QC = torch.where(seen_b11QC, zero, -torch.inf)
-    scores_bgRC.unflatten(2, (-1, seen_bQC.shape[-2])).add_(bias_b11QC)
 
 
 def _update(state: _Softmax, scores_bgRC: Tensor, v_bgCD: Tensor) -> None:
     highest_bgR1 = torch.maximum(state.highest_bgR1, scores_bgRC.amax(-1, keepdim=True))
     shrink_bgR1 = (state.highest_bgR1 - highest_bgR1).exp2_()
     weights_bgRC = scores_bgRC.sub_(highest_bgR1).exp2_()
-    state.total_bgR1.mul_(shrink_bgR1).add_(weights_bgRC.sum(-1, keepdim=True))
-    state.out_bgRD.mul_(shrink_bgR1).add_(weights_bgRC @ v_bgCD)
+    state.total_bgR1 = weights_bgRC.sum(-1, keepdim=True).addcmul_(state.total_bgR1, shrink_bgR1)
+    state.out_bgRD = (weights_bgRC @ v_bgCD).addcmul_(state.out_bgRD, shrink_bgR1)
     state.highest_bgR1 = highest_bgR1
 
 
 def _finish(state: _Softmax) -> tuple[Tensor, Tensor]:
-    total_bgR1 = state.total_bgR1
-    out_bgRD = state.out_bgRD.div_(total_bgR1.masked_fill(total_bgR1 == 0, 1))
-    return out_bgRD, (state.highest_bgR1 / LOG2_E + total_bgR1.log()).squeeze(-1)
+    # A row that saw something has a total of 1 or more: its highest score adds 2 ** 0.
+    out_bgRD = state.out_bgRD.div_(state.total_bgR1.clamp_min(1))
+    return out_bgRD, (state.highest_bgR1 / LOG2_E + state.total_bgR1.log()).squeeze(-1)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor
 
-from attnscope.kernels import registry
+from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.backends.backend import Backend, Refusal
 from attnscope.kernels.errors import CaptureTooLarge, InvalidCall, UnsupportedCall
 from attnscope.models.captured import Capture
@@ -51,6 +51,7 @@ class AttentionShape:
         value_dim: Width of a value.
         itemsize: Bytes of one number of q, k and v.
         sink_bytes: Of the layer's sink logits; 0 without.
+        has_distance_bias: Whether a bias by distance is added to its scores.
     """
 
     name: str
@@ -60,12 +61,18 @@ class AttentionShape:
     value_dim: int
     itemsize: int
     sink_bytes: int
+    has_distance_bias: bool
 
     def bytes_per_token(self, *, values: bool) -> int:
         """Q and k, and v where asked, in the model's dtype; log-sum-exp and value norms in float32."""
         q_and_k = (self.query_heads + self.kv_heads) * self.head_dim * self.itemsize
         v = self.kv_heads * self.value_dim * self.itemsize if values else 0
         return q_and_k + v + 4 * self.query_heads + 4 * self.kv_heads
+
+    def bytes_per_batch(self, length: int) -> int:
+        """Of what all sequences of a batch share: sink logits, and a bias by distance in float32."""
+        distances = distance_bias.columns(length, length) if self.has_distance_bias else 0
+        return self.sink_bytes + 4 * self.query_heads * distances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +154,8 @@ def plan(
     return CapturePlan(
         layers=chosen,
         bytes_per_layer=tuple(
-            batch * length * shapes[layer].bytes_per_token(values=values) + shapes[layer].sink_bytes
+            batch * length * shapes[layer].bytes_per_token(values=values)
+            + shapes[layer].bytes_per_batch(length)
             for layer in chosen
         ),
         shared_bytes=2 * batch * length if len(set(lengths)) > 1 else 0,
@@ -292,6 +300,7 @@ def kept(call: LayerCall, *, values: bool = False) -> LayerCapture:
         visible_keys_BK=call.mask.visible_keys_BK,
         log_sum_exp=LogSumExp(_lse(call)),
         v_BGKD=_own(call.v_BGKD) if values else None,
+        distance_bias_HR=None if call.distance_bias_HR is None else _own(call.distance_bias_HR),
     )
 
 
@@ -343,6 +352,7 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
                     value_dim=call.v_BGKD.shape[3],
                     itemsize=call.q_BHQD.itemsize,
                     sink_bytes=0 if call.sinks_H is None else call.sinks_H.nbytes,
+                    has_distance_bias=call.distance_bias_HR is not None,
                 )
             )
 

@@ -19,9 +19,9 @@ from attnscope.models import capture_store
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.rule_table import rule_of, tabulate
 
-SCHEMA = 2
+SCHEMA = 3
 
-_TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v")
+_TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v", "distance_bias")
 _WHOLE = slice(None)
 
 
@@ -201,6 +201,7 @@ class Capture:
                 layer.sinks_H,
                 layer.visible_keys_BK,
                 layer.v_BGKD,
+                layer.distance_bias_HR,
             )
             tensors |= {
                 f"{layer.layer}.{name}": one
@@ -287,7 +288,7 @@ def _pattern_from(tensors: Mapping[str, Tensor], described: Mapping, query_offse
 
 
 def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCapture:
-    q, k, lse, value_norm, sinks, seen, v = (
+    q, k, lse, value_norm, sinks, seen, v, distance_bias = (
         tensors.get(f"{described['layer']}.{name}") for name in _TENSORS
     )
     if q is None or k is None or value_norm is None:
@@ -311,6 +312,7 @@ def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCaptu
         visible_keys_BK=seen,
         log_sum_exp=LogSumExp(lse),
         v_BGKD=v,
+        distance_bias_HR=distance_bias,
     )
 
 

@@ -29,11 +29,12 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from attnscope.kernels import registry
+from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import ModelUnsupported, UnsupportedCall
-from attnscope.kernels.tiled import default_block
+from attnscope.kernels.tiling import default_block, fullest
 from attnscope.models import attention_arguments
+from attnscope.models.attention_arguments import Asked
 from attnscope.models.masks import MaskRule, mask_function
 from attnscope.models.pass_inputs import model_class
 
@@ -69,7 +70,7 @@ def faked(
             "Trace sdpa_flash, which holds the same but for the lists of blocks.",
         )
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    run = _stated if stated else _last_tile if attention == _TILED else _whole
+    run = _stated if stated else _fullest_region if attention == _TILED else _whole
     token = _ATTENTION.set((attention, run))
     try:
         with mode, torch.device("cpu"), no_init_weights():
@@ -141,56 +142,63 @@ def _attention(
         query_offset=asked.mask.query_offset,
         softcap=asked.softcap,
         has_sinks=asked.sinks_H is not None,
+        has_distance_bias=asked.distance_bias_HR is not None,
     )
     name, run = _ATTENTION.get()
-    out_BHQD = run(name, tensors, call, asked.sinks_H)
+    out_BHQD = run(name, tensors, call, asked)
     return out_BHQD.transpose(1, 2).contiguous(), None
 
 
 def _whole(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
-    return registry.backend(name).run(*tensors, call, sinks_H=sinks_H).out_BHQD
+    output = registry.backend(name).run(
+        *tensors, call, sinks_H=asked.sinks_H, distance_bias_HR=asked.distance_bias_HR
+    )
+    return output.out_BHQD
 
 
-def _last_tile(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+def _fullest_region(
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
-    """The tiled backend on its last tile of queries and heads, which visits the most keys.
+    """The tiled backend on what it works on together, where that holds the most.
 
-    Tiles follow one another and hold nothing in common but the output and the log-sum-exp. All of
-    them, operation by operation, would be a hundred thousand operations a layer at 16 384 tokens.
+    Such regions follow one another and hold nothing in common but the output and the log-sum-exp. All
+    of them, operation by operation, would be a hundred thousand operations a layer at 16 384 tokens.
     """
     q_BHQD, k_BGKD, v_BGKD = tensors
-    block = default_block(call, q_BHQD.device)
-    queries = min(block.queries, call.query_length)
-    scores_a_head = call.group_size * queries * min(block.keys, call.key_length)
-    kv_heads = min(max(block.scores // scores_a_head, 1), call.kv_heads)
-    heads = kv_heads * call.group_size
+    sequences, kv_heads, queries, _ = fullest(call, default_block(call, q_BHQD.device))
+    heads = slice(kv_heads.stop * call.group_size)
     out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
     _sums = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=torch.float32)
-    last = replace(
+    region = replace(
         call,
-        query_heads=heads,
-        kv_heads=kv_heads,
-        query_length=queries,
-        query_offset=call.query_offset + call.query_length - queries,
+        batch=sequences.stop,
+        query_heads=heads.stop,
+        kv_heads=kv_heads.stop,
+        query_length=queries.stop - queries.start,
+        query_offset=call.query_offset + queries.start,
     )
+    sinks_H, bias_HR = asked.sinks_H, asked.distance_bias_HR
+    if bias_HR is not None:
+        part, every = range(queries.start, queries.stop), range(call.key_length)
+        bias_HR = distance_bias.of_part(bias_HR[heads], part, every, query_length=call.query_length)
     registry.backend(name).run(
-        q_BHQD[:, -heads:, -queries:],
-        k_BGKD[:, -kv_heads:],
-        v_BGKD[:, -kv_heads:],
-        last,
-        sinks_H=None if sinks_H is None else sinks_H[-heads:],
+        q_BHQD[sequences, heads, queries],
+        k_BGKD[sequences, kv_heads],
+        v_BGKD[sequences, kv_heads],
+        region,
+        sinks_H=None if sinks_H is None else sinks_H[heads],
+        distance_bias_HR=bias_HR,
     )
     return out_BHQD
 
 
 def _stated(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
     """The output and the workspace that the backend states, and nothing computed."""
-    del sinks_H
+    del asked
     q_BHQD = tensors[0]
     workspace = registry.backend(name).workspace_bytes(call)
     _held = q_BHQD.new_empty(workspace, dtype=torch.uint8)

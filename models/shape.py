@@ -46,6 +46,7 @@ class LayerShape:
         window: Keys a query may see, its own included, or None.
         softcap: As in `AttentionCall`.
         has_sinks: As in `AttentionCall`.
+        has_distance_bias: As in `AttentionCall`.
         cache: What the model's cache holds of this layer; empty where it has none.
         latent_width: r_kv + d_rope, what a cache of latents would hold a token, or None.
     """
@@ -60,6 +61,7 @@ class LayerShape:
     window: int | None = None
     softcap: float | None = None
     has_sinks: bool = False
+    has_distance_bias: bool = False
     cache: tuple[Size, ...] = ()
     latent_width: int | None = None
 
@@ -269,6 +271,7 @@ def _layer(call: Heard | None, cache: tuple[Size, ...], text: Any) -> LayerShape
         window=window,
         softcap=call.asked.softcap,
         has_sinks=call.asked.sinks_H is not None,
+        has_distance_bias=call.asked.distance_bias_HR is not None,
         cache=cache,
         latent_width=latent,
     )

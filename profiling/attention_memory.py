@@ -24,7 +24,7 @@ SDPA = "transformers_sdpa"
 CONTENDERS = (*(one.name for one in BACKENDS), OWN, SDPA)
 """Every way of computing attention that can be estimated."""
 
-_MODELS_LAYOUT = {"sdpa_flash", SDPA}
+_MODELS_LAYOUT = {"sdpa_flash", "fa2", "fa3", "fa4", SDPA}
 """Their output needs no copy."""
 
 _NO_BACKWARD = {"eager", "tiled", "triton_decode", "triton_block_sparse"}
@@ -74,6 +74,7 @@ def call_of(
         query_offset=keys - 1 if decode else 0,
         softcap=layer.softcap,
         has_sinks=layer.has_sinks,
+        has_distance_bias=layer.has_distance_bias,
     )
 
 
@@ -178,12 +179,14 @@ def _sdpa(call: AttentionCall, output: int) -> Attention:
             "Name a kernel: sdpa_math or sdpa_efficient.",
         )
     window = getattr(call.pattern, "window", None)
-    masked = isinstance(window, int) and window <= call.key_length
-    # The kernel takes numbers: the mask of booleans becomes one of the dtype.
+    masked = call.has_distance_bias or (isinstance(window, int) and window <= call.key_length)
+    # The kernel takes numbers: the mask of booleans becomes one of the dtype, or of the bias a head.
     added = call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
+    added *= call.query_heads if call.has_distance_bias else 1
     return Attention(
         nbytes=output + lse_bytes(call) + (added if masked else 0),
-        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
+        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites, or H times that with "
+        "a position bias",
         source="transformers, integrations/sdpa_attention.py",
     )
 

@@ -4,6 +4,7 @@ PyTorch's SDPA falls back to its dense math path without a word (a head too wide
 then takes n² memory: so the name of the path is read from the operators and kernels that ran.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ _TRITON = {
 }
 """Of kernels/triton: a Triton kernel is called in a trace as its function is."""
 
+_PACKAGES = {
+    # Not pytorch_flash::, PyTorch's copy.
+    "FlashAttention-2": re.compile(r"\bflash::flash_fwd_"),
+    "FlashAttention-3": re.compile(r"\bflash::FlashAttnFwdSm"),
+    "FlashAttention-4": re.compile(r"kernel_flash_attncute"),
+}
+"""How the packages' kernels are called in a trace (csrc/flash_attn, hopper and flash_attn/cute of theirs)."""
+
 _COMPILED = ("Torch-Compiled Region", "## Call CompiledFxGraph")
 
 _EXPECTED = {
@@ -36,6 +45,9 @@ _EXPECTED = {
     "sdpa_efficient": ("efficient",),
     "sdpa_flash": ("flash", "flash (CPU)"),
     "sdpa_cudnn": ("cuDNN",),
+    "fa2": ("FlashAttention-2",),
+    "fa3": ("FlashAttention-3",),
+    "fa4": ("FlashAttention-4",),
     "flex": ("compiled",),
     "tiled": ("tiled",),
     "triton": ("Triton",),
@@ -92,11 +104,12 @@ def path_of(operators: Iterable[str], kernels: Iterable[str]) -> str:
         operators: Names of the operators and compiled regions that ran in it.
         kernels: Names of the kernels on the device.
     """
-    names = set(operators)
+    names, ran = set(operators), set(kernels)
     named = [path for operator, path in _OPERATORS.items() if operator in names]
+    named += [path for path, called in _PACKAGES.items() if any(map(called.search, ran))]
     if named:
         return named[0]
-    if _TRITON & set(kernels):
+    if _TRITON & ran:
         return "Triton"
     if any(name.startswith(_COMPILED) for name in names):
         return "compiled"

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall
@@ -202,19 +203,23 @@ class _Sums:
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """The first tokens of a layer, as a call and its tensors in float32."""
+    """The first tokens of a layer, as a call, its tensors in float32, and what else changes its scores."""
 
     call: AttentionCall
     tensors: tuple[Tensor, Tensor, Tensor]
-    sinks_H: Tensor | None
-    visible_keys_1K: Tensor | None
+    modifiers: Mapping[str, Tensor | None]
     counts_Q: Tensor
 
     @classmethod
     def of(cls, view: LayerView, v_GKV: Tensor, length: int) -> "_Attention":
         layer, part = view.layer, slice(length)
         q, k, v = (x[None, :, part].float() for x in (layer.q_HQD, layer.k_GKD, v_GKV))
-        hidden_K = layer.visible_keys_K
+        hidden_K, bias_HR = layer.visible_keys_K, layer.distance_bias_HR
+        if bias_HR is not None:
+            tokens = range(length)
+            bias_HR = distance_bias.of_part(
+                bias_HR, tokens, tokens, query_length=layer.query_length
+            )
         call = AttentionCall.of(
             q,
             k,
@@ -225,9 +230,14 @@ class _Attention:
             softcap=layer.softcap,
             has_sinks=view.sinks_H is not None,
             has_padding=hidden_K is not None,
+            has_distance_bias=bias_HR is not None,
         )
-        hidden_1K = None if hidden_K is None else hidden_K[None, part]
-        return cls(call, (q, k, v), view.sinks_H, hidden_1K, layer.unpadded()[part])
+        modifiers = {
+            "sinks_H": view.sinks_H,
+            "visible_keys_BK": None if hidden_K is None else hidden_K[None, part],
+            "distance_bias_HR": bias_HR,
+        }
+        return cls(call, (q, k, v), modifiers, layer.unpadded()[part])
 
     def judged(self, ways: Sequence[Way], without_rule: bool) -> Iterator[_Departure | str]:
         """Each way's departure from dense attention, or why it is refused."""
@@ -249,9 +259,7 @@ class _Attention:
     def _departure(
         self, runner: Backend, asked: AttentionCall, dense_HQV: Tensor, rule: Pattern
     ) -> _Departure:
-        out_BHQV = runner.run(
-            *self.tensors, asked, sinks_H=self.sinks_H, visible_keys_BK=self.visible_keys_1K
-        ).out_BHQD
+        out_BHQV = runner.run(*self.tensors, asked, **self.modifiers).out_BHQD
         exact_HQV = dense_HQV[:, self.counts_Q]
         off_HQV = out_BHQV[0][:, self.counts_Q].double() - exact_HQV
         return _Departure(
@@ -272,8 +280,7 @@ class _Attention:
         """The exact output, float64 `[H, Q, V]`; no matrix of all pairs is held."""
         q, k, v = (each.double() for each in self.tensors)
         call = replace(self.call, pattern=rule, dtype="float64")
-        seen = self.visible_keys_1K
-        return tiled(q, k, v, call, sinks_H=self.sinks_H, visible_keys_BK=seen).out_BHQD[0]
+        return tiled(q, k, v, call, **self.modifiers).out_BHQD[0]
 
 
 def _ratio(off: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.float64]:

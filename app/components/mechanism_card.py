@@ -31,7 +31,6 @@ _NEEDS = {
     "": "",
     "compiles": "It needs a C++ compiler, and its first call some seconds.",
     "triton": "On a GPU it runs compiled; with TRITON_INTERPRET=1 set, a CPU interprets it.",
-    "cuda": "It needs an NVIDIA GPU.",
 }
 
 

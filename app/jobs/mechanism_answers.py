@@ -1,8 +1,6 @@
 """The questions of the page Mechanisms: a mask by blocks, costs over length, what runs here, what was measured."""
 
-import importlib.util
 import json
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.advice_answers import ADVICE_ASKS
@@ -129,31 +127,11 @@ def _lacking(key: str, device_name: str) -> str:
     from attnscope.app.mechanisms import mechanism
 
     card, device = mechanism(key), device_of(device_name)
-    if key in _PACKAGES:
-        return _PACKAGES[key]()
     if not card.backends:
         return ""
     chosen = choice(card, {}, causal=False)
     _, refusal = chosen.runner(chosen.call(_ORDINARY, shape_on(device)), device)
     return "" if refusal is None else f"{refusal.reason}. {refusal.remedy}"
-
-
-def _flash_packages() -> str:
-    found = [name for name in ("flash_attn", "flash_attn_interface") if _installed(name)]
-    if found:
-        return (
-            f"{' and '.join(found)} is installed, and Attnscope has no backend for it yet. "
-            "Use sdpa_flash, PyTorch's copy of the second generation."
-        )
-    return "none of the packages is installed. Use sdpa_flash, PyTorch's copy of the second generation."
-
-
-@cache
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-_PACKAGES = {"flash-packages": _flash_packages}
 
 
 def shape_on(device: Any) -> Any:

@@ -26,7 +26,10 @@ from tests.inputs import Inputs
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 PASSES = 2.5
-BACKENDS = ("sdpa_math", "sdpa_efficient", "sdpa_flash", "sdpa_cudnn", "triton")
+BACKENDS = (
+    *("sdpa_math", "sdpa_efficient", "sdpa_flash", "sdpa_cudnn"),
+    *("fa2", "fa3", "fa4", "triton"),
+)
 """Those that have a gradient on a GPU; FlexAttention's compiles apart, and is not among them."""
 
 Gradients = tuple[Tensor, ...]

@@ -31,8 +31,8 @@ OURS, PEER = "triton_linear", "fla_chunk_linear"
 LINEAR = (OURS, PEER)
 """Who computes linear attention, by the names in the records."""
 
-EXACT = ("sdpa_efficient", "sdpa_flash", "sdpa_cudnn")
-"""Those of PyTorch's kernels that hold no matrix of weights."""
+EXACT = ("sdpa_efficient", "sdpa_flash", "sdpa_cudnn", "fa2", "fa3", "fa4")
+"""Kernels of PyTorch's and of the FlashAttention packages, which hold no matrix of weights."""
 
 
 def calls(*, toy: bool) -> tuple[AttentionCall, ...]:

@@ -1,8 +1,9 @@
-"""Packages that take part where they are installed: xformers, and FlashAttention 2, 3 and 4.
+"""Packages that take part where they are installed and are no backends: xformers, in two ways.
 
 None is a requirement. What is missing, or does not take a call, is recorded with the reason. Their
-answers are judged like everyone's before anything is timed. attn-gym is none of them: its masks are
-FlexAttention's, which takes part as `flex`; and flash-linear-attention answers another question.
+answers are judged like everyone's before anything is timed. FlashAttention 2, 3 and 4 take part as the
+backends `fa2`, `fa3` and `fa4`. attn-gym is none of them: its masks are FlexAttention's, which takes
+part as `flex`; and flash-linear-attention answers another question.
 
 They hold tensors as `[B, positions, heads, D]`; handed to them are views, so nothing is copied.
 
@@ -97,23 +98,11 @@ def _views(asked: Inputs) -> Iterator[Tensor]:
 
 
 def _window(call: AttentionCall) -> tuple[int, int]:
-    """flash-attention's `window_size`: keys before and after the query's own, −1 for no bound."""
+    """Keys before and after the query's own, −1 for no bound."""
     seen = band(call.pattern)
     assert seen is not None, "others are refused"
     before, after = (-1 if each >= EVERYTHING else each for each in (seen.before, seen.after))
     return before, after
-
-
-def _flash_attention(module: Any, asked: Inputs) -> Tensor:
-    call = asked.call
-    before, after = _window(call)
-    causal = after == 0
-    # Causal alone is a flag there, and the faster way.
-    window = {} if before == -1 and after in (-1, 0) else {"window_size": (before, after)}
-    answer = module.flash_attn_func(
-        *_views(asked), softmax_scale=call.scale, causal=causal, **window
-    )
-    return answer[0] if isinstance(answer, tuple) else answer
 
 
 def _xformers(module: Any, asked: Inputs, *, split: bool = False) -> Tensor:
@@ -166,7 +155,4 @@ PEERS = (
         answers=partial(_xformers, split=True),
         refuses=_refuses_many,
     ),
-    Peer(name="flash_attn_2", module="flash_attn", answers=_flash_attention),
-    Peer(name="flash_attn_3", module="flash_attn_interface", answers=_flash_attention),
-    Peer(name="flash_attn_4", module="flash_attn.cute", answers=_flash_attention),
 )

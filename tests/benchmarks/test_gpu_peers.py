@@ -56,21 +56,6 @@ def aligned(queries: int, keys: int) -> Tensor:
     return torch.arange(keys)[None, :] - torch.arange(keys - queries, keys)[:, None]
 
 
-class FlashAttention:
-    """As the package documents its function: windows not counting the query's own key."""
-
-    @staticmethod
-    def flash_attn_func(q, k, v, softmax_scale, causal=False, window_size=(-1, -1)):
-        apart = aligned(q.shape[1], k.shape[1])
-        left, right = window_size
-        seen = torch.ones_like(apart, dtype=torch.bool)
-        if causal or right >= 0:
-            seen &= apart <= (0 if causal else right)
-        if left >= 0:
-            seen &= apart >= -left
-        return masked(q, k, v, seen, softmax_scale), torch.zeros(1)
-
-
 class Xformers:
     """As that package documents it: five dimensions for grouped heads, biases by name."""
 
@@ -99,12 +84,7 @@ class Xformers:
         return masked(q_flat, k_flat, v_flat, seen, scale).unflatten(2, q.shape[2:4])
 
 
-PLANTED = {
-    "xformers.ops": Xformers,
-    "flash_attn": FlashAttention,
-    "flash_attn_interface": FlashAttention,
-    "flash_attn.cute": FlashAttention,
-}
+PLANTED = {"xformers.ops": Xformers}
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)

@@ -48,7 +48,7 @@ def visit(browser: Browser) -> Iterator[Page]:
 
 def test_one_click_fills_the_table_survives_a_reload_and_leads_to_the_head(visit: Page):
     rows = visit.locator(".pg-backends tbody tr")
-    expect(rows).to_have_count(13, timeout=90_000)
+    expect(rows).to_have_count(16, timeout=90_000)
     expect(rows.filter(has_text="not checked yet").first).to_be_visible()
     expect(rows.filter(has_text="sdpa_cudnn")).to_contain_text("cuda only")
     assert visit.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -13,7 +13,7 @@ from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.errors import InvalidCall, UnknownBackend, UnsupportedCall
 from attnscope.kernels.reference import reference
 from attnscope.kernels.registry import BACKENDS, backend
-from tests.shapes import CASES, SPARSE_CASES, Case
+from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 COMPILED = ("flex",)
 
 every_case_and_pattern = pytest.mark.parametrize(
-    "case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id
+    "case", [*CASES, *SPARSE_CASES, *BIAS_CASES], ids=lambda case: case.id
 )
 every_backend = pytest.mark.parametrize("found", BACKENDS, ids=lambda found: found.name)
 
@@ -100,8 +100,8 @@ def test_only_these_cases_are_refused_on_a_cpu() -> None:
     everything = {case.id for case in CASES}
     assert refused["eager"] == refused["tiled"] == set()
     assert refused["sdpa_efficient"] == refused["sdpa_cudnn"] == everything
-    for ours in ("triton", "triton_decode", "triton_block_sparse"):
-        assert refused[ours] == everything
+    for on_gpus in ("triton", "triton_decode", "triton_block_sparse", "fa2", "fa3", "fa4"):
+        assert refused[on_gpus] == everything
     assert refused["sdpa_flash"] == {
         "softcap",
         "everything at once",

@@ -5,9 +5,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
-from attnscope.kernels.scores import scores
-from attnscope.kernels.tiled import Block, default_block, key_tiles, tiled
-from tests.shapes import CASES, SPARSE_CASES, Case
+from attnscope.kernels.scores import scores, visible
+from attnscope.kernels.tiled import tiled
+from attnscope.kernels.tiling import Block, regions
+from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 SMALL = Block(queries=8, keys=16, scores=512)
@@ -28,7 +29,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES, *BIAS_CASES], ids=lambda case: case.id)
 @pytest.mark.parametrize(
     ("dtype", "block"),
     [
@@ -48,6 +49,25 @@ def test_equals_the_reference(case: Case, block: Block | None, dtype) -> None:
     assert_as_good_as(found.out_BHQD, exact.out_BHQD, theirs)
     assert found.lse_BHQ is not None
     assert_as_good_as(found.lse_BHQ, exact.lse_BHQ, theirs_lse)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_bias_by_distance_is_the_same_of_every_block_side_by_side(kv_heads: int) -> None:
+    case = Case(
+        id="blocks",
+        queries=200,
+        keys=220,
+        query_heads=2,
+        kv_heads=kv_heads,
+        distance_bias=True,
+        pattern=pattern("sliding_window", window=20),
+    )
+    inputs = case.inputs()
+    assert any(region.blocks > 1 for region in regions(inputs.call, SMALL))
+    exact = reference(*inputs.tensors, inputs.call, **inputs.extras)
+    theirs, _ = pytorch_attention(*inputs.tensors, inputs.call, **inputs.extras)
+    found = tiled(*inputs.tensors, inputs.call, **inputs.extras, block=SMALL)
+    assert_as_good_as(found.out_BHQD, exact.out_BHQD, theirs)
 
 
 def test_takes_transposed_queries_as_models_hand_them() -> None:
@@ -116,52 +136,19 @@ def test_stripes_are_gathered_into_few_tiles(causal: bool, monkeypatch) -> None:
     torch.testing.assert_close(found.out_BHQD.double(), exact.out_BHQD, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "queries", "expected"),
-    [
-        ("full", range(8), [(range(16), ()), (range(16, 20), ())]),
-        ("causal", range(8, 12), [(range(12), (range(9, 12),))]),
-        ("causal", range(16, 18), [(range(16), ()), (range(16, 18), (range(17, 18),))]),
-        ("causal", range(-4, -1), []),
-        ("window 4", range(8, 12), [(range(5, 12), (range(5, 8), range(9, 12)))]),
-        ("window 1", range(8, 10), [(range(8, 10), (range(8, 10),))]),
-        (
-            "sinks 2, window 4",
-            range(8, 12),
-            [(range(2), ()), (range(5, 12), (range(5, 8), range(9, 12)))],
+def test_the_masks_of_a_window_are_made_once_for_all_its_blocks(monkeypatch) -> None:
+    window = pattern("sliding_window", window=20)
+    case = Case(id="masks", queries=400, keys=420, query_heads=1, kv_heads=1, pattern=window)
+    inputs = case.inputs()
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "attnscope.kernels.tiled.visible",
+        lambda rule, queries, keys, **named: (
+            made.append((len(queries), len(keys))) or visible(rule, queries, keys, **named)
         ),
-    ],
-)
-def test_tiles_cover_what_is_seen_and_know_where_the_rule_divides(
-    chosen: str, queries: range, expected
-) -> None:
-    patterns = {
-        "full": pattern("full"),
-        "causal": pattern("causal"),
-        "window 4": pattern("sliding_window", window=4),
-        "window 1": pattern("sliding_window", window=1),
-        "sinks 2, window 4": pattern("sinks_window", window=4, sinks=2),
-    }
-    assert list(key_tiles(patterns[chosen], queries, 20, 16)) == expected
-
-
-@pytest.mark.parametrize(
-    ("key", "parameters", "rows"),
-    [
-        ("causal", {}, 512),
-        ("full", {}, 512),
-        ("sliding_window", {"window": 64}, 128),
-        ("sliding_window", {"window": 512}, 128),
-        ("sliding_window", {"window": 1024}, 256),
-        ("sliding_window", {"window": 4096}, 512),
-        ("sinks_window", {"window": 1024, "sinks": 4, "causal": True}, 256),
-        ("strided", {"stride": 128}, 512),
-    ],
-)
-def test_on_a_processor_fewer_queries_are_taken_where_each_sees_few_keys(
-    key: str, parameters: dict, rows: int
-) -> None:
-    tensors = [torch.empty(1, heads, 4096, 8, device="meta") for heads in (4, 2, 2)]
-    call = AttentionCall.of(*tensors, pattern=pattern(key, **parameters))
-    assert default_block(call, torch.device("cpu")).queries == rows // 2
-    assert default_block(call, torch.device("cuda")).queries == 512
+    )
+    # 50 blocks, each of which sees its windows whole.
+    found = tiled(*inputs.tensors, inputs.call, block=Block(queries=8, keys=64, scores=2**10))
+    assert sorted(made) == [(8, 7), (8, 7)]
+    exact = reference(*inputs.tensors, inputs.call)
+    torch.testing.assert_close(found.out_BHQD.double(), exact.out_BHQD, atol=1e-5, rtol=1e-5)

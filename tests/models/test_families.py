@@ -21,7 +21,8 @@ PROMPTS = ("The quick brown fox", "jumps over 3", "a lazy dog, x2")
 TOLERANCE = 1e-5
 QUICK = [one.name for one in registry.BACKENDS if one.exact and one.name != "flex"]
 
-NEVER_ON_A_CPU = {"sdpa_efficient", "sdpa_cudnn", "triton_decode", "triton_block_sparse"}
+NEVER_ON_A_CPU = {"sdpa_efficient", "sdpa_cudnn", "fa2", "fa3", "fa4"}
+NEVER_ON_A_CPU |= {"triton_decode", "triton_block_sparse"}
 NEVER_ON_A_CPU |= set() if interpreted() else {"triton"}
 REFUSED = {
     ("gemma2", "sdpa_math"),  # softcap

@@ -1,5 +1,6 @@
 """Swapping: live, per layer, restored whatever happens, refused by name where it cannot be done."""
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ import pytest
 import torch
 import transformers as hf
 from transformers import PreTrainedModel
+from transformers.models.t5.modeling_t5 import T5Attention
 
+from attnscope.kernels import registry
+from attnscope.kernels.backends.flash_package import FlashPackage
 from attnscope.kernels.errors import (
     AttnscopeError,
     ModelNotSwappable,
@@ -19,6 +23,8 @@ from attnscope.kernels.errors import (
 )
 from attnscope.models.loading import LoadedModel
 from attnscope.models.swapping import NAME, LayerCall, attention_layers, swapped
+from tests.kernels.backends.flash_fakes import install
+from tests.tolerance import assert_as_good_as
 
 IDS = torch.tensor([[5, 6, 7, 8, 5, 6]])
 
@@ -72,6 +78,25 @@ def test_a_backend_by_layer(tiny_family: Family) -> None:
     with swapped(model, {1: "tiled"}, lambda call: seen.append(call.backend)):
         _run(model)
     assert seen == ["eager", "tiled"]
+
+
+PACKAGES = [one for one in registry.BACKENDS if isinstance(one, FlashPackage)]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])  # groups, softcap, sinks
+def test_a_flash_attention_package_answers_for_a_model(
+    tiny_family: Family, family: str, package: FlashPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, package)
+    model: Any = copy.deepcopy(tiny_family(family).model).bfloat16()
+    exact = _run(copy.deepcopy(model).float()).double()
+    expected = _run(model)
+    with swapped(model, package.name) as swap:
+        assert_as_good_as(_run(model), exact, expected)
+        assert swap.calls == 2
+        new = model.generate(IDS, max_new_tokens=2, do_sample=False, pad_token_id=0)
+    assert new.shape == (1, IDS.shape[1] + 2)
 
 
 def test_everything_is_restored(tiny_family: Family) -> None:
@@ -207,18 +232,21 @@ def test_models_that_cannot_be_swapped_say_so(family: str) -> None:
     assert _run(model).isfinite().all()
 
 
-def test_a_position_bias_is_refused_by_name() -> None:
-    config = hf.T5Config(
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=4,
-        vocab_size=96,
-    )
+def test_a_position_bias_that_is_none_by_distance_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = T5Attention.compute_bias
+
+    def dearer_first_key(*given: Any, **named: Any) -> torch.Tensor:
+        bias = right(*given, **named).clone()
+        bias[..., 0] += 1.0
+        return bias
+
+    monkeypatch.setattr(T5Attention, "compute_bias", dearer_first_key)
+    config = hf.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=96)
     model = hf.T5ForConditionalGeneration(config).eval()
     with (
-        pytest.raises(UnsupportedCall, match=r"t5 adds a learned position bias.*position_bias"),
+        pytest.raises(UnsupportedCall, match=r"t5 adds a bias.*position_bias.*no function of the"),
         swapped(model),
         torch.no_grad(),
     ):

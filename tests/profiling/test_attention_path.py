@@ -37,6 +37,28 @@ DENSE = ["aten::matmul", "aten::bmm", "aten::softmax", "aten::_softmax"]
         (DENSE, ["ampere_sgemm_128x64_tn"], "dense"),
         (["aten::matmul", "aten::bmm", "aten::exp2_", "aten::maximum"], [], "tiled"),
         (["Torch-Compiled Region: 0/0"], ["triton_tem_fused_flex_attention_0"], "compiled"),
+        (
+            ["flash_attn::_flash_attn_forward"],
+            ["void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64>>"],
+            "FlashAttention-2",
+        ),
+        (
+            ["flash_attn::_flash_attn_varlen_forward"],
+            ["void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<64, 64, 256>>"],
+            "FlashAttention-2",
+        ),
+        (
+            ["flash_attn_3::_flash_attn_forward", "flash_attn_3::fwd"],
+            ["void cutlass::device_kernel<flash::enable_sm90<flash::FlashAttnFwdSm90<flash::…>>>"],
+            "FlashAttention-3",
+        ),
+        (
+            ["FlashAttnFunc"],
+            [
+                "kernel_cutlass_kernel_flash_attncuteflash_fwd_sm100FlashAttentionForwardSm100_object_at"
+            ],
+            "FlashAttention-4",
+        ),
         (["aten::empty"], ["flash_forward_kernel"], "Triton"),
         (["aten::empty"], ["decode_kernel", "combine_kernel"], "Triton"),
         (["aten::empty"], ["block_sparse_kernel"], "Triton"),
@@ -66,6 +88,15 @@ def test_one_layer_that_falls_back_is_enough() -> None:
     assert found.paths == "flash in 2 calls, math in 1 call"
     assert found.fallback == "sdpa_flash was asked for, and math ran"
     assert executed("sdpa_flash", [flash, flash], []).fallback == ""
+
+
+def test_pytorchs_copy_is_not_the_package() -> None:
+    copy = (
+        ["aten::_flash_attention_forward"],
+        ["void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64>>"],
+    )
+    assert executed("fa2", [copy], []).fallback == "fa2 was asked for, and flash ran"
+    assert path_of([], copy[1]) == UNKNOWN
 
 
 def test_what_nobody_can_tell_is_unknown_and_not_blamed() -> None:

@@ -1,5 +1,6 @@
 """Errors of outputs against a loop over the heads of an eager pass, and against the definitions in float64."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -143,6 +144,26 @@ def test_what_a_backend_does_not_take_is_refused_by_layer(family: str) -> None:
         for at, layer in enumerate(each.layers):
             assert np.isnan(each.error_LH[at]).all() == (layer in each.refusals)
         assert each.refusals
+
+
+@pytest.mark.parametrize("length", [7, 12])
+def test_a_bias_by_distance_is_in_both_outputs(length: int) -> None:
+    shown = captured("gpt2")
+    bias_HR = torch.randn(4, 2 * 12 - 1)
+    layers = tuple(replace(each, distance_bias_HR=bias_HR) for each in shown.layers)
+    way = Way(backend="tiled", pattern=pattern("sliding_window", window=3))
+    (found,) = way_errors(replace(shown, layers=layers), [way], length=length)
+    for at, layer in enumerate(found.layers):
+        asked = inputs(shown, layer, length)
+        call = replace(asked.call, has_distance_bias=True)
+        part_HR = bias_HR[:, 12 - length : 12 + length - 1]
+        dense, narrow = (
+            reference(*asked.tensors, each, distance_bias_HR=part_HR).out_BHQD[0].flatten(1)
+            for each in (call, replace(call, pattern=pattern("sliding_window", window=3)))
+        )
+        expected = (narrow - dense).norm(dim=1) / dense.norm(dim=1)
+        got = torch.from_numpy(found.error_LH[at])
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [0, 13])

@@ -114,7 +114,7 @@ def opened(app: AppTest, words: str) -> dict[str, str]:
 def test_a_first_visit_sees_what_can_run_and_why_not(visit, engine):
     shown = told(visit())
     assert shown.count("not checked yet") == 7
-    assert shown.count("<td>refused</td>") == 6
+    assert shown.count("<td>refused</td>") == 9
     assert "cuda only" in shown
     assert "demo · 4 layers" in shown
     assert engine.jobs == {}

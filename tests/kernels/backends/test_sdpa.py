@@ -7,6 +7,7 @@ from attnscope.kernels.backends.sdpa_cudnn import SdpaCudnn
 from attnscope.kernels.backends.sdpa_efficient import SdpaEfficient
 from attnscope.kernels.backends.sdpa_flash import SdpaFlash
 from attnscope.kernels.backends.sdpa_math import SdpaMath
+from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.registry import backend
 from tests.shapes import Case
@@ -31,6 +32,8 @@ WINDOW = pattern("sliding_window", window=8)
         (SdpaFlash(), CUDA, {"head_dim": 20, "value_dim": 20}, "a multiple of 8 wide"),
         (SdpaFlash(), CUDA, {"has_padding": True}, "no mask on cuda, and padding"),
         (SdpaFlash(), CUDA, {"pattern": WINDOW}, "sliding window .window 8. from query"),
+        (SdpaFlash(), CUDA, {"has_distance_bias": True}, "no mask on cuda, and a bias by distance"),
+        (SdpaCudnn(), CUDA, {"has_distance_bias": True}, "no mask on cuda, and a bias by distance"),
         (SdpaFlash(), CUDA, {"key_length": 40}, "no mask on cuda, and causal from query"),
         (SdpaCudnn(), CUDA, {"key_length": 40, "query_offset": 7}, "causal from query position 7"),
         (SdpaEfficient(), CUDA, {}, "4 query heads share 2"),
@@ -54,6 +57,7 @@ def test_refusals(found, device, change, said) -> None:
         (SdpaFlash(), {"query_length": 1, "key_length": 40, "query_offset": 39}),
         (SdpaCudnn(), {}),
         (SdpaEfficient(), {"kv_heads": 4, "pattern": WINDOW, "has_padding": True}),
+        (SdpaEfficient(), {"kv_heads": 4, "has_distance_bias": True}),
     ],
 )
 def test_taken_on_cuda(found, change) -> None:
@@ -66,6 +70,9 @@ def test_a_window_whose_mask_would_be_too_large_is_refused() -> None:
     refusal = SdpaFlash().refuses(replace(wide, pattern=WINDOW), CPU)
     assert refusal is not None
     assert "a mask of 763 MiB in memory, over the limit of 256 MiB" in refusal.reason
+    refusal = SdpaFlash().refuses(replace(wide, has_distance_bias=True), CPU)
+    assert refusal is not None
+    assert "a bias by distance would need a mask of 3052 MiB" in refusal.reason
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,8 @@ def test_a_window_whose_mask_would_be_too_large_is_refused() -> None:
         ({"pattern": WINDOW}, 33 * 33 * 2),
         ({"batch": 3, "has_padding": True, "pattern": WINDOW}, 3 * 33 * 33 * 2),
         ({"pattern": pattern("full"), "query_length": 5}, 0),
+        ({"has_distance_bias": True}, 4 * 33 * 33 * 2),
+        ({"batch": 3, "has_padding": True, "has_distance_bias": True}, 3 * 4 * 33 * 33 * 2),
     ],
 )
 def test_the_cpu_mask_is_no_larger_than_needed(change, size: int) -> None:
@@ -95,3 +104,10 @@ def test_causal_with_padding_over_several_of_the_kernels_blocks(name: str, paddi
     torch.testing.assert_close(answer.out_BHQD, expected.out_BHQD, atol=2e-6, rtol=1e-5)
     if answer.lse_BHQ is not None:
         torch.testing.assert_close(answer.lse_BHQ, expected.lse_BHQ, atol=2e-6, rtol=1e-5)
+
+
+def test_sinks_are_refused_a_gradient_that_the_log_sum_exp_would_lose() -> None:
+    inputs = Case(id="sink logits", sinks=True).inputs("float32")
+    q_BHQD = inputs.q_BHQD.clone().requires_grad_()
+    with pytest.raises(UnsupportedCall, match="has no gradient"):
+        SdpaFlash().run(q_BHQD, inputs.k_BGKD, inputs.v_BGKD, inputs.call, sinks_H=inputs.sinks_H)
