@@ -19,7 +19,6 @@ from attnscope.kernels.patterns.composed import compose
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.registry import backend
-from attnscope.kernels.tiled import tiled
 from attnscope.models.capture import capture
 from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
@@ -280,7 +279,7 @@ class _Attention:
         """The exact output, float64 `[H, Q, V]`; no matrix of all pairs is held."""
         q, k, v = (each.double() for each in self.tensors)
         call = replace(self.call, pattern=rule, dtype="float64")
-        return tiled(q, k, v, call, **self.modifiers).out_BHQD[0]
+        return backend("tiled").run(q, k, v, call, **self.modifiers).out_BHQD[0]
 
 
 def _ratio(off: NDArray[np.float64], norm: NDArray[np.float64]) -> NDArray[np.float64]:
