@@ -1,5 +1,6 @@
 """Pages and theme, nothing else."""
 
+from base64 import b64encode
 from pathlib import Path
 
 import streamlit as st
@@ -28,7 +29,9 @@ STYLES = tuple(
     Path(__file__).resolve().with_name(f"{name}.css")
     for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
 )
-ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
+_ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
+# In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
+ICON = f"data:image/png;base64,{b64encode(_ICON_FILE.read_bytes()).decode()}"
 
 
 def inspect_page() -> None:
@@ -97,7 +100,7 @@ def main() -> None:
     """Draw the navigation and run the page chosen."""
     st.set_page_config(
         page_title="Attnscope",
-        page_icon=str(ICON),
+        page_icon=ICON,
         layout="wide",
         initial_sidebar_state="auto",
     )

@@ -87,7 +87,6 @@ class Key(StrEnum):
     SPARSITY_FITTED = "sparsity_fitted"
     SPARSITY_MASK = "sparsity_mask"
     SPARSITY_OWN = "sparsity_own_mask"
-    SPARSITY_APPROXIMATE = "sparsity_approximate"
     SPARSITY_RUN = "sparsity_run_job"
     SPARSITY_RAN = "sparsity_ran"
     SPARSITY_ASSIGNED = "sparsity_assigned"
