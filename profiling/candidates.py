@@ -52,9 +52,14 @@ class Candidate:
     pattern: Pattern | None = None
 
     @property
+    def judged_on(self) -> str:
+        """The backend by which its errors are found; patterns by the tiled one, which runs anywhere."""
+        return self.backend if self.pattern is None else "tiled"
+
+    @property
     def way(self) -> Way:
-        """As `output_errors` takes it; patterns by the tiled backend, which runs anywhere."""
-        return Way(backend=self.backend if self.pattern is None else "tiled", pattern=self.pattern)
+        """As `output_errors` takes it."""
+        return Way(backend=self.judged_on, pattern=self.pattern)
 
     @property
     def family(self) -> str:

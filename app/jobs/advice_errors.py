@@ -131,7 +131,7 @@ def _losses(
         share = _JUDGED + (1 - _JUDGED) * max(at / len(order), spent / _LOSSES_S)
         context.progress(share, f"The model's loss: {one.title}")
         try:
-            ran = run_sparse(model, input_ids=ids, patterns=one.pattern, backend=one.way.backend)
+            ran = run_sparse(model, input_ids=ids, patterns=one.pattern, backend=one.judged_on)
         except ModelUnsupported as error:
             return {}, str(error)
         except (UnsupportedCall, InvalidCall):
