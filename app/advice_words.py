@@ -1,14 +1,20 @@
 """Advice in words, for the page and the command line; plain text."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from attnscope.profiling.laid_patterns import REACH_TOKENS
 from attnscope.profiling.units import count, flop, latency, nbytes, share
 
 Answer = Mapping[str, Any]
 
-HEADER = ("", "memory", "least time", "expected", "error", "measured")
+HEADER = ("", "memory", "least time", "expected", "error", "loss", "reaches", "measured")
 """Of the columns of `rows`."""
+REACH = (
+    f"Reaches: of the first {count(REACH_TOKENS)} tokens, how many the last can hear of through all layers; "
+    "counted. Error: of attention's output. Loss: nats a token, before and with it."
+)
 BEYOND = (
     "State-space models (S4, arXiv 2111.00396; Mamba, arXiv 2312.00752) lie past attention here: their cost "
     "grows with n alone and their state not at all. They are other models, not a setting of this one."
@@ -31,7 +37,7 @@ def reasons(answer: Answer) -> Iterator[str]:
     """Why it is first, and what comes second."""
     ranked = answer["ranked"]
     first = ranked[0]
-    ties = [each["title"] for each in ranked[1:] if each["rank"] == first["rank"]]
+    ties = [each["title"] for each in leaders(answer)[1:] if each["rank"] == first["rank"]]
     if ties:
         yield (
             f"Equal in every number: {', '.join(ties)}. The order among equals is the registry's; measure them on "
@@ -44,6 +50,10 @@ def reasons(answer: Answer) -> Iterator[str]:
         times = f"{second['expected_s'] / first['expected_s']:.3g}"
         than = "as quick" if times == "1" else f"{times} times as long"
         yield f"Runner-up: {second['title']}, {nbytes(second['nbytes'])}, {_time(second)}, {than}."
+    if answer["judged"] is not None:
+        yield _judged(answer["judged"])
+    if answer["unknown"]:
+        yield _unknown(answer)
     if answer["stretch"] != 1:
         yield (
             "Times are stretched by what was measured of this model on this device; those that nobody measured by "
@@ -61,8 +71,60 @@ def changes(answer: Answer) -> Iterator[str]:
         yield _WORDS[change["what"]](change, answer)
 
 
-def rows(answer: Answer) -> list[tuple[str, ...]]:
-    """The ranked candidates as a table; see `HEADER`."""
+def leaders(answer: Answer) -> list[Answer]:
+    """The best of each family, the best first: the others differ from it in numbers alone."""
+    best: dict[str, Answer] = {}
+    for each in answer["ranked"]:
+        best.setdefault(each["family"], each)
+    return list(best.values())
+
+
+def left_out(answer: Answer) -> list[tuple[str, str]]:
+    """What is no candidate, and why: families that are left out for one reason in one row."""
+    by_reason: dict[str, list[Answer]] = {}
+    for each in answer["excluded"]:
+        reason = each["family"] if each["error"] is not None else each["reason"]
+        by_reason.setdefault(reason, []).append(each)
+    return [_told(some) for some in by_reason.values()]
+
+
+def _told(some: Sequence[Answer]) -> tuple[str, str]:
+    """Candidates that are left out for one reason: which, and why."""
+    first = some[0]
+    if len(some) == 1:
+        return first["title"], first["reason"]
+    families = Counter(each["family"].replace("_", " ") for each in some)
+    if first["error"] is None:
+        named = (name if times == 1 else f"{name} ({times})" for name, times in families.items())
+        return f"{len(some)}, of {len(families)} families", f"{first['reason']}: {', '.join(named)}"
+    least, most = (share(bound(each["error"] for each in some)) for bound in (min, max))
+    change = least if least == most else f"{least} to {most}"
+    return f"{next(iter(families))}, {len(some)} of them", f"they change the output by {change}"
+
+
+def _unknown(answer: Answer) -> str:
+    """What is to be known of errors that nobody measured, and how."""
+    if answer["judged"] is None:
+        return (
+            f"What {count(answer['unknown'])} of the mechanisms change of this model nobody has measured, and no "
+            "formula knows it: measure it on a prompt (below; attnscope advise --measure)."
+        )
+    return (
+        f"Of {count(answer['unknown'])} the error is not known: they hide nothing in a text so short, or were not "
+        "asked about when it was measured. Measure again, on a longer prompt."
+    )
+
+
+def _judged(judged: Answer) -> str:
+    what = "Errors" if judged["unjudged"] else "Errors and losses"
+    return (
+        f"{what} were measured on its own q, k and v over {count(judged['tokens'])} tokens, "
+        f"{judged['created'][:10]}: “{' '.join(judged['text'].split())}”. {judged['unjudged']}".strip()
+    )
+
+
+def rows(some: Sequence[Answer]) -> list[tuple[str, ...]]:
+    """Ranked candidates as a table; see `HEADER`."""
     return [
         (
             each["title"],
@@ -70,10 +132,21 @@ def rows(answer: Answer) -> list[tuple[str, ...]]:
             latency(each["least_s"]),
             latency(each["expected_s"]),
             "exact" if each["exact"] else share(each["error"]),
+            _loss(each),
+            "" if each["reach"] is None else count(each["reach"]),
             quoted(each),
         )
-        for each in answer["ranked"]
+        for each in some
     ]
+
+
+def _loss(each: Answer) -> str:
+    if each["exact"]:
+        return "as it is"
+    if each["loss"] is None:
+        return "not measured"
+    before, after = each["loss"]
+    return f"{before:.3f} → {after:.3f}"
 
 
 def quoted(each: Answer) -> str:

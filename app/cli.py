@@ -1,4 +1,4 @@
-"""The command line: `attnscope serve | inspect | backends | profile | calculate | advise | runs | models`."""
+"""The command line: `attnscope serve | inspect | backends | profile | calculate | advise | runs | data | models`."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope.app.cli_advise import add_advise
 from attnscope.app.cli_backends import add_backends
 from attnscope.app.cli_calculate import add_calculate
+from attnscope.app.cli_data import add_data
 from attnscope.app.cli_profile import add_profile
 from attnscope.app.cli_prompt import add_prompt, prompt_of
 from attnscope.app.cli_runs import add_runs
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(
         required=True,
-        metavar="serve | inspect | backends | profile | calculate | advise | runs | models",
+        metavar="serve | inspect | backends | profile | calculate | advise | runs | data | models",
     )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add_runs(
         commands.add_parser("runs", help="what was measured before: list, show, export, import")
     )
+    add_data(commands.add_parser("data", help="say what the data folder holds, and tidy it"))
     models = commands.add_parser("models", help="list the models that can be loaded here")
     models.add_argument(
         "--check",

@@ -6,12 +6,15 @@ import sys
 
 from attnscope.app import advice_words
 from attnscope.app.cli_calculate import memory_bytes
+from attnscope.app.cli_table import say_table
+from attnscope.app.examples import example
 from attnscope.app.jobs.advice_answers import THIS_MACHINE, advice
+from attnscope.app.jobs.advice_errors import measure_errors
 from attnscope.app.jobs.context import Context, Resources
+from attnscope.app.prompts import typed
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import InvalidCall
-
-_WIDTHS = (48, 24, 12, 12, 9)
+from attnscope.profiling.units import count
 
 
 def add_advise(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +48,17 @@ def add_advise(parser: argparse.ArgumentParser) -> None:
         default="document",
         help="document, generation, multimodal or retrieval (default document)",
     )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="load the weights first, and measure what each mechanism changes of its output and loss; kept",
+    )
+    parser.add_argument(
+        "--prompt", help="what it reads for that (default: the first text that ships)"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="print every candidate, not the best of each family"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=advise)
 
@@ -75,6 +89,9 @@ def advise(given: argparse.Namespace) -> None:
         "tolerated": given.tolerated,
         "workload": given.workload,
     }
+    if given.measure:
+        text = example("").text if given.prompt is None else given.prompt
+        measure_errors(asked | {"text": typed(text).text}, context)
     answer = advice(asked, context)
     if given.json:
         _say(json.dumps(answer))
@@ -82,9 +99,12 @@ def advise(given: argparse.Namespace) -> None:
     for line in advice_words.lines(answer):
         _say(line)
     _say()
-    for row in (advice_words.HEADER, *advice_words.rows(answer)):
-        padded = (cell.ljust(width) for cell, width in zip(row, _WIDTHS, strict=False))
-        _say("  ".join((*padded, *row[len(_WIDTHS) :])).rstrip())
+    shown = answer["ranked"] if given.all else advice_words.leaders(answer)
+    title = "Candidates, the best first" + ("" if given.all else ", one a family")
+    say_table(title, advice_words.HEADER, advice_words.rows(shown))
+    more = len(answer["ranked"]) - len(shown)
+    if more:
+        _say(f"{count(more)} more of the same families: --all prints them.")
 
 
 def _say(line: str = "") -> None:

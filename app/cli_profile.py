@@ -1,4 +1,4 @@
-"""`attnscope profile`: a sweep over backends, lengths and batches, as records and as a table.
+"""`attnscope profile`: a sweep over backends, lengths and batches, planned first, as records and as tables.
 
 Nothing is imported here that a machine with a GPU may lack: rich is used where it is installed.
 """
@@ -38,7 +38,7 @@ HEADER = (
 )
 """Of the columns of `rows_of`."""
 
-_NUMBERS = range(2, 8)
+_NUMBERS, _PREDICTED_NUMBERS = range(2, 8), (2, 3, *range(5, 11))
 _QUIET = {"KINETO_LOG_LEVEL": "6", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """PyTorch's profiler says when it starts and stops, in the midst of a progress bar."""
 
@@ -68,7 +68,7 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cold", action="store_true", help="clear the cache before every run")
     parser.add_argument("--seed", type=int, default=0, help="of tokens and order (default: 0)")
     parser.add_argument(
-        "--force", action="store_true", help="run also what cannot fit the memory there is"
+        "--force", action="store_true", help="run also what is predicted not to fit the memory"
     )
     parser.add_argument(
         "--no-save", action="store_true", help="leave these runs out of the history"
@@ -90,6 +90,7 @@ def run_profile(given: argparse.Namespace) -> None:
         out = given.out or Path(folder) / "run.jsonl"
         records = _records(given, out, keep)
     _say_table(records)
+    _say_predicted(records)
     if given.html is not None:
         from attnscope.app.profile_report import write_report
 
@@ -150,37 +151,37 @@ def _sweep(
     out: Path,
     keep: Callable[["RunRecord"], object],
 ) -> list["RunRecord"]:
-    from attnscope.models.memory import available_bytes
+    from attnscope.app.cli_profile_plan import planned
     from attnscope.profiling.asked import key_of, unmeasured
-    from attnscope.profiling.floor import floor_bytes
     from attnscope.profiling.measure import measure
-    from attnscope.profiling.sweep import plan, sweep
+    from attnscope.profiling.sweep import sweep
 
-    # What the weights take is taken already.
-    room = available_bytes(model.device) + model.nbytes
-    planned = plan(
+    cells = planned(
+        given,
+        model,
         backends=_words(given.backends),
         lengths=_numbers(given.lengths, "--lengths"),
         batches=_numbers(given.batches, "--batches"),
-        dtypes=(str(model.dtype).removeprefix("torch."),),
         phases=_phases(given.phase),
-        predict=lambda cell: floor_bytes(model, cell),
-        memory_bytes=None if given.force else room,
-        seed=given.seed,
     )
 
     def key(cell: "Cell") -> str:
         return key_of(model, cell, _instruments(given, model, cell), given.seed)
 
     def one(each: "Planned") -> "RunRecord":
-        asked = {"instruments": _instruments(given, model, each.cell), "seed": given.seed}
+        asked: dict[str, Any] = {
+            "instruments": _instruments(given, model, each.cell),
+            "predicted_bytes": each.predicted_bytes,
+            "prediction": each.prediction,
+            "seed": given.seed,
+        }
         if each.skip is not None:
             return unmeasured(model, each.cell, each.skip, **asked)
         return measure(model, each.cell, **asked)
 
     records = []
     with _progress(model.title) as report:
-        for record in sweep(planned, key, one, out, report=report):
+        for record in sweep(cells, key, one, out, report=report):
             keep(record)
             records.append(record)
     return records
@@ -285,5 +286,14 @@ def _say_table(records: list["RunRecord"]) -> None:
     model, machine = records[0].model, records[0].machine
     dtypes = ", ".join(dict.fromkeys(record.cell.dtype for record in records))
     title = f"{model.title} in {dtypes} on {machine.name}"
-    rows = rows_of(records)
-    say_table(title, HEADER, rows, right=_NUMBERS)
+    say_table(title, HEADER, rows_of(records), right=_NUMBERS)
+
+
+def _say_predicted(records: list["RunRecord"]) -> None:
+    """What was predicted beside what was measured, where anything was."""
+    from attnscope.app.jobs.profile_records import described
+    from attnscope.app.profile_words import PREDICTED, predicted
+
+    rows = predicted([described(record) for record in records])
+    if rows:
+        say_table("\nPredicted beside measured", PREDICTED, rows, right=_PREDICTED_NUMBERS)

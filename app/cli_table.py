@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 
 def say_table(
@@ -12,6 +12,7 @@ def say_table(
     rows: Sequence[Sequence[str]],
     *,
     right: Collection[int] = (),
+    to: TextIO | None = None,
 ) -> None:
     """Prints rows of text under a header; only the last column may wrap.
 
@@ -20,10 +21,12 @@ def say_table(
         header: Of the columns.
         rows: The rows.
         right: The columns that stand to the right.
+        to: Where; standard output when None.
     """
+    where = to or sys.stdout
     rich = rich_modules("table", "text", "console")
-    if rich is None or not sys.stdout.isatty():
-        _say_plainly(title, header, rows, right)
+    if rich is None or not where.isatty():
+        _say_plainly(where, title, header, rows, right)
         return
     tables, texts, consoles = rich
     table = tables.Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -33,7 +36,7 @@ def say_table(
     for row in rows:
         # As Text: a reason may hold what rich would take for markup.
         table.add_row(*map(texts.Text, row))
-    consoles.Console(highlight=False).print(table)
+    consoles.Console(file=where, highlight=False).print(table)
 
 
 def rich_modules(*modules: str) -> list[Any] | None:
@@ -45,7 +48,11 @@ def rich_modules(*modules: str) -> list[Any] | None:
 
 
 def _say_plainly(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int]
+    to: TextIO,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Collection[int],
 ) -> None:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [title]
@@ -55,6 +62,6 @@ def _say_plainly(
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = to.encoding or "utf-8"
     text = "\n".join(lines) + "\n"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    to.write(text.encode(encoding, "replace").decode(encoding))

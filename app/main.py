@@ -1,5 +1,6 @@
 """Pages and theme, nothing else."""
 
+from base64 import b64encode
 from pathlib import Path
 
 import streamlit as st
@@ -28,7 +29,9 @@ STYLES = tuple(
     Path(__file__).resolve().with_name(f"{name}.css")
     for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
 )
-ICON = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
+_ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
+# In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
+ICON = f"data:image/png;base64,{b64encode(_ICON_FILE.read_bytes()).decode()}"
 
 
 def inspect_page() -> None:
@@ -41,11 +44,12 @@ def sparsity_page() -> None:
 
     def page() -> None:
         settings = Settings.from_environment()
-        kept = KeptPrompts(settings.data / "prompts")
+        kept = KeptPrompts(settings.data / "prompts", days=settings.keep_days)
         state, query, owner = visitor()
         session = SparsitySession(state, query, kept, owner, default=_session().view)
-        assignments = KeptPrompts(settings.data / "assignments")
-        sparsity.page(session, KeptMatrices(settings.matrices_folder), assignments)
+        assignments = KeptPrompts(settings.data / "assignments", days=settings.keep_days)
+        matrices = KeptMatrices(settings.matrices_folder, days=settings.keep_days)
+        sparsity.page(session, matrices, assignments)
 
     guarded(page)()
 
@@ -88,14 +92,15 @@ def runs_page() -> None:
 
 
 def _session() -> Session:
-    return Session.of_visitor(KeptPrompts(Settings.from_environment().data / "prompts"))
+    settings = Settings.from_environment()
+    return Session.of_visitor(KeptPrompts(settings.data / "prompts", days=settings.keep_days))
 
 
 def main() -> None:
     """Draw the navigation and run the page chosen."""
     st.set_page_config(
         page_title="Attnscope",
-        page_icon=str(ICON),
+        page_icon=ICON,
         layout="wide",
         initial_sidebar_state="auto",
     )

@@ -35,6 +35,7 @@ RESULTS: Mapping[Result, str] = MappingProxyType(
 )
 Needs = Literal["", "compiles", "triton"]
 Against = Literal["", "multi-head", "windowless", "longest", "expanded"]
+Trials = Literal["training", "paged", "latent", "rotary", "added", "biased"]
 Figure = Literal[
     "", "groups", "uptraining", "pages", "cross", "sinusoidal", "learned", "rope", "alibi"
 ]
@@ -90,6 +91,19 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What is measured on this machine of a mechanism that is no call of a backend.
+
+    Attributes:
+        what: "training" (the up-training), or a key of `mechanism_trials.MAKERS`.
+        words: What is timed beside what, a sentence or two.
+    """
+
+    what: Trials
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mechanism:
     """One card.
 
@@ -111,7 +125,8 @@ class Mechanism:
         pattern: Key of the pattern it computes over; empty where it has none of its own.
         fixed: Parameters of the pattern that are not offered.
         controls: Those that are.
-        backends: That run it, the preferred first; none where there is nothing to time.
+        backends: That run it, the preferred first; none where it is no call of a backend.
+        timed: What is measured in place of a call; None where that is timed.
         group_size: Query heads that share a key/value head.
         query_length: Of its calls, or 0 for as many queries as keys.
         cache: Whose cache is drawn, or None.
@@ -135,16 +150,29 @@ class Mechanism:
     fixed: Mapping[str, int | str] = field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     backends: tuple[str, ...] = ()
+    timed: Timed | None = None
     group_size: int = 1
     query_length: int = 0
     cache: Cache | None = None
     figure: Figure = ""
 
-    def rule(self, values: Mapping[str, int], length: int, *, causal: bool = False) -> Pattern:
+    @property
+    def trains(self) -> bool:
+        """Whether what is measured is a training."""
+        return self.timed is not None and self.timed.what == "training"
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its pattern is a rule that the visitor writes."""
+        return self.pattern == "rule"
+
+    def rule(
+        self, values: Mapping[str, int | str], length: int, *, causal: bool = False
+    ) -> Pattern:
         """Its pattern; the causal one where it has none of its own.
 
         Args:
-            values: Of its controls; the defaults stand for those left out.
+            values: Of its controls, and `text` of a rule; the defaults stand for those left out.
             length: Keys, for a pattern that is made for one length.
             causal: Composes with j ≤ i.
 
@@ -207,8 +235,9 @@ def _card(entry: Mapping[str, Any], group: str) -> Mechanism:
         values: dict[str, Any] = {**entry, "group": group}
         for part, kind in (("papers", Paper), ("claims", Claim), ("controls", Control)):
             values[part] = tuple(kind(**_tuples(each)) for each in values.get(part, ()))
-        if "cache" in values:
-            values["cache"] = Cache(**values["cache"])
+        for part, kind in (("cache", Cache), ("timed", Timed)):
+            if part in values:
+                values[part] = kind(**values[part])
         card = Mechanism(**_tuples(values))
         _check(card)
     except (TypeError, ValueError, SyntaxError, AttnscopeError) as error:
@@ -233,6 +262,10 @@ def _check(card: Mechanism) -> None:
     _choose("result", card.result, Result)
     _choose("snippet_needs", card.snippet_needs, Needs)
     _choose("figure", card.figure, Figure)
+    if bool(card.backends) == bool(card.timed):
+        raise ValueError("it needs either backends or what is timed in their place.")
+    if card.timed is not None:
+        _choose("timed.what", card.timed.what, Trials)
     if card.cache is not None:
         _choose("cache.against", card.cache.against, Against)
     wrong = [paper.url for paper in card.papers if not paper.url.startswith("https://")]

@@ -12,11 +12,14 @@ from attnscope.app.calculator_view import (
     amount,
     whole,
 )
+from attnscope.app.examples import example
 from attnscope.app.jobs.advice_answers import THIS_MACHINE
 from attnscope.app.link import Parameter, choice, line, query_of, switch, values_of
 from attnscope.app.mechanisms import RESULTS, Mechanism, catalogue, mechanism
 from attnscope.app.page_session import PageSession
 from attnscope.app.state import Key
+from attnscope.kernels.patterns.rule_bounds import check
+from attnscope.kernels.patterns.rule_program import steps_of
 
 LISTED = ("all", *RESULTS)
 TABS = ("catalogue", "advisor")
@@ -32,6 +35,9 @@ class MechanismsView:
         card: Key of the mechanism that is open.
         values: Its controls that differ from their defaults, by name.
         causal: Its pattern is composed with j ≤ i.
+        rule: The text of a pattern that the visitor writes; empty for the card's own.
+        on: Whose positions are looked at: "demo", a hub id or a folder.
+        prompt: That it reads for it; empty for the first that ships.
         search: Only cards that hold this text are listed.
         result: Only cards of this kind are listed; one of `LISTED`.
         here: Only cards that run on this machine are listed.
@@ -50,6 +56,9 @@ class MechanismsView:
     card: str = "sliding-window"
     values: tuple[tuple[str, int], ...] = ()
     causal: bool = False
+    rule: str = ""
+    on: str = "demo"
+    prompt: str = ""
     search: str = ""
     result: str = "all"
     here: bool = False
@@ -74,9 +83,22 @@ class MechanismsView:
         }
 
     @property
+    def errors_asked(self) -> dict[str, object]:
+        """Of the job that measures what the candidates change of the model."""
+        return self.asked | {"text": self.prompt or example("").text}
+
+    @property
     def arguments(self) -> dict[str, object]:
         """Of the worker's questions about the card that is open."""
-        return {"mechanism": self.card, "values": dict(self.values), "causal": self.causal}
+        values: dict[str, int | str] = dict(self.values)
+        if self.rule and mechanism(self.card).has_text:
+            values["text"] = self.rule
+        return {"mechanism": self.card, "values": values, "causal": self.causal}
+
+    @property
+    def positions_asked(self) -> dict[str, object]:
+        """Of the job and the question about a model's positions."""
+        return {"source": self.on, "revision": None, "text": self.prompt or example("").text}
 
     def lists(self, card: Mechanism, lacking: str) -> bool:
         """Whether a card is listed.
@@ -97,12 +119,18 @@ class MechanismsSession(PageSession[MechanismsView]):
 
     @property
     def job(self) -> str | None:
-        """The job that measures the card that is open."""
+        """The job that measures or finds what is shown."""
         return self._state.get(Key.MECHANISM_JOB)
 
     @job.setter
     def job(self, job: str | None) -> None:
         self._state[Key.MECHANISM_JOB] = job
+
+    @property
+    def recent(self) -> tuple[str, ...]:
+        """Models that the visitor inspected, the latest first, and the demo."""
+        shown = (each.view.model for each in self._state.get(Key.RECENT, ()))
+        return tuple(dict.fromkeys((*shown, "demo")))
 
     def parse(self, query: Mapping[str, str]) -> tuple[MechanismsView, tuple[str, ...]]:
         """See `PageSession.parse`."""
@@ -144,6 +172,11 @@ def _written(values: tuple[tuple[str, int], ...]) -> str:
     return ",".join(f"{name}={number}" for name, number in values)
 
 
+def _rule(text: str) -> str:
+    check(steps_of(text))
+    return " ".join(text.split())
+
+
 def _search(text: str) -> str:
     if len(text) > _LONGEST_SEARCH or not text.isprintable():
         raise ValueError(text)
@@ -156,6 +189,9 @@ _PARAMETERS = (
         name="set", attribute="values", read=_settings, write=_written, hint="settings of the card"
     ),
     switch("causal"),
+    Parameter(name="rule", attribute="rule", read=_rule),
+    Parameter(name="on", attribute="on", read=line, hint="the name of a model"),
+    Parameter(name="prompt", attribute="prompt", read=line, hint="a line of text"),
     Parameter(name="search", attribute="search", read=_search, hint="a few words"),
     choice("result", LISTED),
     switch("here"),

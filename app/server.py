@@ -23,6 +23,7 @@ from attnscope.app.inspections import first
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
+from attnscope.app.jobs.retention import keep_tidy
 from attnscope.app.jobs.warm_up import warm_up
 from attnscope.app.routes import jobs, maps, start, static
 from attnscope.app.routes.calculations import Calculations
@@ -45,6 +46,9 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
     settings = Settings.from_environment()
     engine = await anyio.to_thread.run_sync(LocalEngine, settings)
     await anyio.to_thread.run_sync(engine.start)
+    stop = threading.Event()
+    tidying = {"target": keep_tidy, "args": (settings, engine.busy, stop)}
+    threading.Thread(**tidying, name="tidy", daemon=True).start()
     try:
         with provided(engine):
             if settings.prompt_at_start:
@@ -54,6 +58,7 @@ async def lifespan(_: st.App) -> AsyncIterator[dict[str, Engine]]:
             _stop_answering_first(engine)
             yield {"engine": engine}
     finally:
+        stop.set()
         await anyio.to_thread.run_sync(engine.stop)
         await anyio.to_thread.run_sync(images().close)
 

@@ -44,6 +44,8 @@ class Settings:
         capture_bytes: Largest capture that one run may make.
         capture_memory_bytes: Captures held open at once in one process before the least used is closed.
         capture_disk_bytes: Captures kept in the data folder before the least used is deleted.
+        keep_days: Captures, profiles, checks, prompts and matrices stay so many days after their last use; runs of the
+            history stay for ever.
         answer_cache_bytes: Answers to map requests kept in one process.
         upload_megabytes: Largest upload the server receives; the pages refuse smaller ones in words.
         jobs_per_owner: Jobs that one visitor may have waiting or running.
@@ -65,6 +67,7 @@ class Settings:
     capture_bytes: int = 4 * GIB
     capture_memory_bytes: int = 8 * GIB
     capture_disk_bytes: int = 16 * GIB
+    keep_days: int = 30
     answer_cache_bytes: int = 128 * MIB
     upload_megabytes: int = 64
     jobs_per_owner: int = 8
@@ -77,6 +80,7 @@ class Settings:
             "port",
             "jobs_per_owner",
             "upload_megabytes",
+            "keep_days",
             "ask_timeout_s",
             "exact_timeout_s",
         ):

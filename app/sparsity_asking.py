@@ -1,9 +1,6 @@
 """What the page Sparsity asks of the workers, and takes up again after a reload; nothing here is drawn."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
 
@@ -15,9 +12,12 @@ from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.prompts import LIMITS
 from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, Work
-from attnscope.app.sparsity_words import best_at
+from attnscope.app.sparsity_words import best_at, kind_of
 from attnscope.app.state import Key
-from attnscope.kernels.errors import AttnscopeError, JobMissing, RecordUnreadable
+from attnscope.kernels.errors import (
+    AttnscopeError,
+    RecordUnreadable,
+)
 from attnscope.profiling.units import nbytes
 
 Answer = Mapping[str, Any]
@@ -33,16 +33,24 @@ def is_causal(session: SparsitySession, shown: Shown | None) -> bool:
     """Whether masks are composed with j ≤ i: as the visitor says, else as the model is."""
     if session.view.causal is not None:
         return session.view.causal
-    return shown is None or _hides_future(shown)
+    return shown is None or hides_future(shown)
 
 
-def mask(session: SparsitySession, shown: Shown) -> Answer:
-    """The mask of the pattern chosen, at its length.
+def mask(session: SparsitySession, shown: Shown, best: Answer | None) -> Answer:
+    """The mask of the pattern chosen, at its length; of one made for a head, at the prompt's.
+
+    Args:
+        session: The visitor's.
+        shown: The capture.
+        best: What `fitting` gives.
 
     Raises:
         AttnscopeError: It cannot be drawn.
     """
     view = session.view
+    if view.fitted and best is not None:
+        asked = {**_chosen(session, best), "block": view.block, "zoom": view.zoom}
+        return _answered(session, Key.SPARSITY_MASK, "sparsity_fitted_mask", asked)
     asked = {
         "pattern": view.described(view.pattern, causal=is_causal(session, shown)),
         "length": view.length or shown.tokens,
@@ -74,13 +82,30 @@ def effects(session: SparsitySession, shown: Shown) -> Answer | None:
     """What every pattern does to every head; None while that is not known, or cannot be."""
     view = session.view
     # A model that hides the future does so under every pattern.
-    causal = is_causal(session, shown) and not _hides_future(shown)
+    causal = is_causal(session, shown) and not hides_future(shown)
     asked = {
         "capture": shown.capture_id,
         "sequence": view.sequence,
         "patterns": [view.described(key, causal=causal) for key in view.compared],
     }
     return _worked(session, "sparsity_effects", asked)
+
+
+def effect_of(session: SparsitySession, shown: Shown, made: Answer) -> Answer | None:
+    """What a pattern made for one head does to every head; None while that is not known, or cannot be.
+
+    Args:
+        session: The visitor's.
+        shown: The capture.
+        made: What `made_for_head` gives.
+    """
+    asked = {
+        "capture": shown.capture_id,
+        "sequence": session.view.sequence,
+        "patterns": [made["pattern"]],
+    }
+    found = _worked(session, "sparsity_effects", asked, name="made")
+    return None if found is None else found["patterns"][0]
 
 
 def fitting(session: SparsitySession, shown: Shown) -> dict[str, Any] | None:
@@ -113,6 +138,30 @@ def fitted(session: SparsitySession, best: Mapping[str, Any]) -> Sequence[Answer
     view = session.view
     asked = {**best, "layer": view.layer or 0, "head": view.head or 0}
     return _answered(session, Key.SPARSITY_FITTED, "sparsity_fitted", asked)["candidates"]
+
+
+def made_for_head(session: SparsitySession, best: Answer | None) -> Answer | None:
+    """The pattern made for the head that is chosen in the place of a family, with what was found of it.
+
+    None where none is chosen, before it is known, and where none of its kind fits the head.
+
+    Raises:
+        AttnscopeError: It is not kept any more.
+    """
+    if not session.view.fitted or best is None:
+        return None
+    candidates = fitted(session, best)
+    return next((each for each in candidates if kind_of(each) == session.view.fitted), None)
+
+
+def alone(session: SparsitySession, shown: Shown, best: Mapping[str, Any]) -> Answer:
+    """The assignment of that pattern to its head, and of nothing to the others.
+
+    Raises:
+        AttnscopeError: It is not kept any more.
+    """
+    asked = {"capture": shown.capture_id, "alone": _chosen(session, best)}
+    return _answered(session, Key.SPARSITY_ASSIGNED, "sparsity_assignment", asked)
 
 
 def tried(found: Answer) -> list[Answer]:
@@ -180,92 +229,21 @@ def readable(data: bytes) -> str:
         ) from error
 
 
-def approximations(session: SparsitySession, shown: Shown) -> Sequence[Answer]:
-    """How far attention that approximates is off on the prompt's own q, k and v.
+def errors(session: SparsitySession, shown: Shown) -> Answer | None:
+    """How far attention that approximates is off on the prompt's own q, k and v, where the model is to run with it.
 
-    Raises:
-        AttnscopeError: It cannot be told.
+    None while that is not known, and where the model is to run with a pattern.
     """
-    asked = {"capture": shown.capture_id, "sequence": session.view.sequence}
-    answer = _answered(session, Key.SPARSITY_APPROXIMATE, "sparsity_approximations", asked)
-    return answer["approximations"]
-
-
-def start_run(session: SparsitySession, shown: Shown, assignment: Answer | None) -> None:
-    """Ask for the run that the view describes.
-
-    Raises:
-        AttnscopeError: The queue does not take it.
-    """
-    arguments = run_arguments(session, shown, assignment)
-    session.run_job = engine().submit("sparsity_run", arguments, owner=session.owner)
-    session.show(replace(session.view, ran=arguments["run"]))
-
-
-def run_arguments(
-    session: SparsitySession, shown: Shown, assignment: Answer | None
-) -> dict[str, Any]:
-    """The arguments of the job, with the id by which its result is found: the same for the same run."""
     view = session.view
-    approximates = view.run in APPROXIMATE
-    asked: dict[str, Any] = {
-        "source": view.model,
-        "revision": view.revision or None,
-        "device": view.device,
-        "dtype": view.dtype,
-        "capture": shown.capture_id,
-        "sequence": view.sequence,
-        "backend": view.run if approximates else view.run_backend,
-        "new_tokens": view.new_tokens,
-        "timed": view.timed,
-        "pattern": view.described(view.pattern, causal=False) if view.run == "pattern" else None,
-        "layers": list(view.run_layers) or None,
-        "assignment": assignment["json"] if view.run == "heads" and assignment else None,
-    }
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
-    return {**asked, "run": name}
-
-
-def follow_run(session: SparsitySession, shown: Shown, assignment: Answer | None) -> Answer | None:
-    """What the run shown found; None while it is under way, or where none is shown.
-
-    A job of this run is found again after a reload, and so is what an earlier one left.
-    """
-    ran = session.view.ran
-    if not ran:
+    if view.run not in APPROXIMATE:
         return None
-    found = session.held(Key.SPARSITY_RAN, ran)
-    if found is not None:
-        return found
-    if session.run_job is None:
-        arguments = run_arguments(session, shown, assignment)
-        if arguments["run"] == ran:
-            session.run_job = engine().under_way("sparsity_run", arguments, owner=session.owner)
-    if session.run_job is not None:
-        return _run_ended(session, session.run_job, ran)
-    try:
-        found = engine().ask("sparsity_ran", {"capture": shown.capture_id, "run": ran})
-    except JobMissing as error:
-        session.tell(*session.notices, Notice(kind="told", message=error.message))
-        session.show(replace(session.view, ran=""))
-        return None
-    session.hold(Key.SPARSITY_RAN, ran, found)
-    return found
+    asked = {"capture": shown.capture_id, "sequence": view.sequence, "backend": view.run}
+    return _worked(session, "sparsity_errors", asked)
 
 
-def _run_ended(session: SparsitySession, job: str, ran: str) -> Answer | None:
-    status = engine().status(job)
-    if not status.is_over:
-        return None
-    session.run_job = None
-    try:
-        found = engine().result(job)
-    except AttnscopeError as error:
-        session.tell(ended_badly(status, error))
-        session.show(replace(session.view, ran=""))
-        return None
-    session.hold(Key.SPARSITY_RAN, ran, found)
-    return found
+def _chosen(session: SparsitySession, best: Mapping[str, Any]) -> dict[str, Any]:
+    view = session.view
+    return {**best, "layer": view.layer or 0, "head": view.head or 0, "kind": view.fitted}
 
 
 def _answered(session: SparsitySession, key: Key, method: str, asked: Answer) -> Answer:
@@ -276,13 +254,19 @@ def _answered(session: SparsitySession, key: Key, method: str, asked: Answer) ->
     return answer
 
 
-def _worked(session: SparsitySession, kind: str, asked: dict[str, Any]) -> Answer | None:
-    """The result of a job, which is found or submitted; None while it is under way, and where it failed."""
-    known = session.work.get(kind)
+def _worked(
+    session: SparsitySession, kind: str, asked: dict[str, Any], *, name: str = ""
+) -> Answer | None:
+    """The result of a job, which is found or submitted; None while it is under way, and where it failed.
+
+    Of each name, its kind where none is given, there is one job at a time: another question ends it.
+    """
+    name = name or kind
+    known = session.work.get(name)
     if known is None or known.asked != asked:
         if known is not None and known.job is not None:
             engine().cancel(known.job)
-        session.work[kind] = known = Work(asked=asked, job=_submitted(session, kind, asked))
+        session.work[name] = known = Work(asked=asked, job=_submitted(session, kind, asked))
     if known.job is None or not _is_over_soon(known.job):
         return known.found
     found = None
@@ -290,7 +274,7 @@ def _worked(session: SparsitySession, kind: str, asked: dict[str, Any]) -> Answe
         found = engine().result(known.job)
     except AttnscopeError as error:
         session.tell(ended_badly(engine().status(known.job), error))
-    session.work[kind] = Work(asked=asked, found=found)
+    session.work[name] = Work(asked=asked, found=found)
     return found
 
 
@@ -310,11 +294,7 @@ def _is_over_soon(job: str) -> bool:
     return over
 
 
-def _hides_future(shown: Shown) -> bool:
+def hides_future(shown: Shown) -> bool:
+    """Whether the model's own rule is causal."""
     patterns = [layer["pattern"] for layer in shown.summary["layers"]]
     return any(each["key"] in IMPLIED_CAUSAL or "causal" in each["parameters"] for each in patterns)
-
-
-def exact_backends(choices: Sequence[Any]) -> list[str]:
-    """Names of the backends that compute a pattern exactly and run here."""
-    return [each.name for each in choices if each.exact and not each.refusal]

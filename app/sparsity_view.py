@@ -36,6 +36,8 @@ MEASURES = ("mass", "error")
 ORDERS = ("place", "value")
 OWN = {"mass": 0.95, "top_k": 16.0, "threshold": 0.01}
 """Rules by which a head's own mask is read, each with its value at first."""
+FITTED = ("sinks_window", "vertical_slash", "block_list", "budget")
+"""Kinds of pattern that are made for a head: fitted to its weights, or a family's best at the budget."""
 APPROXIMATE = ("linear", "performer", "linformer")
 RUNS = ("pattern", "heads", *APPROXIMATE)
 MOST_NEW_TOKENS = 256
@@ -53,6 +55,7 @@ class SparsityView(View):
 
     Attributes:
         pattern: A family of `patterns_offered.SETTINGS`.
+        fitted: One of `FITTED`, which stands in the pattern's place for the head chosen; empty for none.
         causal: Whether it is composed with j ≤ i; None for as the model is.
         settings: Numbers of the families that differ from the defaults.
         rule: The text of the family `rule`.
@@ -78,6 +81,7 @@ class SparsityView(View):
     keeps_values: ClassVar[bool] = True
 
     pattern: str = "sinks_window"
+    fitted: str = ""
     causal: bool | None = None
     settings: Settings = ()
     rule: str = FIRST_RULE
@@ -102,6 +106,11 @@ class SparsityView(View):
     def described(self, key: str, *, causal: bool) -> Described:
         """A family at its numbers."""
         return described(key, self.settings, causal=causal, rule=self.rule, matrix=self.matrix)
+
+    @property
+    def by_head(self) -> bool:
+        """Whether the model is run with patterns by head."""
+        return self.run == "heads" or (self.run == "pattern" and bool(self.fitted))
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -190,7 +199,7 @@ class SparsitySession(Session):
 
     @property
     def work(self) -> dict[str, "Work"]:
-        """The latest job of each kind."""
+        """The latest job of each name: its kind, for most."""
         return self._state.setdefault(Key.SPARSITY_WORK, {})
 
     @property
@@ -251,6 +260,7 @@ def _block(text: str) -> int:
 
 _PARAMETERS = (
     choice("pattern", tuple(SETTINGS)),
+    choice("fitted", FITTED),
     switch("causal"),
     Parameter(
         name="set",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
+from attnscope.app.sparsity_view import SparsityView
 from attnscope.profiling.units import count, flop, latency, nbytes, share
 
 Answer = Mapping[str, Any]
@@ -15,12 +16,36 @@ QUIET = (
 )
 
 
-def mask_facts(mask: Answer, layers: Sequence[Answer]) -> list[tuple[str, str, str]]:
+def no_mask(view: SparsityView, best: Answer | None, made: Answer | None) -> str:
+    """Why there is no mask to draw; empty where there is one.
+
+    Args:
+        view: What the page shows.
+        best: What `sparsity_asking.fitting` gives.
+        made: What `sparsity_asking.made_for_head` gives.
+    """
+    if view.fitted and best is None:
+        return "The patterns of this head are not fitted yet."
+    if view.fitted and made is None:
+        kind = view.fitted.replace("_", " ")
+        return (
+            f"No {kind} within {view.budget} % of the pairs fits this head. Choose another pattern."
+        )
+    if not view.fitted and view.pattern == "matrix" and not view.matrix:
+        return "Upload a matrix of booleans, and it is a pattern like the others."
+    return ""
+
+
+def mask_facts(
+    mask: Answer, layers: Sequence[Answer], candidate: Answer | None = None
+) -> list[tuple[str, str, str]]:
     """What a pattern keeps at the mask's length: (caption, value, the long form).
 
     Args:
         mask: The header of the answer to `sparsity_mask`.
         layers: Of the capture's summary, whose sizes turn pairs into work; empty for none.
+        candidate: Of the question `sparsity_fitted`, where the mask is one head's; then `layers` is
+            its layer, of that head alone.
     """
     length, pairs = mask["length"], mask["pairs"]
     of = mask["causal_pairs"] if mask["within_causal"] else length**2
@@ -46,10 +71,22 @@ def mask_facts(mask: Answer, layers: Sequence[Answer]) -> list[tuple[str, str, s
             "what generating the next token reads of the cache",
         ),
     ]
-    return found + (_work(mask, layers, of) if layers else [])
+    if candidate is not None:
+        found += [
+            ("mass kept", share(candidate["mass"]), "of this head's attention"),
+            (
+                "output error",
+                f"{candidate['error']:.3g}",
+                "of this head, relative to dense attention",
+            ),
+        ]
+    whose = "all layers" if candidate is None else "this head"
+    return found + (_work(mask, layers, of, whose) if layers else [])
 
 
-def _work(mask: Answer, layers: Sequence[Answer], of: int) -> list[tuple[str, str, str]]:
+def _work(
+    mask: Answer, layers: Sequence[Answer], of: int, whose: str
+) -> list[tuple[str, str, str]]:
     # q·k and the weighted sum of values: a multiply and an add each, for every dimension.
     a_pair = sum(4 * layer["heads"] * layer["head_dim"] for layer in layers)
     score = max(layer["heads"] for layer in layers) * 4
@@ -58,10 +95,10 @@ def _work(mask: Answer, layers: Sequence[Answer], of: int) -> list[tuple[str, st
         (
             "attention FLOP",
             f"{flop(a_pair * pairs)} of {flop(a_pair * of)}",
-            "4 · heads · head dim · pairs, all layers, one sequence",
+            f"4 · heads · head dim · pairs, {whose}, one sequence",
         ),
         (
-            "scores of a layer",
+            "scores of a layer" if whose == "all layers" else "scores of the head",
             f"{nbytes(score * pairs)} of {nbytes(score * of)}",
             "heads · pairs · 4 bytes, what eager attention would hold; flash kernels hold none",
         ),
@@ -79,7 +116,8 @@ class Row:
         mass: Share of the head's mass.
         error: Relative, of the head's output.
         all_heads: Mean mass of every head; None of a pattern that was made for this one.
-        key: Its family, where it can be chosen; empty for one that was fitted.
+        key: Its family; empty for one that was made for this head.
+        fitted: Which of `sparsity_view.FITTED` it is; empty for a family at its numbers.
     """
 
     title: str
@@ -89,6 +127,7 @@ class Row:
     error: float
     all_heads: float | None = None
     key: str = ""
+    fitted: str = ""
 
     @property
     def words(self) -> str:
@@ -113,6 +152,7 @@ def rows_of(
     made = [
         Row(
             title=f"{'fitted' if each['fitted'] else 'at the budget'}: {each['title']}",
+            fitted=kind_of(each),
             **{name: each[name] for name in ("thumbnail", "kept", "mass", "error")},
         )
         for each in fitted
@@ -130,6 +170,11 @@ def rows_of(
         for each in effects
         if "refusal" not in each
     ]
+
+
+def kind_of(candidate: Answer) -> str:
+    """Which of `sparsity_view.FITTED` a candidate of the question `sparsity_fitted` is."""
+    return candidate["pattern"]["key"] if candidate["fitted"] else "budget"
 
 
 def best_of(rows: Sequence[Row], budget: float) -> int | None:
@@ -158,7 +203,8 @@ def run_verdict(run: Answer) -> str:
         else f"{'rose' if change > 0 else 'fell'} by {abs(change):.3f}"
     )
     return (
-        f"{run['title']}: the loss {moved}, from {before:.3f} to {after:.3f} nats a token "
+        f"{run['title']}: the loss {moved}, from {before:.3f} to {after:.3f} nats a "
+        f"{'token' if run['hidden'] is None else 'hidden token'} "
         f"(perplexity {exp(before):.3g} to {exp(after):.3g})."
     )
 
@@ -166,13 +212,35 @@ def run_verdict(run: Answer) -> str:
 def run_facts(run: Answer) -> list[tuple[str, str]]:
     """What else a run did, by name."""
     found = [
-        ("KL, next token", f"{run['kl']:.3g} nats"),
+        (
+            "KL, next token" if run["hidden"] is None else "KL, that token",
+            f"{run['kl']:.3g} nats",
+        ),
         ("KL, mean of the prompt", f"{run['mean_kl']:.3g} nats"),
         ("positions judged", count(run["scored"])),
     ]
     if run["same_tokens"] is not None:
         found.append(("tokens alike before they part", count(run["same_tokens"])))
     return found
+
+
+def judged_token(run: Answer) -> tuple[str, str, str]:
+    """Which token a run's probabilities are of: a heading, what stands beside it, and both in a title."""
+    if run["hidden"] is None:
+        return "The next token", "", "the next token"
+    position, text = run["hidden"]
+    where = f"“{text}”, hidden at {count(position)}"
+    return "Moved most", where, f"the token that moved most, {where}"
+
+
+def no_text(run: Answer) -> str:
+    """Why a run has no text to show."""
+    if run["hidden"] is None:
+        return "No text was asked for."
+    return (
+        "An encoder generates no text. Each token of the prompt was hidden once, a seventh of them at a time, "
+        "and the loss is of what the model guesses in its place."
+    )
 
 
 def run_rows(run: Answer) -> list[tuple[str, str, str, str]]:
@@ -225,5 +293,24 @@ def approximation_rows(found: Sequence[Answer]) -> list[tuple[str, str, str]]:
             rows.append((name, "refused", each["refusal"]))
         else:
             mean, least, most = each["error"]
-            rows.append((name, f"{mean:.3g}", f"{least:.3g} to {most:.3g}"))
+            refused, layers = each["refused"]
+            but = f"; {refused} of {layers} layers refuse it" if refused else ""
+            rows.append((name, f"{mean:.3g}", f"{least:.3g} to {most:.3g}{but}"))
     return rows
+
+
+def sweep_note(found: Answer, run: str) -> str:
+    """How an approximation's curves were found, or why there are none."""
+    if found["refusal"]:
+        return f"No curve: {found['refusal']}"
+    seeds, tokens = found["over_lengths"][0]["seeds"], count(found["tokens"])
+    if run == "linear":
+        return (
+            f"It has no features to vary, and nothing random. Judged on the first {tokens} tokens."
+        )
+    unit = {"performer": "random features", "linformer": "rows"}[run]
+    drawn = "one seed" if seeds == 1 else f"the mean of {seeds} seeds, and their least and most"
+    return (
+        f"Lines are {drawn}. Over {unit} it is judged on the first {tokens} tokens; over tokens it has "
+        f"{count(found['size'])} {unit}."
+    )

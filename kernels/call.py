@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.pattern import Pattern
@@ -39,7 +40,7 @@ class AttentionCall:
         head_dim: Width of queries and keys.
         value_dim: Width of values and of the output.
         dtype: Of q, k and v.
-        scale: Multiplies q·k before softcap, mask and softmax.
+        scale: Multiplies q·k before softcap, bias, mask and softmax.
         pattern: Which pairs are visible, in absolute positions.
         query_offset: Absolute position of the first query: K − Q when the last query aligns with
             the last key (bottom right), 0 for the prefill of a static cache (top left).
@@ -47,6 +48,8 @@ class AttentionCall:
         has_sinks: Whether each head has a sink logit that joins the softmax's denominator
             (gpt-oss).
         has_padding: Whether some keys are hidden per sequence.
+        has_distance_bias: Whether a bias by distance is added to the scores, after softcap, see
+            `kernels/distance_bias.py` (T5, ALiBi).
     """
 
     batch: int
@@ -63,6 +66,7 @@ class AttentionCall:
     softcap: float | None = None
     has_sinks: bool = False
     has_padding: bool = False
+    has_distance_bias: bool = False
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -113,6 +117,7 @@ class AttentionCall:
         softcap: float | None = None,
         has_sinks: bool = False,
         has_padding: bool = False,
+        has_distance_bias: bool = False,
     ) -> "AttentionCall":
         """The call that these tensors make.
 
@@ -126,6 +131,7 @@ class AttentionCall:
             softcap: See the attribute.
             has_sinks: See the attribute.
             has_padding: See the attribute.
+            has_distance_bias: See the attribute.
 
         Raises:
             InvalidCall: The tensors' shapes or dtypes contradict each other.
@@ -150,6 +156,7 @@ class AttentionCall:
             softcap=softcap,
             has_sinks=has_sinks,
             has_padding=has_padding,
+            has_distance_bias=has_distance_bias,
         )
 
     def check(
@@ -160,6 +167,7 @@ class AttentionCall:
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None = None,
     ) -> None:
         """Raises InvalidCall unless these tensors are the ones this call describes."""
         _check_tensors(q_BHQD, k_BGKD, v_BGKD)
@@ -175,10 +183,19 @@ class AttentionCall:
             raise InvalidCall(
                 f"has_padding is {self.has_padding}, but visible_keys_BK says otherwise."
             )
+        if (distance_bias_HR is not None) != self.has_distance_bias:
+            raise InvalidCall(
+                f"has_distance_bias is {self.has_distance_bias}, but distance_bias_HR says otherwise."
+            )
         if sinks_H is not None:
             _check_shape("sinks", sinks_H, (self.query_heads,))
         if visible_keys_BK is not None:
             _check_shape("visible_keys", visible_keys_BK, (self.batch, self.key_length))
+        if distance_bias_HR is not None:
+            distances = distance_bias.columns(self.query_length, self.key_length)
+            _check_shape("distance_bias", distance_bias_HR, (self.query_heads, distances))
+            if distance_bias_HR.dtype != torch.float32:
+                raise InvalidCall(f"distance_bias must be float32, got {distance_bias_HR.dtype}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 Both are exact implementations of the same reductions and are held to the same tests. Unless a caller
 demands one of them, Triton's kernels are taken for tensors on a GPU, where Triton is installed, and
-PyTorch for what they do not take: float64, q and k of different dtypes, heads wider than 256, a pattern
-that is no band and so unstructured that the masks of its tiles need more than 64 MiB, and sampled maps.
+PyTorch for what they do not take: float64, q and k of different dtypes, heads wider than 256, a bias by
+distance, a pattern that is no band and so unstructured that the masks of its tiles need more than 64 MiB,
+and sampled maps.
 In Triton's interpreter they run on a CPU when demanded.
 
 H query heads, Q, K positions; M rows and N columns of a map.
@@ -160,6 +161,8 @@ def _refusal(layer: Layer) -> str | None:
         return f"q and k are {q.dtype} and {k.dtype}, not both float32, float16 or bfloat16"
     if q.shape[2] > WIDEST:
         return f"heads up to {WIDEST} wide are taken, and these are {q.shape[2]}"
+    if layer.distance_bias_HR is not None:
+        return "they add no bias by distance to the scores"
     return missing(q.device)
 
 

@@ -207,6 +207,7 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
     softcap: float | None = None,
     sinks_H: Tensor | None = None,
     visible_keys_K: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     token_ids_K: Tensor | None = None,
     windows: tuple[int, ...] = WINDOWS,
     sinks: int = 1,
@@ -225,6 +226,7 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
         softcap: Bound of the scores, or None.
         sinks_H: The sink logits that `lse_HQ` holds, or None.
         visible_keys_K: bool, False where a key is padding.
+        distance_bias_HR: `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
         token_ids_K: Integer ids of the tokens at the keys' positions; None leaves the diagnostics
             that need them None.
         windows: Window lengths, in tokens.
@@ -246,6 +248,7 @@ def diagnose(  # noqa: PLR0913 -- a layer, its tokens and what to ask
         scale=scale,
         softcap=softcap,
         visible_keys_K=visible_keys_K,
+        distance_bias_HR=distance_bias_HR,
     )
     survey = Survey(layer, lse_HQ, sinks_H, token_ids_K, windows, sinks)
     if chosen(layer, by) == "triton":

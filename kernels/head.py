@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.streaming import Layer
@@ -28,6 +29,8 @@ class Head:
         sink: Extra logit in the softmax's denominator (gpt-oss), or None. `lse_Q` holds it already.
         visible_keys_K: bool, False where a key is padding; None when nothing is padded.
         value_norm_K: `‖v_j‖`, for the reading "value_weighted"; None where values were not kept.
+        distance_bias_R: float32 `[Q + K − 1]`, added to the scores after softcap, see
+            `kernels/distance_bias.py`; None where nothing is.
 
     Raises:
         InvalidCall: The shapes contradict each other.
@@ -43,6 +46,7 @@ class Head:
     sink: float | None = None
     visible_keys_K: Tensor | None = None
     value_norm_K: Tensor | None = None
+    distance_bias_R: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.q_QD.ndim != 2 or self.k_KD.ndim != 2:
@@ -53,6 +57,8 @@ class Head:
         _check_length("lse_Q", self.lse_Q, self.query_length)
         _check_length("visible_keys_K", self.visible_keys_K, self.key_length)
         _check_length("value_norm_K", self.value_norm_K, self.key_length)
+        distances = distance_bias.columns(self.query_length, self.key_length)
+        _check_length("distance_bias_R", self.distance_bias_R, distances)
 
     @property
     def query_length(self) -> int:
@@ -75,6 +81,7 @@ class Head:
             scale=self.scale,
             softcap=self.softcap,
             visible_keys_K=self.visible_keys_K,
+            distance_bias_HR=None if self.distance_bias_R is None else self.distance_bias_R[None],
         )
 
 

@@ -27,6 +27,7 @@ def log_sum_exp(
     softcap: float | None = None,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     block: int = BLOCK_KEYS,
 ) -> Tensor:
     """The natural log of every query's softmax denominator, streamed: for backends that give none.
@@ -40,6 +41,7 @@ def log_sum_exp(
         softcap: Bound of the scores, or None.
         sinks_H: One extra logit a head that joins the denominator, or None.
         visible_keys_BK: bool, False where a key is padding.
+        distance_bias_HR: `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
         block: Keys read at once.
 
     Returns:
@@ -57,6 +59,7 @@ def log_sum_exp(
             scale=scale,
             softcap=softcap,
             visible_keys_K=None if visible_keys_BK is None else visible_keys_BK[item],
+            distance_bias_HR=distance_bias_HR,
         )
         for item in range(q_BHQD.shape[0])
     )

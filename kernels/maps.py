@@ -15,6 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.bins import bin_edges
 from attnscope.kernels.cells import Asked, By, Pooled, chosen, map_of
 from attnscope.kernels.errors import InvalidCall
@@ -58,7 +59,7 @@ def tile(
     """One number a pair, exact, of any rectangle.
 
     Readings: "weight" is the softmax weight; "score" what the softmax is taken of, scale and
-    softcap included; "value_weighted" the weight times the norm of the value, ‖α·v‖
+    softcap and bias included; "value_weighted" the weight times the norm of the value, ‖α·v‖
     (arXiv 2004.10102 §2).
 
     Args:
@@ -112,6 +113,7 @@ def row(head: Head, query: int, *, reading: Reading = "weight") -> Tensor:
     for segment in segments(head.layer, at, at, every, limit=len(every)):
         keys = slice(segment.start, segment.end)
         x_C = _scores_of_one(head.q_QD[at], head.k_KD[keys], head)
+        x_C = _biased(x_C, head, range(at, at + 1), range(keys.start, keys.stop))
         hidden = segment.masked or head.visible_keys_K is not None
         seen_C = _mask(head, range(at, at + 1), range(keys.start, keys.stop))[0] if hidden else None
         norm_C = None if norm_K is None else norm_K[keys]
@@ -129,6 +131,7 @@ def column(head: Head, key: int, *, reading: Reading = "weight") -> Tensor:
     norm_K = _value_norm(head, reading)
     # A score is the same product read from either side: the key asks, and all queries answer.
     x_Q = _scores_of_one(head.k_KD[at], head.q_QD, head)
+    x_Q = _biased(x_Q, head, range(head.query_length), range(at, at + 1))
     seen_Q = _mask(head, range(head.query_length), range(at, at + 1))[:, 0]
     return _read(x_Q, head.lse_Q, seen_Q, None if norm_K is None else norm_K[at], reading)
 
@@ -219,6 +222,7 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
     scale: float,
     softcap: float | None = None,
     visible_keys_K: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     size: int = 48,
     reduce: Reduce = "max",
     queries_per_row: int | None = None,
@@ -238,6 +242,7 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
         scale: Multiplies q·k.
         softcap: Bound of the scores, or None.
         visible_keys_K: bool, False where a key is padding.
+        distance_bias_HR: `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
         size: Cells a side; clipped to the number of queries and of keys.
         reduce: "mean", "max" or "sum" of a cell's visible weights.
         queries_per_row: Read only so many queries a row, as `sampled` does; None reads all.
@@ -256,6 +261,7 @@ def overview(  # noqa: PLR0913 -- a layer and how to draw it
         scale=scale,
         softcap=softcap,
         visible_keys_K=visible_keys_K,
+        distance_bias_HR=distance_bias_HR,
     )
     asked = Asked(
         layer=layer,
@@ -341,6 +347,16 @@ def _scores_of_one(one_D: Tensor, many_ND: Tensor, head: Head) -> Tensor:
         for piece_ND in ([many_ND] if wide else many_ND.split(LINE_PIECE))
     ]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _biased(x: Tensor, head: Head, queries: range, keys: range) -> Tensor:
+    """Scores of one query, or of one key, with the head's bias by distance."""
+    if head.distance_bias_R is None:
+        return x
+    length = head.query_length
+    line = distance_bias.of_part(head.distance_bias_R, queries, keys, query_length=length)
+    # Later queries lie farther from their key on the other side.
+    return x + (line if len(queries) == 1 else line.flip(0))
 
 
 def _read(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.composed import compose
@@ -270,9 +271,22 @@ class _Reader:
             softcap=layer.softcap,
             has_sinks=self.sinks_H is not None,
             has_padding=hidden_K is not None,
+            has_distance_bias=layer.distance_bias_HR is not None,
         )
-        padding = None if hidden_K is None else hidden_K[None]
-        return tiled(q, k, v, call, sinks_H=self.sinks_H, visible_keys_BK=padding).out_BHQD[0]
+        bias_HR = layer.distance_bias_HR
+        if bias_HR is not None:
+            every, length = range(layer.key_length), layer.query_length
+            part = range(rows.start, rows.stop)
+            bias_HR = distance_bias.of_part(bias_HR, part, every, query_length=length)
+        return tiled(
+            q,
+            k,
+            v,
+            call,
+            sinks_H=self.sinks_H,
+            visible_keys_BK=None if hidden_K is None else hidden_K[None],
+            distance_bias_HR=bias_HR,
+        ).out_BHQD[0]
 
 
 def _pairs(layer: Layer, pattern: Pattern) -> int:

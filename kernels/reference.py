@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.scores import scores, visible
 
@@ -36,6 +37,7 @@ def reference(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
 ) -> Reference:
     """Dense attention (arXiv 1706.03762 §3.2.1) in float64, on the inputs' device.
 
@@ -48,11 +50,20 @@ def reference(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator (gpt-oss); given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     k_BHKD = k_BGKD.double().repeat_interleave(call.group_size, dim=1)
     v_BHKD = v_BGKD.double().repeat_interleave(call.group_size, dim=1)
     queries = range(call.query_offset, call.query_offset + call.query_length)
@@ -64,6 +75,9 @@ def reference(
         device=q_BHQD.device,
     )
     scores_BHQK = scores(q_BHQD.double(), k_BHKD, scale=call.scale, softcap=call.softcap)
+    if distance_bias_HR is not None:
+        lengths = call.query_length, call.key_length
+        scores_BHQK = scores_BHQK + distance_bias.of_call(distance_bias_HR.double(), *lengths)
     scores_BHQK = scores_BHQK.masked_fill(~seen_BHQK, -torch.inf)
     lse_BHQ = scores_BHQK.logsumexp(dim=-1)
     if sinks_H is not None:

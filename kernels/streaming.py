@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.pattern import Pattern, Spans
 from attnscope.kernels.scores import accumulation_dtype, scores, visible
@@ -35,6 +36,8 @@ class Layer:
         scale: Multiplies q·k.
         softcap: Bound of the scores, or None.
         visible_keys_K: bool, False where a key is padding; None when nothing is padded.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, added to the scores after softcap, see
+            `kernels/distance_bias.py`; None where nothing is.
     """
 
     q_HQD: Tensor
@@ -44,6 +47,7 @@ class Layer:
     scale: float
     softcap: float | None = None
     visible_keys_K: Tensor | None = None
+    distance_bias_HR: Tensor | None = None
 
     def __post_init__(self) -> None:
         q, k = tuple(self.q_HQD.shape), tuple(self.k_GKD.shape)
@@ -57,6 +61,10 @@ class Layer:
             raise InvalidCall(
                 f"visible_keys_K must be bool [{k[1]}], got {hidden.dtype} {tuple(hidden.shape)}."
             )
+        bias = self.distance_bias_HR
+        distances = (q[0], distance_bias.columns(q[1], k[1]))
+        if bias is not None and tuple(bias.shape) != distances:
+            raise InvalidCall(f"distance_bias_HR must be {distances}, got {tuple(bias.shape)}.")
 
     @property
     def heads(self) -> int:
@@ -82,6 +90,16 @@ class Layer:
         last = self.key_length - 1
         return (position_Q > last) | hidden_K[position_Q.clamp(max=last)]
 
+    def of_heads(self, heads: slice, groups: slice) -> "Layer":
+        """Some query heads, and the kv heads that they read."""
+        bias_HR = self.distance_bias_HR
+        return replace(
+            self,
+            q_HQD=self.q_HQD[heads],
+            k_GKD=self.k_GKD[groups],
+            distance_bias_HR=None if bias_HR is None else bias_HR[heads],
+        )
+
     def key_major(self) -> "Layer":
         """The same layer with one copy of the keys, laid out for products with few queries each.
 
@@ -103,7 +121,23 @@ class Layer:
         # The query heads of one kv head stand below each other: k is read once, never repeated.
         q_GRD = q_HRD.reshape(groups, heads // groups * rows, width)
         block = scores(q_GRD, k_GCD, scale=self.scale, softcap=self.softcap)
-        return block.view(heads, rows, -1)
+        block_HRC = block.view(heads, rows, -1)
+        if self.distance_bias_HR is not None:
+            block_HRC += self._bias(queries, keys)
+        return block_HRC
+
+    def _bias(self, queries: slice | Tensor, keys: slice) -> Tensor:
+        assert self.distance_bias_HR is not None
+        device = self.q_HQD.device
+        key_C = torch.arange(self.key_length, device=device)[keys]
+        index_R = (
+            torch.arange(self.query_length, device=device)[queries]
+            if isinstance(queries, slice)
+            else queries
+        )
+        return distance_bias.of_pairs(
+            self.distance_bias_HR, index_R, key_C, query_length=self.query_length
+        )
 
     def seen(self, queries: Tensor, keys: range, *, padding: bool = True) -> Tensor:
         """Which pairs of a block may attend: bool `[R, C]`, the same for every head.

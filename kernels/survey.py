@@ -8,7 +8,6 @@ visits, F features of a pair.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -85,7 +84,7 @@ class Survey:
         layer = self._layer
         size = layer.heads // layer.k_GKD.shape[0]
         some = slice(groups.start * size, groups.stop * size)
-        part = replace(layer, q_HQD=layer.q_HQD[some], k_GKD=layer.k_GKD[groups]).key_major()
+        part = layer.of_heads(some, groups).key_major()
         pairs_a_row = max(part.heads * layer.key_length, len(self.features) * BLOCK_KEYS)
         step = min(layer.query_length, max(1, ROW_BLOCK_PAIRS // pairs_a_row))
         sums, counts = {}, {}

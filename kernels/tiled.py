@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.band import band
 from attnscope.kernels.scores import Positions, accumulation_dtype, scores, visible
@@ -33,6 +34,7 @@ def tiled(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     block: Block | None = None,
 ) -> AttentionOutput:
     """Exact attention by tiles with an online softmax (arXiv 1805.02867, 2112.05682, 2205.14135).
@@ -48,12 +50,21 @@ def tiled(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator (gpt-oss); given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         block: How to cut; `default_block` when None.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     block = block or default_block(call, q_BHQD.device)
     out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
     lse_BHQ = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=accumulation_dtype(q_BHQD.dtype))
@@ -69,13 +80,21 @@ def tiled(
             first_query=queries.start + call.query_offset,
             sinks_h=None if sinks_H is None else sinks_H[heads],
             visible_keys_bK=None if visible_keys_BK is None else visible_keys_BK[sequences],
+            distance_bias_hR=None
+            if distance_bias_HR is None
+            else distance_bias.of_part(
+                distance_bias_HR[heads],
+                range(queries.start, queries.stop),
+                range(call.key_length),
+                query_length=call.query_length,
+            ),
             keys_at_a_time=block.keys,
             bias=bias,
         )
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)
 
 
-def _attend_blocks(
+def _attend_blocks(  # noqa: PLR0913 -- what a call has, of a region
     q_bhQD: Tensor,
     k_bgKD: Tensor,
     v_bgKD: Tensor,
@@ -85,6 +104,7 @@ def _attend_blocks(
     first_query: int,
     sinks_h: Tensor | None,
     visible_keys_bK: Tensor | None,
+    distance_bias_hR: Tensor | None,
     keys_at_a_time: int,
     bias: Bias,
 ) -> tuple[Tensor, Tensor]:
@@ -103,6 +123,12 @@ def _attend_blocks(
     visible_keys_NC = (
         None if visible_keys_bK is None else visible_keys_bK[0, keys].unfold(0, len(seen), queries)
     )
+    if distance_bias_hR is not None:
+        # Of the first block: the distances of every other are the same.
+        first = range(keys.start, keys.start + len(seen))
+        distance_bias_hR = distance_bias.of_part(
+            distance_bias_hR, range(queries), first, query_length=q_bhQD.shape[2]
+        )
     out_NhQD, lse_NhQ = attend(
         q_NhQD,
         k_NCD[:, None],
@@ -111,6 +137,7 @@ def _attend_blocks(
         first_query=-seen.start,
         sinks_h=sinks_h,
         visible_keys_bK=visible_keys_NC,
+        distance_bias_hR=distance_bias_hR,
         keys_at_a_time=keys_at_a_time,
         bias=bias,
     )
@@ -135,6 +162,7 @@ def attend(
     first_query: int,
     sinks_h: Tensor | None = None,
     visible_keys_bK: Tensor | None = None,
+    distance_bias_hR: Tensor | None = None,
     keys_at_a_time: int,
     bias: Bias | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -148,6 +176,7 @@ def attend(
         first_query: Absolute position of the first of these queries.
         sinks_h: Their sink logits, or None.
         visible_keys_bK: bool, False where a key is padding, or None.
+        distance_bias_hR: Of these queries and heads, and every key, or None.
         keys_at_a_time: Keys of a tile, at most.
         bias: The call's rule, to share what it remembers; made here when None.
 
@@ -165,6 +194,7 @@ def attend(
         call,
         queries=range(first_query, first_query + q_bhQD.shape[2]),
         visible_keys_bK=visible_keys_bK,
+        distance_bias_hR=distance_bias_hR,
         keys_at_a_time=keys_at_a_time,
         bias=bias or _bias(call, q_bhQD.device),
     )
@@ -212,6 +242,7 @@ def _attend(
     *,
     queries: range,
     visible_keys_bK: Tensor | None,
+    distance_bias_hR: Tensor | None,
     keys_at_a_time: int,
     bias: Bias,
 ) -> None:
@@ -232,22 +263,40 @@ def _attend(
                 queries,
                 seen_bC,
                 bias,
+                distance_bias_hR,
             ),
             _gathered(v_bgKD, group, 2).to(q_bgRD.dtype),
         )
 
 
 def _hidden(
-    scores_bgRC: Tensor, group: list[Tile], queries: range, seen_bC: Tensor | None, bias: Bias
+    scores_bgRC: Tensor,
+    group: list[Tile],
+    queries: range,
+    seen_bC: Tensor | None,
+    bias: Bias,
+    distance_bias_hR: Tensor | None,
 ) -> Tensor:
-    """The scores, in place, minus infinity where the rule or the padding hides a pair."""
+    """The scores, in place, with their bias, and minus infinity where the rule or the padding hides a pair."""
     for start, part in _divided(group):
         part_bgRC = scores_bgRC[..., start : start + len(part)]
         # An addition over the heads that share the mask is a third of the price of a masked fill.
         part_bgRC.unflatten(2, (-1, len(queries))).add_(bias(queries, part))
     if seen_bC is not None and not seen_bC.all():
         scores_bgRC.add_(_as_bias(seen_bC)[:, None, None])
+    if distance_bias_hR is not None:
+        bias_hQC = _by_distance(distance_bias_hR, group, len(queries))
+        bias_gRC = bias_hQC.unflatten(0, (scores_bgRC.shape[1], -1)).flatten(1, 2)
+        scores_bgRC.add_(bias_gRC, alpha=LOG2_E)
     return scores_bgRC
+
+
+def _by_distance(distance_bias_hR: Tensor, group: list[Tile], query_length: int) -> Tensor:
+    """The bias of every pair of the group, `[h, Q, C]`."""
+    device = distance_bias_hR.device
+    key_C = torch.cat([torch.arange(keys.start, keys.stop, device=device) for keys, _ in group])
+    query_Q = torch.arange(query_length, device=device)
+    return distance_bias.of_pairs(distance_bias_hR, query_Q, key_C, query_length=query_length)
 
 
 def _bias(call: AttentionCall, device: torch.device) -> Bias:

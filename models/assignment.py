@@ -48,6 +48,16 @@ class Assignment:
     revision: str | None
     layers: Mapping[int, HeadPatterns]
 
+    @property
+    def restricted(self) -> tuple[tuple[int, int], ...]:
+        """Layer and head of each that has a pattern."""
+        return tuple(
+            (layer, head)
+            for layer, heads in self.layers.items()
+            for head, pattern in enumerate(heads)
+            if pattern is not None
+        )
+
     def to_json(self) -> str:
         """As JSON: each pattern once, and for each head the number of its own.
 

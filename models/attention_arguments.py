@@ -10,8 +10,17 @@ from torch import Tensor, nn
 
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.models.masks import Mask, MaskRule, absent_mask, dense_mask
+from attnscope.models.score_bias import without_bias
 
-_READ = {"scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"}
+_READ = {
+    "dropout",
+    "is_causal",
+    "position_bias",
+    "s_aux",
+    "scaling",
+    "sliding_window",
+    "softcap",
+}
 _HARMLESS = {
     "cache_position",
     "deterministic",
@@ -31,7 +40,6 @@ _HARMLESS = {
     "use_cache",
 }
 _CHANGES_THE_SCORES = {
-    "position_bias": "adds a learned position bias to its attention scores",
     "indices": "lets an indexer choose the keys of each query",
     "block_indices": "lets an indexer choose the keys of each query",
     "cache": "reads its keys from a paged cache",
@@ -50,12 +58,14 @@ class Asked:
         scale: Multiplies q·k.
         softcap: See `AttentionCall.softcap`.
         sinks_H: A sink logit per head, or None.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
     """
 
     mask: Mask
     scale: float
     softcap: float | None
     sinks_H: Tensor | None
+    distance_bias_HR: Tensor | None
 
 
 def read(
@@ -75,17 +85,20 @@ def read(
         architecture: For messages.
 
     Raises:
-        UnsupportedCall: The model asks for something that no backend computes.
+        UnsupportedCall: The model asks for something that no backend computes, such as a bias that is
+            not one by distance.
         InvalidCall: Its sinks are not one logit a head.
     """
     _refuse_unknown(options, architecture, masked=mask is not None)
     q_BHQD = tensors[0]
+    mask, bias_HR = without_bias(mask, options.get("position_bias"), tensors, architecture)
     scale = options.get("scaling")
     return Asked(
         mask=_mask_of(module, mask, tensors, options, architecture),
         scale=float(scale) if isinstance(scale, int | float | Tensor) else q_BHQD.shape[-1] ** -0.5,
         softcap=_number(options.get("softcap")),
         sinks_H=_sinks(options.get("s_aux"), q_BHQD),
+        distance_bias_HR=bias_HR,
     )
 
 

@@ -4,7 +4,7 @@ H query heads, K positions, V value dim.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -132,8 +132,7 @@ def _made_for(
 ) -> tuple[PatternEffect, ...]:
     """The effects of what is fitted to one head, on it alone."""
     one, group = slice(head, head + 1), head * len(v_GKV) // len(view.q_HQD)
-    layer = view.layer
-    alone = replace(layer, q_HQD=layer.q_HQD[one], k_GKD=layer.k_GKD[group : group + 1])
+    alone = view.layer.of_heads(one, slice(group, group + 1))
     return effects(
         alone,
         view.lse_HQ[one],

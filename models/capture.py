@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnscope.kernels import registry
+from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.errors import InvalidCall
 from attnscope.models.capture_plan import CapturePlan
 from attnscope.models.capture_refusals import check_shown
@@ -57,6 +57,7 @@ class AttentionShape:
         value_dim: Width of a value.
         itemsize: Bytes of one number of q, k and v.
         sink_bytes: Of the layer's sink logits; 0 without.
+        has_distance_bias: Whether a bias by distance is added to its scores.
     """
 
     name: str
@@ -67,14 +68,27 @@ class AttentionShape:
     value_dim: int
     itemsize: int
     sink_bytes: int
+    has_distance_bias: bool
 
     def nbytes(self, tokens: int, source_tokens: int, *, values: bool) -> int:
         """Q and k, and v where asked, in the model's dtype; log-sum-exp and value norms in float32."""
-        queries = source_tokens if self.attention == "encoder" else tokens
-        keys = source_tokens if self.attention in ("encoder", "cross") else tokens
+        queries, keys = self._lengths(tokens, source_tokens)
         q = self.query_heads * (self.head_dim * self.itemsize + 4)
         width = self.head_dim + (self.value_dim if values else 0)
         return queries * q + keys * self.kv_heads * (width * self.itemsize + 4)
+
+    def bytes_per_batch(self, tokens: int, source_tokens: int) -> int:
+        """Of what all sequences of a batch share: sink logits, and a bias by distance in float32."""
+        lengths = self._lengths(tokens, source_tokens)
+        distances = distance_bias.columns(*lengths) if self.has_distance_bias else 0
+        return self.sink_bytes + 4 * self.query_heads * distances
+
+    def _lengths(self, tokens: int, source_tokens: int) -> tuple[int, int]:
+        """Queries and keys."""
+        return (
+            source_tokens if self.attention == "encoder" else tokens,
+            source_tokens if self.attention in ("encoder", "cross") else tokens,
+        )
 
 
 def plan(
@@ -110,7 +124,7 @@ def plan(
         layers=chosen,
         bytes_per_layer=tuple(
             shapes[layer].nbytes(batch * length, batch * source_length, values=values)
-            + shapes[layer].sink_bytes
+            + shapes[layer].bytes_per_batch(length, source_length)
             for layer in chosen
         ),
         shared_bytes=2 * batch * (length + source_length) if len(set(lengths)) > 1 else 0,
@@ -287,6 +301,7 @@ def kept(call: LayerCall, *, values: bool = False) -> LayerCapture:
         visible_keys_BK=call.mask.visible_keys_BK,
         log_sum_exp=LogSumExp(_lse(call)),
         v_BGKD=_own(call.v_BGKD) if values else None,
+        distance_bias_HR=None if call.distance_bias_HR is None else _own(call.distance_bias_HR),
     )
 
 
@@ -340,6 +355,7 @@ def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
                     value_dim=call.v_BGKD.shape[3],
                     itemsize=call.q_BHQD.itemsize,
                     sink_bytes=0 if call.sinks_H is None else call.sinks_H.nbytes,
+                    has_distance_bias=call.distance_bias_HR is not None,
                 )
             )
 

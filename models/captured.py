@@ -24,7 +24,7 @@ from attnscope.models.sides import Attention
 
 SCHEMA = 3
 
-_TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v")
+_TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v", "distance_bias")
 _WHOLE = slice(None)
 
 
@@ -248,6 +248,7 @@ class Capture:
                 layer.sinks_H,
                 layer.visible_keys_BK,
                 layer.v_BGKD,
+                layer.distance_bias_HR,
             )
             tensors |= {
                 f"{layer.attention}.{layer.layer}.{name}": one
@@ -341,7 +342,7 @@ def _pattern_from(tensors: Mapping[str, Tensor], described: Mapping, query_offse
 
 
 def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCapture:
-    q, k, lse, value_norm, sinks, seen, v = (
+    q, k, lse, value_norm, sinks, seen, v, distance_bias = (
         tensors.get(f"{described['attention']}.{described['layer']}.{name}") for name in _TENSORS
     )
     if q is None or k is None or value_norm is None:
@@ -366,6 +367,7 @@ def _layer_from(tensors: Mapping[str, Tensor], described: Mapping) -> LayerCaptu
         visible_keys_BK=seen,
         log_sum_exp=LogSumExp(lse),
         v_BGKD=v,
+        distance_bias_HR=distance_bias,
     )
 
 

@@ -66,7 +66,7 @@ class CrossCapture:
         if not 0 <= head < held.q_BHQD.shape[1]:
             raise InvalidCall(f"There is no head {head}: layer {layer} has {held.q_BHQD.shape[1]}.")
         group = head * held.k_BGKD.shape[1] // held.q_BHQD.shape[1]
-        seen = held.visible_keys_BK
+        seen, bias_HR = held.visible_keys_BK, held.distance_bias_HR
         return maps.Head(
             q_QD=held.q_BHQD[0, head],
             k_KD=held.k_BGKD[0, group],
@@ -78,6 +78,7 @@ class CrossCapture:
             sink=None if held.sinks_H is None else float(held.sinks_H[head]),
             visible_keys_K=None if seen is None else seen[0],
             value_norm_K=held.value_norm_BGK[0, group],
+            distance_bias_R=bias_HR[head] if bias_HR is not None else None,
         )
 
     def tile(
@@ -138,8 +139,8 @@ def cross_capture(
     Raises:
         ModelUnsupported: The model has no cross-attention.
         ModelNotSwappable: Its attention cannot be reached.
-        UnsupportedCall: The backend refuses what the model asks, such as T5's learned position bias;
-            or it approximates, and so has no weights to show.
+        UnsupportedCall: The backend refuses what the model asks, or it approximates, and so has no
+            weights to show.
         InvalidCall: More than one source, or names that do not fit.
         CaptureTooLarge: Over the budget.
     """

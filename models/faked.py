@@ -15,25 +15,28 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
+    masking_utils,
 )
 from transformers.initialization import no_init_weights
 
-from attnscope.kernels import registry
+from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import ModelUnsupported, UnsupportedCall
 from attnscope.kernels.tiling import default_block, fullest
 from attnscope.models import attention_arguments
+from attnscope.models.attention_arguments import Asked
 from attnscope.models.masks import MaskRule, mask_function
 from attnscope.models.pass_inputs import model_class
 
@@ -72,6 +75,8 @@ def faked(
     run = _stated if stated else _fullest_region if attention == _TILED else _whole
     token = _ATTENTION.set((attention, run))
     try:
+        # One document, as a run sees by its positions; without numbers, packed ones are assumed.
+        alone = patch.object(masking_utils, "find_packed_sequence_indices", lambda positions: None)
         with mode, torch.device("cpu"), no_init_weights():
             model = model_class(config).from_config(
                 copy.deepcopy(config),
@@ -79,7 +84,8 @@ def faked(
                 attn_implementation=NAME if own == attention else own,
             )
             model.tie_weights()
-        yield model.eval(), mode
+        with alone:
+            yield model.eval(), mode
     finally:
         _ATTENTION.reset(token)
 
@@ -141,20 +147,24 @@ def _attention(
         query_offset=asked.mask.query_offset,
         softcap=asked.softcap,
         has_sinks=asked.sinks_H is not None,
+        has_distance_bias=asked.distance_bias_HR is not None,
     )
     name, run = _ATTENTION.get()
-    out_BHQD = run(name, tensors, call, asked.sinks_H)
+    out_BHQD = run(name, tensors, call, asked)
     return out_BHQD.transpose(1, 2).contiguous(), None
 
 
 def _whole(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
-    return registry.backend(name).run(*tensors, call, sinks_H=sinks_H).out_BHQD
+    output = registry.backend(name).run(
+        *tensors, call, sinks_H=asked.sinks_H, distance_bias_HR=asked.distance_bias_HR
+    )
+    return output.out_BHQD
 
 
 def _fullest_region(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
     """The tiled backend on what it works on together, where that holds the most.
 
@@ -174,25 +184,63 @@ def _fullest_region(
         query_length=queries.stop - queries.start,
         query_offset=call.query_offset + queries.start,
     )
+    sinks_H, bias_HR = asked.sinks_H, asked.distance_bias_HR
+    if bias_HR is not None:
+        part, every = range(queries.start, queries.stop), range(call.key_length)
+        bias_HR = distance_bias.of_part(bias_HR[heads], part, every, query_length=call.query_length)
     registry.backend(name).run(
         q_BHQD[sequences, heads, queries],
         k_BGKD[sequences, kv_heads],
         v_BGKD[sequences, kv_heads],
         region,
         sinks_H=None if sinks_H is None else sinks_H[heads],
+        distance_bias_HR=bias_HR,
     )
     return out_BHQD
 
 
+class Numbers(TorchDispatchMode):
+    """Gives any number for one that fake tensors do not have, where no size depends on it."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        """Runs the operation, unless it asks for a number."""
+        del types
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0
+        return func(*args, **(kwargs or {}))
+
+
 def _stated(
-    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, sinks_H: Tensor | None
+    name: str, tensors: tuple[Tensor, Tensor, Tensor], call: AttentionCall, asked: Asked
 ) -> Tensor:
     """The output and the workspace that the backend states, and nothing computed."""
-    del sinks_H
-    q_BHQD = tensors[0]
+    del asked
     workspace = registry.backend(name).workspace_bytes(call)
-    _held = q_BHQD.new_empty(workspace, dtype=torch.uint8)
-    return q_BHQD.new_empty(*q_BHQD.shape[:3], call.value_dim)
+    return _Stated.apply(*tensors, workspace)  # pyright: ignore[reportReturnType]
+
+
+class _Stated(torch.autograd.Function):
+    """Holds what a kernel states, and for its backward pass what the flash ones do."""
+
+    @staticmethod
+    def forward(ctx: Any, q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor, workspace: int) -> Tensor:
+        if not any(ctx.needs_input_grad):
+            _held = q_BHQD.new_empty(workspace, dtype=torch.uint8)
+            return q_BHQD.new_empty(*q_BHQD.shape[:3], v_BGKD.shape[3])
+        lse_BHQ = q_BHQD.new_empty(q_BHQD.shape[:3], dtype=torch.float32)
+        _held = q_BHQD.new_empty(max(workspace - lse_BHQ.nbytes, 0), dtype=torch.uint8)
+        out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], v_BGKD.shape[3])
+        ctx.save_for_backward(q_BHQD, k_BGKD, v_BGKD, out_BHQD, lse_BHQ)
+        return out_BHQD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        del grads
+        saved = ctx.saved_tensors
+        _sums_BHQ = torch.empty_like(saved[-1])
+        return (*(torch.empty_like(tensor) for tensor in saved[:3]), None)
 
 
 _ATTENTION: ContextVar[tuple[str, Callable[..., Tensor]]] = ContextVar("attnscope_traced")

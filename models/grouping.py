@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnscope.kernels.disagreement import Measure, disagreement
-from attnscope.kernels.streaming import Layer
 from attnscope.models.captured import Capture
 
 
@@ -76,13 +75,4 @@ def group_disagreement(
         InvalidCall: No such sequence, or the groups do not divide the heads.
     """
     view = capture.view(layer, sequence)
-    held = Layer(
-        q_HQD=view.q_HQD,
-        k_GKD=view.k_GKD,
-        pattern=view.pattern,
-        query_offset=view.query_offset,
-        scale=view.scale,
-        softcap=view.softcap,
-        visible_keys_K=view.visible_keys_K,
-    )
-    return disagreement(held, view.lse_HQ, groups=groups, measure=measure).cpu().numpy()
+    return disagreement(view.layer, view.lse_HQ, groups=groups, measure=measure).cpu().numpy()

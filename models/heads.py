@@ -75,6 +75,7 @@ def diagnose_capture(
             softcap=view.softcap,
             sinks_H=view.sinks_H,
             visible_keys_K=view.visible_keys_K,
+            distance_bias_HR=view.distance_bias_HR,
             token_ids_K=ids,
             progress=None if progress is None else partial(_told, progress, at, total),
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from attnscope.kernels import maps
+from attnscope.kernels import distance_bias, maps
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
@@ -55,6 +55,7 @@ class LayerView:
         sinks_H: A sink logit per head, or None.
         visible_keys_K: bool, False where a key inside the sequence is hidden; None where none is.
         v_GKD: Values, where the capture kept them.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
     """
 
     q_HQD: Tensor
@@ -68,6 +69,7 @@ class LayerView:
     sinks_H: Tensor | None
     visible_keys_K: Tensor | None
     v_GKD: Tensor | None
+    distance_bias_HR: Tensor | None = None
 
     @property
     def layer(self) -> Layer:
@@ -80,6 +82,7 @@ class LayerView:
             scale=self.scale,
             softcap=self.softcap,
             visible_keys_K=self.visible_keys_K,
+            distance_bias_HR=self.distance_bias_HR,
         )
 
     def head(self, head: int) -> maps.Head:
@@ -96,6 +99,7 @@ class LayerView:
             sink=None if self.sinks_H is None else float(self.sinks_H[head]),
             visible_keys_K=self.visible_keys_K,
             value_norm_K=self.value_norm_GK[group],
+            distance_bias_R=None if self.distance_bias_HR is None else self.distance_bias_HR[head],
         )
 
 
@@ -119,6 +123,7 @@ class LayerCapture:
         log_sum_exp: The holder of `lse_BHQ`.
         v_BGKD: Values in the model's dtype; None where they were not asked for.
         attention: Whose it is, of an encoder-decoder.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
     """
 
     layer: int
@@ -136,6 +141,7 @@ class LayerCapture:
     log_sum_exp: LogSumExp = field(repr=False)
     v_BGKD: Tensor | None = None
     attention: Attention = "self"
+    distance_bias_HR: Tensor | None = None
 
     @property
     def pattern(self) -> Pattern:
@@ -150,7 +156,10 @@ class LayerCapture:
     @property
     def nbytes(self) -> int:
         """Bytes held, padding mask aside: the log-sum-exp is counted from the start."""
-        held = (self.q_BHQD, self.k_BGKD, self.value_norm_BGK, self.sinks_H, self.v_BGKD)
+        held = (
+            *(self.q_BHQD, self.k_BGKD, self.value_norm_BGK, self.v_BGKD),
+            *(self.sinks_H, self.distance_bias_HR),
+        )
         return 4 * self.q_BHQD[..., 0].numel() + sum(one.nbytes for one in held if one is not None)
 
     def pattern_of(self, sequence: int) -> Pattern:
@@ -173,7 +182,15 @@ class LayerCapture:
             sinks_H=self.sinks_H,
             visible_keys_K=None if seen_K is None or bool(seen_K.all()) else seen_K,
             v_GKD=None if self.v_BGKD is None else self.v_BGKD[sequence, :, keys],
+            distance_bias_HR=self._distance_bias_of(queries, keys),
         )
+
+    def _distance_bias_of(self, queries: slice, keys: slice) -> Tensor | None:
+        if self.distance_bias_HR is None:
+            return None
+        length = self.q_BHQD.shape[2]
+        parts = (range(part.start, part.stop) for part in (queries, keys))
+        return distance_bias.of_part(self.distance_bias_HR, *parts, query_length=length)
 
 
 def _stream(layer: LayerCapture) -> Tensor:
@@ -194,6 +211,7 @@ def _stream(layer: LayerCapture) -> Tensor:
             softcap=layer.softcap,
             sinks_H=layer.sinks_H,
             visible_keys_BK=None if seen is None else seen[part],
+            distance_bias_HR=layer.distance_bias_HR,
         )
         for part in parts
     ]

@@ -60,7 +60,10 @@ def run(name: str, tensors: Tensors, asked: Asked, patterns: LayerPatterns = Non
             "Give one for each head; None where a head keeps the model's rule.",
         )
     parts = [
-        (heads_h, _run_heads(name, _of(tensors, heads_h), _within(_sinks(asked, heads_h), pattern)))
+        (
+            heads_h,
+            _run_heads(name, _of(tensors, heads_h), _within(_of_heads(asked, heads_h), pattern)),
+        )
         for pattern, heads_h in _groups(patterns, tensors[0].device)
     ]
     order_H = torch.cat([heads_h for heads_h, _ in parts]).argsort()
@@ -90,8 +93,13 @@ def _of(tensors: Tensors, heads_h: Tensor) -> Tensors:
     return q_BHQD[:, heads_h], k_BGKD[:, chosen], v_BGKD[:, chosen]
 
 
-def _sinks(asked: Asked, heads_h: Tensor) -> Asked:
-    return asked if asked.sinks_H is None else replace(asked, sinks_H=asked.sinks_H[heads_h])
+def _of_heads(asked: Asked, heads_h: Tensor) -> Asked:
+    sinks_H, bias_HR = asked.sinks_H, asked.distance_bias_HR
+    return replace(
+        asked,
+        sinks_H=None if sinks_H is None else sinks_H[heads_h],
+        distance_bias_HR=None if bias_HR is None else bias_HR[heads_h],
+    )
 
 
 def _within(asked: Asked, pattern: Pattern | None) -> Asked:
@@ -151,8 +159,13 @@ def _run_one(
         softcap=asked.softcap,
         has_sinks=asked.sinks_H is not None,
         has_padding=visible_keys_BK is not None,
+        has_distance_bias=asked.distance_bias_HR is not None,
     )
     output = registry.backend(name).run(
-        *tensors, call, sinks_H=asked.sinks_H, visible_keys_BK=visible_keys_BK
+        *tensors,
+        call,
+        sinks_H=asked.sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=asked.distance_bias_HR,
     )
     return Answer(out_BHQD=output.out_BHQD, lse_BHQ=output.lse_BHQ, calls=(call,))

@@ -170,33 +170,49 @@ def mask_function(
     return MaskRule(mask, torch.Size((batch_size, 1, q_length, kv_length)), device, architecture)
 
 
+def cropped(given_BHQK: Tensor, query_length: int, key_length: int, architecture: str) -> Tensor:
+    """A tensor of one number a pair, `[B or 1, H or 1, Q, K]`: of its first K keys, as transformers takes it.
+
+    Args:
+        given_BHQK: `[B or 1, H or 1, Q or 1, K or more]`, a mask or a bias.
+        query_length: Q.
+        key_length: K.
+        architecture: For messages.
+
+    Raises:
+        UnsupportedCall: It has another shape.
+    """
+    if (
+        given_BHQK.ndim != 4
+        or given_BHQK.shape[2] not in (1, query_length)
+        or given_BHQK.shape[3] < key_length
+    ):
+        raise UnsupportedCall(
+            f"{architecture} passes a mask or bias of shape {tuple(given_BHQK.shape)} for "
+            f"{query_length} queries and {key_length} keys, which has no meaning here.",
+            "Run it with the model's own attention instead.",
+        )
+    return given_BHQK[..., :key_length].expand(-1, -1, query_length, -1)
+
+
 def dense_mask(mask_BHQK: Tensor, query_length: int, key_length: int, architecture: str) -> Mask:
     """A mask that the model made itself as a tensor, kept exactly.
 
     Args:
-        mask_BHQK: `[B or 1, H or 1, Q, K or more]`, bool (True is visible) or additive (0 is
-            visible).
+        mask_BHQK: bool `[B or 1, H or 1, Q, K or more]`, True where visible; see `cropped`.
         query_length: Q.
-        key_length: K; a longer mask is cropped, as transformers' own functions do.
+        key_length: K.
         architecture: For messages and labels.
 
     Raises:
-        UnsupportedCall: It is not a mask but a bias, it differs between heads, or its shape does
-            not fit.
+        UnsupportedCall: It is not of booleans, it differs between heads, or its shape does not fit.
     """
-    if (
-        mask_BHQK.ndim != 4
-        or mask_BHQK.shape[2] not in (1, query_length)
-        or mask_BHQK.shape[3] < key_length
-    ):
+    if mask_BHQK.dtype != torch.bool:
         raise UnsupportedCall(
-            f"{architecture} passes a mask of shape {tuple(mask_BHQK.shape)} for {query_length} "
-            f"queries and {key_length} keys, which has no meaning here.",
+            f"{architecture} passes a mask of {mask_BHQK.dtype}, which has no meaning here.",
             "Run it with the model's own attention instead.",
         )
-    seen_BHQK = _as_visible(mask_BHQK[..., :key_length], architecture).expand(
-        -1, -1, query_length, -1
-    )
+    seen_BHQK = cropped(mask_BHQK, query_length, key_length, architecture)
     if seen_BHQK.shape[1] > 1 and not bool((seen_BHQK == seen_BHQK[:, :1]).all()):
         raise UnsupportedCall(
             f"{architecture} masks every head differently, which a capture cannot hold.",
@@ -238,20 +254,6 @@ def _look_up(seen_QK: Tensor, offset: int, query_index: Tensor, key_index: Tenso
     return seen_QK[(query_index - offset).to(seen_QK.device), key_index.to(seen_QK.device)].to(
         query_index.device
     )
-
-
-def _as_visible(mask_BHQK: Tensor, architecture: str) -> Tensor:
-    if mask_BHQK.dtype == torch.bool:
-        return mask_BHQK
-    seen = mask_BHQK == 0
-    hidden = mask_BHQK <= torch.finfo(mask_BHQK.dtype).min / 2
-    if not bool((seen | hidden).all()):
-        raise UnsupportedCall(
-            f"{architecture} adds a bias to its attention scores through the mask; "
-            "no backend here computes that yet.",
-            "Choose a model without additive biases.",
-        )
-    return seen
 
 
 def _padding(attention_mask_BK: Tensor, region: Region) -> Tensor | None:

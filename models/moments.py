@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 from attnscope.models.liveness import Size, Snapshot, layer_name
 from attnscope.models.rehearsal import BACKWARD, INPUTS, Rehearsal
 
-Part = Literal["attention", "mlp", "residual", "head", "embedding", "backward", "inputs"]
+Part = Literal[
+    "attention", "mlp", "residual", "head", "embedding", "backward", "optimiser", "inputs"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +119,17 @@ class Places:
         return "attention" if touching or within else "mlp"
 
 
-def pass_of(rehearsal: Rehearsal, model: PreTrainedModel, places: Places) -> Pass:
-    """Puts what a rehearsal saw in terms of layers and parts."""
+def pass_of(
+    rehearsal: Rehearsal, model: PreTrainedModel, places: Places, elements: Mapping[str, int]
+) -> Pass:
+    """Puts what a rehearsal saw in terms of layers and parts.
+
+    Args:
+        rehearsal: What it saw.
+        model: That was rehearsed, its tables of positions enlarged.
+        places: Of its layers.
+        elements: Of each parameter as it really is, by name; asked of those with a gradient.
+    """
     of_layer = {
         key: places.cache[entry]
         for cached in (rehearsal.before, rehearsal.cached)
@@ -129,10 +140,14 @@ def pass_of(rehearsal: Rehearsal, model: PreTrainedModel, places: Places) -> Pas
         places.cache[entry]: Counter(rehearsal.sizes[key] for key in tensors)
         for entry, tensors in enumerate(rehearsal.cached)
     }
-    grads = (parameter.grad for parameter in model.parameters())
-    keys = {rehearsal.liveness.key_of(grad) for grad in grads if isinstance(grad, Tensor)}
+    grads = ((name, weight.grad) for name, weight in model.named_parameters())
+    gradients = {
+        rehearsal.liveness.key_of(grad): elements[name]
+        for name, grad in grads
+        if isinstance(grad, Tensor)
+    }
     found = [
-        _moment(snapshot, rehearsal, places, of_layer, entries, keys)
+        _moment(snapshot, rehearsal, places, of_layer, entries, gradients)
         for kept in rehearsal.liveness.snapshots.values()
         for snapshot in kept
     ]
@@ -146,7 +161,7 @@ def _moment(
     places: Places,
     of_layer: Mapping[int, int],
     entries: Mapping[int, Counter[Size]],
-    gradient_keys: set[int | None],
+    elements: Mapping[int | None, int],
 ) -> Moment:
     held: Counter[tuple[Part, Size, int | None]] = Counter()
     cached: dict[int, Counter[Size]] = {layer: Counter() for layer in entries}
@@ -158,8 +173,8 @@ def _moment(
         elif key in rehearsal.liveness.saved:
             module = rehearsal.calls[rehearsal.liveness.saved[key]].module
             saved.append(places.attention[module])
-        elif key in gradient_keys:
-            gradients += allocation.size.elements
+        elif key in elements:
+            gradients += elements[key]
         else:
             layer = _layer_number(allocation.module) if decodes else None
             held[places.part(allocation.module), allocation.size, layer] += 1

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from attnscope.models.liveness import Liveness, Marker
+from attnscope.models.training_step import training_inputs
 
 Phase = Literal["prefill", "decode", "training"]
 
@@ -44,11 +45,11 @@ def pass_inputs(
     accepted = inspect.signature(model.forward).parameters
     length = marker.length - 1 if phase == "decode" else marker.length
     ids_BQ = torch.empty(marker.batch, length, dtype=torch.long, device="meta")
+    if phase == "training":
+        return training_inputs(model, ids_BQ)
     inputs: dict[str, Any] = {"input_ids": ids_BQ}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids_BQ
-    if phase == "training":
-        return {**inputs, **({"labels": ids_BQ} if "labels" in accepted else {})}
     if "logits_to_keep" in accepted and not all_logits:
         inputs["logits_to_keep"] = 1
     if "past_key_values" in accepted and not model.config.is_encoder_decoder and _is_causal(model):

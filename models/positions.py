@@ -8,7 +8,7 @@ H query heads, G kv heads, D head dim, F frequencies, P positions of the probe, 
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -24,7 +24,7 @@ from attnscope.kernels.streaming import Layer
 from attnscope.models.captured import Capture
 from attnscope.models.swapping import LayerCall, swapped
 
-Kind = Literal["rope", "learned", "sinusoidal", "alibi", "none"]
+Kind = Literal["rope", "learned", "sinusoidal", "bias", "alibi", "none"]
 
 _PROBED = (0, 1, 5, 11)
 _LAYOUTS: tuple[Layout, ...] = ("half", "interleaved")
@@ -49,7 +49,8 @@ class LayerPositions:
     Attributes:
         layer: Which attention call, from 0.
         kind: rope (q and k are turned), learned or sinusoidal (a vector is added to the tokens),
-            alibi (a penalty on distance is added to the scores), none (its q and k know nothing of
+            bias (one by distance is added to the scores, as T5 does), alibi (likewise, out of reach of
+            transformers' attention interface), none (its q and k know nothing of
             positions: only the mask does).
         rotary: How q and k are turned, or None.
     """
@@ -82,17 +83,17 @@ class ModelPositions:
 
 
 def positions_of(model: PreTrainedModel) -> ModelPositions:
-    """Finds out by running one token at a few positions; no name is believed.
+    """Finds out by running one token at a few positions, or where none are taken, a few tokens.
 
     Args:
         model: In eval mode; hold its lock.
 
     Raises:
         UnsupportedCall: Its attention cannot be read, and its class has no ALiBi either; or the
-            forward pass takes no positions.
+            forward pass takes no positions, and no bias by distance is added to its scores.
     """
     if "position_ids" not in inspect.signature(model.forward).parameters:
-        return _from_the_class(model)
+        return _from_the_scores(model) or _from_the_class(model)
     try:
         keys_LPGD, tables = _probe(model)
     except (ModelNotSwappable, UnsupportedCall):
@@ -126,29 +127,16 @@ def without_rope(capture: Capture, layer: int, rotary: Rotary, *, sequence: int 
     """
     held = layer_of(capture, layer, sequence=sequence)
     at_Q = torch.arange(held.query_length) + held.query_offset
-    return Layer(
+    return replace(
+        held,
         q_HQD=rotary.turned(held.q_HQD, -at_Q),
         k_GKD=rotary.turned(held.k_GKD, -torch.arange(held.key_length)),
-        pattern=held.pattern,
-        query_offset=held.query_offset,
-        scale=held.scale,
-        softcap=held.softcap,
-        visible_keys_K=held.visible_keys_K,
     )
 
 
 def layer_of(capture: Capture, layer: int, *, sequence: int = 0) -> Layer:
     """A captured layer as `kernels.by_distance` reads it; see `without_rope`."""
-    view = capture.view(layer, sequence)
-    return Layer(
-        q_HQD=view.q_HQD,
-        k_GKD=view.k_GKD,
-        pattern=view.pattern,
-        query_offset=view.query_offset,
-        scale=view.scale,
-        softcap=view.softcap,
-        visible_keys_K=view.visible_keys_K,
-    )
+    return capture.view(layer, sequence).layer
 
 
 def positional_part(
@@ -327,6 +315,33 @@ def _is_by_distance(table_nD: Tensor) -> bool:
     gram_nn = rows_nD @ rows_nD.T
     spread = max(float(gram_nn.diagonal(d).std()) for d in range(min(8, len(rows_nD) - 1)))
     return spread < _TOLERANCE * float(gram_nn.diagonal().mean())
+
+
+def _from_the_scores(model: PreTrainedModel) -> ModelPositions | None:
+    """A bias by distance comes with the attention calls themselves; None where none does."""
+    accepted = inspect.signature(model.forward).parameters
+    ids = torch.ones(1, 3, dtype=torch.long, device=model.device)
+    inputs = {name: ids for name in ("input_ids", "decoder_input_ids") if name in accepted}
+    if not inputs:
+        return None
+    kinds: list[Kind] = []
+
+    def record(call: LayerCall) -> None:
+        kinds.append("none" if call.distance_bias_HR is None else "bias")
+
+    try:
+        with torch.no_grad(), swapped(model, "eager", record):
+            model(**inputs)
+    except (ModelNotSwappable, UnsupportedCall):
+        return None
+    if "bias" not in kinds:
+        return None
+    return ModelPositions(
+        layers=tuple(LayerPositions(layer=at, kind=kind) for at, kind in enumerate(kinds)),
+        table=None,
+        rope_type=None,
+        evidence=f"{kinds.count('bias')} of {len(kinds)} layers add a bias by distance to their scores.",
+    )
 
 
 def _from_the_class(model: PreTrainedModel) -> ModelPositions:

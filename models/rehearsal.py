@@ -36,6 +36,7 @@ from attnscope.models.checkpoint import READS_PICTURES
 from attnscope.models.liveness import LONG, SHORT, Liveness, Marker, Size, TooLong
 from attnscope.models.masks import Mask, MaskRule, mask_function
 from attnscope.models.pass_inputs import Phase, layers_of, model_class, pass_inputs, step_inputs
+from attnscope.models.training_step import loss_of, recompute
 
 Attending = Literal["ours", "sdpa", "own"]
 """Whose attention: a stand-in for a backend of ours, the same with the masks that transformers makes
@@ -168,7 +169,7 @@ def _rehearse(
     names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
     model.train(phase == "training")
     if checkpointing:
-        _recompute(model)
+        recompute(model)
     hooks = [*_follow(model, watched, names)]
     token = _STAGE.set(_Stage(rehearsal, names, str(model.config.model_type)))
     try:
@@ -206,7 +207,7 @@ def _run(
         rehearsal.before = _cached(cache, watched)
         watched.module = ""
         if phase == "training":
-            loss = _loss(model, inputs)
+            loss = loss_of(model, inputs)
             watched.module = BACKWARD
             loss.backward()
         else:
@@ -221,17 +222,6 @@ def _adopt(watched: Liveness, inputs: dict[str, Any], cache: object) -> None:
     given = (leaf for leaf in tree_leaves([*inputs.values()]) if isinstance(leaf, Tensor))
     for tensor in chain(given, *layers_of(cache)):
         watched.adopt(tensor)
-
-
-def _recompute(model: PreTrainedModel) -> None:
-    """Each layer keeps its input only, and is run again in the backward pass."""
-    model.activation_checkpointing_enable({"use_reentrant": False})
-
-
-def _loss(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """The loss alone: a training loop lets go of the logits before the backward pass."""
-    outputs = model(**inputs)
-    return outputs.loss if "labels" in inputs else outputs[0].sum()
 
 
 @dataclass(slots=True, eq=False)

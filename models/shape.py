@@ -46,6 +46,7 @@ class LayerShape:
         window: Keys a query may see, its own included, or None.
         softcap: As in `AttentionCall`.
         has_sinks: As in `AttentionCall`.
+        has_distance_bias: As in `AttentionCall`.
         cache: What the model's cache holds of this layer; empty where it has none.
         latent_width: r_kv + d_rope, what a cache of latents would hold a token, or None.
     """
@@ -60,6 +61,7 @@ class LayerShape:
     window: int | None = None
     softcap: float | None = None
     has_sinks: bool = False
+    has_distance_bias: bool = False
     cache: tuple[Size, ...] = ()
     latent_width: int | None = None
 
@@ -86,6 +88,7 @@ class ModelShape:
             ones once.
         buffer_bytes: Of the buffers.
         factors: Rows and columns of every matrix of parameters, summed: what Adafactor keeps.
+        largest: Elements of the largest parameter.
         quantisation: How the weights of linear layers are stored, or None.
         is_encoder_decoder: Whether a prompt goes through an encoder first.
         is_swappable: Whether its attention can run on a backend of ours.
@@ -104,6 +107,7 @@ class ModelShape:
     weights: tuple[tuple[str, int], ...]
     buffer_bytes: int
     factors: int
+    largest: int
     quantisation: Quantisation | None
     is_encoder_decoder: bool
     is_swappable: bool
@@ -182,7 +186,9 @@ def _rehearsed(
     prompt, _ = _prompted(config_json)
     model = build(config, dtype, attending=attending)
     rehearsal = rehearse(model, phase, all_logits=all_logits, checkpointing=checkpointing)
-    return pass_of(rehearsal, model, Places.of(prompt, model))
+    as_it_is = build(config, dtype, attending=attending, any_length=False)
+    elements = {name: weight.numel() for name, weight in as_it_is.named_parameters()}
+    return pass_of(rehearsal, model, Places.of(prompt, model), elements)
 
 
 @cache
@@ -212,6 +218,7 @@ def _shape_of(config_json: str) -> ModelShape:
         weights=tuple(sorted(weights.items())),
         buffer_bytes=sum(buffer.nbytes for buffer in whole.buffers()),
         factors=sum(_factors(weight.shape) for weight in whole.parameters()),
+        largest=max(weight.numel() for weight in whole.parameters()),
         quantisation=quantisation_of(config, whole),
         is_encoder_decoder=bool(config.is_encoder_decoder),
         is_swappable=bool(prompt.calls),
@@ -269,6 +276,7 @@ def _layer(call: Heard | None, cache: tuple[Size, ...], text: Any) -> LayerShape
         window=window,
         softcap=call.asked.softcap,
         has_sinks=call.asked.sinks_H is not None,
+        has_distance_bias=call.asked.distance_bias_HR is not None,
         cache=cache,
         latent_width=latent,
     )

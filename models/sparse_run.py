@@ -1,6 +1,6 @@
 """A whole model run within patterns, or on a backend that approximates, beside the model as it is.
 
-n tokens of the prompt, m scored positions, V vocabulary.
+n tokens of the prompt, m judged positions, of which t have a token to be held against, V vocabulary.
 """
 
 import inspect
@@ -19,8 +19,10 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
 from attnscope.kernels.pattern_effect import restricted
 from attnscope.kernels.patterns.causal import Causal
+from attnscope.kernels.patterns.full import Full
 from attnscope.models.assignment import Patterns, named_patterns
 from attnscope.models.greedy import continued
+from attnscope.models.hidden_tokens import hidden_logits, hidden_positions, passes_of
 from attnscope.models.hub import Progress
 from attnscope.models.loading import LoadedModel
 from attnscope.models.phases import Backends
@@ -47,7 +49,7 @@ class Change(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextToken:
-    """A candidate for the token after the prompt.
+    """A candidate for the token after the prompt, or for a hidden one.
 
     Attributes:
         id: Its id.
@@ -58,6 +60,19 @@ class NextToken:
     id: int
     text: str
     probability: Change[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenToken:
+    """A token of the prompt that an encoder guessed while it was hidden.
+
+    Attributes:
+        position: Its place in the prompt.
+        text: Its text.
+    """
+
+    position: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +97,15 @@ class SparseRun:
     """What running within patterns did to a model on a prompt.
 
     Attributes:
-        loss: Nats a token, mean over the scored positions.
+        loss: Nats a token, mean over the scored positions: of the next token, or, of an encoder, of the
+            token itself while it is hidden.
         scored: How many positions, the last ones of the prompt, have their prediction judged: all
-            but the last token's, or as many as fit the memory set aside for logits.
-        next_tokens: The likeliest tokens after the prompt, of either; by their mean probability.
-        kl_nats: KL(before ‖ after) of the distribution of the token after the prompt.
-        mean_kl_nats: Its mean over all scored positions and the last.
+            that can be, or as many as fit the memory set aside for logits.
+        hidden: Of an encoder, the token whose guess moved most; None of a decoder.
+        next_tokens: The likeliest tokens after the prompt, or in the hidden one's place, of either; by
+            their mean probability.
+        kl_nats: KL(before ‖ after) of the distribution of that token.
+        mean_kl_nats: Its mean over all judged positions.
         continuation: The ids of the tokens generated; None where none were asked for.
         text: Their text; likewise.
         saving: Predicted, for the prompt.
@@ -95,6 +113,7 @@ class SparseRun:
 
     loss: Change[float]
     scored: int
+    hidden: HiddenToken | None
     next_tokens: tuple[NextToken, ...]
     kl_nats: float
     mean_kl_nats: float
@@ -130,7 +149,7 @@ def run_sparse(
     """Runs a prompt twice: as the model is, and within patterns or on another backend.
 
     Args:
-        model: A decoder that predicts tokens; its lock is held during the runs.
+        model: Predicts tokens: the next one, or hidden ones; its lock is held during the runs.
         text: One prompt. Or give `input_ids`.
         input_ids: Token ids, `[n]`.
         patterns: As `swapped` takes them; None runs the backend with the model's own rules, which
@@ -142,12 +161,13 @@ def run_sparse(
 
     Raises:
         PromptRefused: Not one prompt of two tokens or more, or too long for the model.
-        ModelUnsupported: An encoder, or a model that predicts nothing.
+        ModelUnsupported: A model that predicts nothing, or an encoder that is to generate.
         InvalidCall: A pattern that does not fit the prompt, or what is generated; nothing has run.
         UnsupportedCall: A backend refuses.
         ModelNotSwappable: The model's attention cannot be reached.
     """
     ids_n = checked_prompt(model, text, input_ids, patterns, new_tokens)
+    hidden = hidden_positions(model, ids_n)[-_most(model) :] if model.kind == "encoder" else ()
     stages = 2 if new_tokens == 0 else 4
     runs = (("within the patterns", backend, patterns), ("as the model is", dense_backend, None))
 
@@ -161,8 +181,12 @@ def run_sparse(
             told(stage, 0.0, f"reading the prompt {words}")
             recorded: list[LayerCall] = []
             with torch.no_grad(), swapped(model.model, name, recorded.append, patterns=within):
-                logits.append(_logits(model, ids_n))
-            calls.append([(call.backend, asked) for call in recorded for asked in call.calls])
+                logits.append(
+                    hidden_logits(model, ids_n, hidden) if hidden else _logits(model, ids_n)
+                )
+            # Of one pass over the prompt: each of an encoder's asks the same.
+            once = recorded[: len(recorded) // max(passes_of(hidden), 1)]
+            calls.append([(call.backend, asked) for call in once for asked in call.calls])
         for stage, (words, name, within) in enumerate(runs if new_tokens else (), start=2):
             told(stage, 0.0, f"generating {words}")
 
@@ -173,14 +197,16 @@ def run_sparse(
                 texts.append(continued(model, ids_n, new_tokens, on_token=on_token))
         told(stages, 0.0, "done")
     after_mV, before_mV = logits
-    target_m = torch.tensor(ids_n[-len(before_mV) + 1 :], device=model.device)
+    target_t = _targets(ids_n, hidden, len(before_mV)).to(model.device)
     kl_m = _kl(before_mV, after_mV)
+    place = int(kl_m.argmax()) if hidden else len(kl_m) - 1
     continuation = Change(before=texts[1], after=texts[0]) if texts else None
     return SparseRun(
-        loss=Change(before=_loss(before_mV, target_m), after=_loss(after_mV, target_m)),
-        scored=len(target_m),
-        next_tokens=_next_tokens(model, before_mV[-1], after_mV[-1]),
-        kl_nats=float(kl_m[-1]),
+        loss=Change(before=_loss(before_mV, target_t), after=_loss(after_mV, target_t)),
+        scored=len(target_t),
+        hidden=_hidden_token(model, ids_n, hidden[place]) if hidden else None,
+        next_tokens=_next_tokens(model, before_mV[place], after_mV[place]),
+        kl_nats=float(kl_m[place]),
         mean_kl_nats=float(kl_m.mean()),
         continuation=continuation,
         text=None
@@ -201,14 +227,17 @@ def checked_prompt(
     new_tokens: int = 0,
 ) -> tuple[int, ...]:
     """The prompt's ids, if the model can be run on it within the patterns; see `run_sparse`."""
-    if model.kind != "decoder" or not model.has_head:
+    if not model.has_head:
         raise ModelUnsupported(
-            f"{model.title} does not predict the next token, so nothing says what a pattern does to "
-            "the model.",
+            f"{model.title} does not predict tokens, so nothing says what a pattern does to the model.",
             "Read the mass and the error of each head instead.",
         )
     if new_tokens < 0:
         raise InvalidCall(f"new_tokens must be 0 or more, got {new_tokens}.")
+    if new_tokens and model.kind == "encoder":
+        raise ModelUnsupported(
+            f"{model.title} is an encoder, which generates no text.", "Ask for 0 new tokens."
+        )
     batch = batch_of(model, text, input_ids, None)
     if batch.size != 1 or batch.length < 2:
         raise PromptRefused(
@@ -221,8 +250,9 @@ def checked_prompt(
             f"has {length:,}.",
             f"Generate {max(model.max_length - batch.length, 0):,} tokens at most.",
         )
+    own = Full() if model.kind == "encoder" else Causal()
     for pattern in named_patterns(patterns):
-        restricted(pattern, Causal(), queries=range(batch.length), key_length=batch.length)
+        restricted(pattern, own, queries=range(batch.length), key_length=batch.length)
         pattern.check_lengths(range(length), length)
     return batch.ids[0]
 
@@ -230,12 +260,27 @@ def checked_prompt(
 def _logits(model: LoadedModel, ids_n: Sequence[int]) -> Tensor:
     """Logits of the last positions, as many as fit the memory set aside: `[m, V]`."""
     accepted = inspect.signature(model.model.forward).parameters
-    vocabulary = int(model.model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
-    most = min(len(ids_n), max(2, _LOGIT_BYTES // (4 * vocabulary)))
+    most = min(len(ids_n), _most(model))
     asked = {"use_cache": False, "logits_to_keep": most}
     known = {name: value for name, value in asked.items() if name in accepted}
     ids_1n = torch.tensor([list(ids_n)], device=model.device)
     return model.model(input_ids=ids_1n, **known).logits[0, -most:]
+
+
+def _most(model: LoadedModel) -> int:
+    """Of how many positions the logits fit the memory set aside."""
+    vocabulary = int(model.model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+    return max(2, _LOGIT_BYTES // (4 * vocabulary))
+
+
+def _targets(ids_n: Sequence[int], hidden: Sequence[int], judged: int) -> Tensor:
+    """What is to be predicted at the positions judged: there is nothing after the prompt's last token."""
+    ids_t = [ids_n[at] for at in hidden] if hidden else ids_n[len(ids_n) - judged + 1 :]
+    return torch.tensor(list(ids_t))
+
+
+def _hidden_token(model: LoadedModel, ids_n: Sequence[int], position: int) -> HiddenToken:
+    return HiddenToken(position=position, text=model.tokens([ids_n[position]])[0])
 
 
 def _by_rows(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -244,11 +289,11 @@ def _by_rows(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return torch.cat([of(*part) for part in parts])
 
 
-def _loss(logits_mV: Tensor, target_m: Tensor) -> float:
+def _loss(logits_mV: Tensor, target_t: Tensor) -> float:
     def nats(logits: Tensor, target: Tensor) -> Tensor:
         return cross_entropy(logits.float(), target, reduction="none")
 
-    return float(_by_rows(nats, logits_mV[:-1], target_m).double().mean())
+    return float(_by_rows(nats, logits_mV[: len(target_t)], target_t).double().mean())
 
 
 def _kl(before_mV: Tensor, after_mV: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class LayerCall:
         scale: Multiplies q·k.
         softcap: See `AttentionCall.softcap`.
         sinks_H: A sink logit per head, or None.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`, or None.
         calls: What the backend was asked, within the patterns given to `swapped`: one call, or one
             for each sequence and group of heads whose rules differ.
     """
@@ -67,6 +68,7 @@ class LayerCall:
     scale: float
     softcap: float | None
     sinks_H: Tensor | None
+    distance_bias_HR: Tensor | None
     calls: tuple[AttentionCall, ...]
 
 
@@ -168,6 +170,7 @@ class Swap:
                     scale=asked.scale,
                     softcap=asked.softcap,
                     sinks_H=asked.sinks_H,
+                    distance_bias_HR=asked.distance_bias_HR,
                     calls=answer.calls,
                 )
             )

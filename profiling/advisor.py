@@ -85,7 +85,7 @@ def advise(request: Request) -> Advice:
     if not found:
         reasons = "; ".join(f"{one.title}: {one.reason}" for one in request.field[1])
         raise InvalidCall(f"Nothing runs this model's attention there: {reasons}.")
-    changes = tuple(_changes(request, found[0]))
+    changes = tuple(_changes(request, found))
     half = next((change.at for change in changes if change.what == "attention"), None)
     return Advice(
         request=request,
@@ -102,7 +102,19 @@ def _first(request: Request) -> Prospect | None:
     return next((each for each in ranked(request)[0] if each.fits), None)
 
 
-def _changes(request: Request, first: Prospect) -> Iterator[Change]:
+def _leading(request: Request, found: tuple[Prospect, ...]) -> Request:
+    """The request among the best of each family: the others of it differ in numbers, and are behind here."""
+    best: dict[str, str] = {}
+    for each in found:
+        best.setdefault(each.candidate.family, each.candidate.key)
+    kept = {key: error for key, error in request.errors.items() if key in best.values()}
+    return replace(request, errors=kept)
+
+
+def _changes(request: Request, found: tuple[Prospect, ...]) -> Iterator[Change]:
+    first = found[0]
+    yield from _exactness(request, first)
+    request = _leading(request, found)
     plan = request.plan(first.candidate)
     longest = longest_of(plan, request.room_bytes)
     if longest < MOST:
@@ -118,7 +130,6 @@ def _changes(request: Request, first: Prospect) -> Iterator[Change]:
     other = "decode" if request.phase == "prefill" else "prefill"
     if other == "prefill" or request.shape.has_cache:
         yield _change("phase", None, replace(request, phase=other))
-    yield from _exactness(request, first)
     half = _attention_leads(request, first)
     if half is not None:
         yield Change(what="attention", at=half, first=None)

@@ -8,7 +8,14 @@ from functools import cache, lru_cache
 
 import torch
 
-from attnscope.kernels.backends.backend import io_bytes, lse_bytes, sees_every_key
+from attnscope.kernels.backends.backend import (
+    Backend,
+    Cost,
+    io_bytes,
+    lse_bytes,
+    sees_every_key,
+)
+from attnscope.kernels.backends.sdpa import Sdpa
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.kernels.patterns.full import Full
@@ -74,12 +81,19 @@ def call_of(
         query_offset=keys - 1 if decode else 0,
         softcap=layer.softcap,
         has_sinks=layer.has_sinks,
+        has_distance_bias=layer.has_distance_bias,
     )
 
 
 def positions(layer: LayerShape, length: int) -> int:
     """Keys that the layer's cache lends to one query."""
     return length if layer.window is None else min(length, layer.window)
+
+
+@lru_cache(maxsize=4096)
+def cost_of(name: str, call: AttentionCall) -> Cost:
+    """What a backend of ours costs for one call; of some patterns that takes a look at every row of blocks."""
+    return backend(name).cost(call)
 
 
 @lru_cache(maxsize=4096)
@@ -127,12 +141,18 @@ def saved(name: str, call: AttentionCall) -> int:
             f"{name} has no backward pass.",
             "Train with triton, sdpa_flash, flex, transformers_sdpa or transformers_eager.",
         )
-    size = call.torch_dtype.itemsize
     if name == "sdpa_math":
-        # The softmax's own output, in float32, and what multiplies v, in the compute dtype.
-        return _scores(call) * (4 + (size if size < 4 else 0)) + _repeated(call)
+        return 4 * _scores(call) + _widened(call)
     output = io_bytes(call)[1]
-    return lse_bytes(call) + (0 if name in _MODELS_LAYOUT else output)
+    if name == SDPA:
+        masked = _added_mask(call)
+        # With a mask, transformers gives each query head a key head of its own.
+        return lse_bytes(call) + masked + (_repeated(call) if masked else 0)
+    kept = lse_bytes(call) + (0 if name in _MODELS_LAYOUT else output)
+    found = backend(name)
+    masked = _mask_bytes(found, call)
+    # Rows that see nothing are made 0 in a copy of the kernel's output, which stays for its gradient.
+    return kept + masked + (output if masked and name in _MODELS_LAYOUT else 0)
 
 
 def backward(name: str, call: AttentionCall) -> Attention:
@@ -142,14 +162,12 @@ def backward(name: str, call: AttentionCall) -> Attention:
         name: One of `CONTENDERS` that has one.
         call: The call.
     """
-    size = call.torch_dtype.itemsize
     if name == "sdpa_math":
-        # Gradients of the probabilities and of the scores in float32; in 16 bits the narrow
-        # probabilities are gone by then.
-        a_score = 8 if size == 4 else 8 - size
+        # By then the output is gone, and its gradient.
+        gone = 2 * io_bytes(call)[1]
         return Attention(
-            nbytes=_scores(call) * a_score,
-            formula="B·H·n_q·n_k·(4 + 4), less the s of the probabilities in 16 bits",
+            nbytes=max(8 * _scores(call) - gone, 0),
+            formula="B·H·n_q·n_k·(4 + 4), gradients of the probabilities and of the scores, less 2·B·H·n_q·d·s",
             source="autograd of softmax and of matmul, in their order",
         )
     return Attention(
@@ -177,15 +195,29 @@ def _sdpa(call: AttentionCall, output: int) -> Attention:
             f"{call.value_dim} and {call.head_dim} here, and the math kernel on a CPU.",
             "Name a kernel: sdpa_math or sdpa_efficient.",
         )
-    window = getattr(call.pattern, "window", None)
-    masked = isinstance(window, int) and window <= call.key_length
-    # The kernel takes numbers: the mask of booleans becomes one of the dtype.
-    added = call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
+    # A bias by distance is added for each head, one tensor for all layers.
+    bias = _scores(call) * call.torch_dtype.itemsize if call.has_distance_bias else 0
     return Attention(
-        nbytes=output + lse_bytes(call) + (added if masked else 0),
-        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
+        nbytes=output + lse_bytes(call) + (bias or _added_mask(call)),
+        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites, or H times that with "
+        "a position bias",
         source="transformers, integrations/sdpa_attention.py",
     )
+
+
+def _mask_bytes(found: Backend, call: AttentionCall) -> int:
+    """Bytes of the mask that a kernel of SDPA is given, on the first of its devices."""
+    if not isinstance(found, Sdpa):
+        return 0
+    return found.mask_bytes(call, torch.device(found.devices[0]))
+
+
+def _added_mask(call: AttentionCall) -> int:
+    """Bytes of the numbers that SDPA makes of transformers' booleans, where a window bites."""
+    window = getattr(call.pattern, "window", None)
+    if not isinstance(window, int) or window > call.key_length:
+        return 0
+    return call.batch * call.query_length * call.key_length * call.torch_dtype.itemsize
 
 
 def _scores(call: AttentionCall) -> int:
@@ -193,11 +225,15 @@ def _scores(call: AttentionCall) -> int:
 
 
 def _repeated(call: AttentionCall) -> int:
-    """Bytes of k and v, once for each query head, where heads share them."""
-    if call.group_size == 1:
-        return 0
-    keys = call.batch * call.query_heads * call.key_length
+    """Bytes that k and v take more than before, once they are there for each query head."""
+    keys = call.batch * (call.query_heads - call.kv_heads) * call.key_length
     return keys * (call.head_dim + call.value_dim) * call.torch_dtype.itemsize
+
+
+def _widened(call: AttentionCall) -> int:
+    """Bytes that q, and k and v for each query head, take more in float32 than they do as they come."""
+    size = call.torch_dtype.itemsize
+    return (io_bytes(call)[0] + _repeated(call)) * 4 // size - io_bytes(call)[0]
 
 
 @cache

@@ -9,11 +9,9 @@ from types import MappingProxyType
 
 from attnscope.models.liveness import Size
 from attnscope.models.shape import LayerShape, ModelShape
+from attnscope.profiling.cache_growth import PAGE
 from attnscope.profiling.peak import cache_bytes
 from attnscope.profiling.plan import Plan
-
-PAGE = 16
-"""Tokens of a page, as vLLM's default."""
 
 Curve = Callable[[ModelShape, int, int], int]
 

@@ -1,4 +1,4 @@
-"""Attention calls alone, on random tensors, timed in turns: what a mechanism costs with no model around it.
+"""Attention calls, and what belongs to them, on random tensors, timed in turns: a mechanism with no model around it.
 
 B batch, H query heads, G kv heads, Q, K positions, D head dim.
 """
@@ -14,20 +14,50 @@ from torch import Tensor
 from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import UnsupportedCall
-from attnscope.profiling.latency import Clock, Effort, Timing, clock_of, time_calls
+from attnscope.profiling.latency import Call, Clock, Effort, Timing, clock_of, time_calls
 from attnscope.profiling.measured import Measured
 from attnscope.profiling.memory import peak_memory
 
-Asked = tuple[Backend, AttentionCall]
+Make = Callable[[], Call]
+"""Makes the tensors of a run, and gives the run over them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Something that is timed.
+
+    Attributes:
+        title: What runs, for people.
+        over: Over what: a pattern, pages, a table.
+        backend: Name of the backend that runs; empty where none does.
+        make: Its tensors, and the run; an UnsupportedCall is its refusal.
+    """
+
+    title: str
+    over: str
+    make: Make
+    backend: str = ""
+
+    @classmethod
+    def of(
+        cls, backend: Backend, call: AttentionCall, device: torch.device, *, seed: int = 0
+    ) -> "Trial":
+        """A backend's call on random tensors; calls of equal shapes get equal numbers."""
+        return cls(
+            title=backend.title,
+            over=call.pattern.title,
+            make=partial(_ready, backend, call, device, seed),
+            backend=backend.name,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFigures:
-    """What one attention call took.
+    """What one run took.
 
     Attributes:
         timing: Its times; None where it did not run.
-        peak: Bytes that it held at one moment besides q, k and v.
+        peak: Bytes that it held at one moment besides the tensors it was given.
         failure: Why it did not run; empty where it did.
     """
 
@@ -36,8 +66,8 @@ class CallFigures:
     failure: str = ""
 
 
-def bench_calls(
-    asked: Mapping[str, Asked],
+def bench(
+    trials: Mapping[str, Trial],
     device: torch.device,
     *,
     effort: Effort | None = None,
@@ -45,29 +75,25 @@ def bench_calls(
     seed: int = 0,
     on_run: Callable[[str, float], None] | None = None,
 ) -> dict[str, CallFigures]:
-    """Times each call in turns with the others, and finds the memory that it holds.
+    """Times each in turns with the others, and finds the memory that it holds.
 
     Args:
-        asked: A backend and its call, by name. Calls of equal shapes get equal numbers.
-        device: Where the tensors are made.
+        trials: By name.
+        device: Where their tensors are.
         effort: See `time_calls`.
         clock: The device's own when None.
-        seed: Of the numbers, standard normal, and of the order.
+        seed: Of the order.
         on_run: Told of every timed run; what it raises ends the measurement.
 
     Returns:
         By name. A refusal, or running out of memory, is a result.
     """
-    refused, ready = {}, {}
-    for name, (backend, call) in asked.items():
-        refusal = backend.refuses(call, device)
-        if refusal is not None:
-            refused[name] = _failed(f"{backend.title}: {refusal.reason}.")
-            continue
-        run = partial(backend.run, *random_inputs(call, device, seed), call)
-        failure = _attempt(run)
-        if failure:
-            refused[name] = _failed(failure)
+    failed: dict[str, CallFigures] = {}
+    ready: dict[str, Call] = {}
+    for name, trial in trials.items():
+        run, failure = _attempt(trial.make)
+        if run is None:
+            failed[name] = _failed(failure)
         else:
             ready[name] = run
     with torch.no_grad():
@@ -78,7 +104,7 @@ def bench_calls(
             else {}
         )
     found = {name: CallFigures(timing=times[name], peak=peaks[name]) for name in ready}
-    return {name: (refused | found)[name] for name in asked}
+    return {name: (failed | found)[name] for name in trials}
 
 
 def random_inputs(
@@ -101,19 +127,25 @@ def _failed(reason: str) -> CallFigures:
     return CallFigures(timing=None, peak=Measured.missing(reason), failure=reason)
 
 
-def _attempt(run: Callable[[], object]) -> str:
-    """Runs once; why it cannot, in words."""
+def _ready(backend: Backend, call: AttentionCall, device: torch.device, seed: int) -> Call:
+    backend.check(call, device)
+    return partial(backend.run, *random_inputs(call, device, seed), call)
+
+
+def _attempt(make: Make) -> tuple[Call | None, str]:
+    """A run that was made and run once, or why it cannot, in words."""
     try:
         with torch.no_grad():
+            run = make()
             run()
     except UnsupportedCall as error:
-        return str(error)
+        return None, error.message
     except (RuntimeError, MemoryError) as error:
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and "you tried to allocate" not in str(error):
             raise
     else:
-        return ""
+        return run, ""
     # Here and not above: until the error is let go, its traceback holds the tensors.
     gc.collect()
-    return "Out of memory."
+    return None, "Out of memory."

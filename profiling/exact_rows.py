@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from attnscope.kernels import registry
+from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.reference import Reference, reference
 from attnscope.kernels.scores import visible
@@ -36,6 +36,7 @@ class Rows:
         call: The attention call that these rows alone make.
         sinks_H: A sink logit a head, or None.
         visible_keys_BK: False where a key is padding, or None.
+        distance_bias_HR: Of these rows, see `kernels/distance_bias.py`, or None.
         dense: Whether the backend rounds scores to the call's dtype, as dense attention does.
     """
 
@@ -47,6 +48,7 @@ class Rows:
     call: AttentionCall
     sinks_H: Tensor | None
     visible_keys_BK: Tensor | None
+    distance_bias_HR: Tensor | None
     dense: bool
 
     def exact(self) -> Reference:
@@ -58,6 +60,7 @@ class Rows:
             self.call,
             sinks_H=self.sinks_H,
             visible_keys_BK=self.visible_keys_BK,
+            distance_bias_HR=self.distance_bias_HR,
         )
 
     def seen(self) -> Tensor:
@@ -80,6 +83,8 @@ class Rows:
         seen_QK = self.seen().reshape(call.query_length, call.key_length)
         shape = (1, call.query_heads, *seen_QK.shape)
         bias_BHQK = torch.zeros(shape, dtype=q_BHQD.dtype, device=q_BHQD.device)
+        if self.distance_bias_HR is not None:
+            bias_BHQK += distance_bias.of_call(self.distance_bias_HR, *seen_QK.shape)
         bias_BHQK.masked_fill_(~seen_QK, -torch.inf)
         if self.sinks_H is not None:
             column = self.sinks_H.to(bias_BHQK.dtype)[:, None, None]
@@ -115,7 +120,12 @@ def rows_of(call: LayerCall, sequence: int, queries: range) -> Rows:
         softcap=call.softcap,
         has_sinks=call.sinks_H is not None,
         has_padding=padding_BK is not None,
+        has_distance_bias=call.distance_bias_HR is not None,
     )
+    bias_HR = call.distance_bias_HR
+    if bias_HR is not None:
+        every, length = range(asked.key_length), call.q_BHQD.shape[2]
+        bias_HR = distance_bias.of_part(bias_HR, queries, every, query_length=length)
     q_BHQD, k_BGKD, v_BGKD = tensors
     return Rows(
         first=queries.start,
@@ -126,6 +136,7 @@ def rows_of(call: LayerCall, sequence: int, queries: range) -> Rows:
         call=asked,
         sinks_H=call.sinks_H,
         visible_keys_BK=padding_BK,
+        distance_bias_HR=bias_HR,
         dense=registry.backend(call.backend).rounds_scores,
     )
 

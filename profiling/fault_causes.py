@@ -64,6 +64,7 @@ class _Row:
     scale: float
     softcap: float | None
     sink: float | None
+    bias_K: Tensor
     found_D: Tensor
     allowed: float
 
@@ -71,6 +72,7 @@ class _Row:
         """Exp of every key's score, hidden ones too, `[K]`, and of the sink: all over the largest of them."""
         keys_KD = self.k_GKD[self.group]
         scores_K = scores(self.q_D[None], keys_KD, scale=self.scale, softcap=self.softcap)[0]
+        scores_K = scores_K + self.bias_K
         sink = -math.inf if self.sink is None else self.sink
         largest = max(scores_K.max().item(), sink)
         return (scores_K - largest).exp(), math.exp(sink - largest)
@@ -181,6 +183,9 @@ def _row(
         scale=call.scale,
         softcap=call.softcap,
         sink=None if call.sinks_H is None else call.sinks_H[head].item(),
+        bias_K=torch.zeros(keys, dtype=torch.float64, device=device)
+        if rows.distance_bias_HR is None
+        else rows.distance_bias_HR[head].double(),
         found_D=rows.out_BHQD[0, head, 0].double(),
         allowed=allowed,
     )
@@ -336,6 +341,9 @@ def _other_softmax(rows: Rows) -> Explained:
     if rows[0].softcap is not None:
         miss = max(replace(row, softcap=None).miss() for row in rows)
         yield miss, f"Its scores are not capped at {rows[0].softcap:g}.", None
+    if any(bool(row.bias_K.any()) for row in rows):
+        miss = max(replace(row, bias_K=torch.zeros_like(row.bias_K)).miss() for row in rows)
+        yield miss, "Its bias by distance is left out.", None
 
 
 def _other_scale(rows: Rows) -> Explained:

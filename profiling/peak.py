@@ -31,9 +31,26 @@ def peak_bytes(plan: Plan, length: int) -> int:
 
 def moment_sums(plan: Plan, length: int) -> dict[Moment, int]:
     """Bytes alive at each candidate for the worst moment, weights and all."""
-    moments = pass_of_plan(plan, length).moments
+    moments = _moments(plan, length)
     fixed = sum(term.nbytes for term in fixed_terms(plan))
     return {moment: fixed + _moment_bytes(plan, moment, length) for moment in moments}
+
+
+def _moments(plan: Plan, length: int) -> tuple[Moment, ...]:
+    """Those of the pass; and in training the optimiser's step, when of the pass its inputs are left."""
+    moments = pass_of_plan(plan, length).moments
+    if plan.phase != "training":
+        return moments
+    inputs = {held for moment in moments for held in moment.held if held.part == "inputs"}
+    stepped = Moment(
+        part="optimiser",
+        attention=None,
+        backward=False,
+        held=tuple(inputs),
+        cached=(),
+        gradients=plan.shape.parameters,
+    )
+    return (*moments, stepped)
 
 
 def fixed_terms(plan: Plan) -> tuple[Term, ...]:
@@ -124,6 +141,8 @@ def _moment_bytes(plan: Plan, moment: Moment, length: int) -> int:
     )
     total += sum(held_cache(plan, layer, length) for layer in moment.cached)
     total += moment.gradients * plan.itemsize
+    if moment.part == "optimiser":
+        total += training_memory.step(plan.shape, plan.optimizer, plan.itemsize).nbytes
     for layer in moment.saved:
         total += saved(plan.backend, call(plan, layer, length))
     if moment.attention is not None:

@@ -1,4 +1,4 @@
-"""The least time a cell can take, said before it runs: its work against the ceilings of the device."""
+"""What a cell will take, said before it runs: its peak memory, and the least time at the ceilings of the device."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 
 from attnscope.kernels.errors import AttnscopeError
 from attnscope.models.shape import ModelShape
+from attnscope.profiling.calculator import estimate
 from attnscope.profiling.ceilings import Ceilings, kept_ceilings
 from attnscope.profiling.hardware import detected
 from attnscope.profiling.plan import Plan
@@ -68,6 +69,21 @@ def _told(found: Ceilings, spread: float) -> str:
     if spread <= _WIDEST:
         return words
     return f"{words}, beside other work: their runs differ by up to {spread:.0%}"
+
+
+def predicted_bytes(shape: ModelShape, cell: Cell) -> int | None:
+    """The peak memory of a cell, its weights included; None where nobody can tell."""
+    try:
+        return estimate(
+            shape,
+            backend=cell.backend,
+            batch=cell.batch,
+            length=cell.keys,
+            dtype=cell.dtype,
+            phase=cell.phase,
+        ).total_bytes
+    except AttnscopeError:
+        return None
 
 
 def predicted(shape: ModelShape, cell: Cell, roof: Roof) -> Prediction | None:

@@ -17,8 +17,9 @@ import torch
 from attnscope.kernels.errors import InvalidCall
 from attnscope.models.pass_inputs import Phase
 from attnscope.models.shape import ModelShape
-from attnscope.profiling.candidates import Candidate, Excluded, Workload, candidates
+from attnscope.profiling.candidates import Candidate, Excluded, Workload, candidates, is_fused
 from attnscope.profiling.hardware import DeviceSpec
+from attnscope.profiling.laid_patterns import reach
 from attnscope.profiling.peak import peak_bytes
 from attnscope.profiling.plan import Plan
 from attnscope.profiling.roofline import Work, work
@@ -137,8 +138,9 @@ class Prospect:
         expected_s: The roofline time, stretched by what was measured.
         quoted: The measured run nearest in length; None where there is none.
         error: Relative error of the output, measured; None for an exact one, and where nobody measured.
-        is_fused: Whether its scores stay on the chip. On a GPU those of the tiled backend, operations of
-            PyTorch one by one, go through memory tile by tile, which its declared bytes do not count.
+        reach: Of the first `REACH_TOKENS` tokens, those that the last can hear of; None for an exact one
+            and for what approximates.
+        is_fused: Whether its scores stay on the chip; see `candidates.is_fused`.
     """
 
     candidate: Candidate
@@ -149,6 +151,7 @@ class Prospect:
     expected_s: float
     quoted: Quoted | None
     error: float | None
+    reach: int | None
     is_fused: bool
 
     @property
@@ -175,7 +178,7 @@ def intolerable(request: Request) -> Iterator[Excluded]:
     for one in request.field[0]:
         error = error_of(request, one)
         if request.tolerated == 0 and not one.exact:
-            reason = "it changes the result, and exactness is demanded"
+            reason, error = "it changes the result, and exactness is demanded", None
         elif error is None:
             reason = "it changes the result, and nobody has measured by how much on this model"
         elif error > request.tolerated:
@@ -184,7 +187,7 @@ def intolerable(request: Request) -> Iterator[Excluded]:
             )
         else:
             continue
-        yield Excluded(key=one.key, title=one.title, reason=reason)
+        yield Excluded(key=one.key, title=one.title, reason=reason, family=one.family, error=error)
 
 
 def ranked(request: Request) -> tuple[tuple[Prospect, ...], float]:
@@ -212,7 +215,8 @@ def _prospect(
         expected_s=least * (stretch if quoted is None else quoted.behind),
         quoted=quoted,
         error=None if candidate.exact else error_of(request, candidate),
-        is_fused=candidate.backend != "tiled" or request.where.type == "cpu",
+        reach=None if candidate.pattern is None else reach(candidate.shape),
+        is_fused=is_fused(candidate.backend, request.where),
     )
 
 

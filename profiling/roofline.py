@@ -7,8 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from attnscope.kernels.errors import InvalidCall
-from attnscope.kernels.registry import backend
-from attnscope.profiling.attention_memory import OWN, SDPA, call_of
+from attnscope.profiling.attention_memory import OWN, SDPA, call_of, cost_of
 from attnscope.profiling.peak import fixed_terms, pass_of_plan
 from attnscope.profiling.plan import Plan
 
@@ -102,7 +101,7 @@ def _attention(plan: Plan, length: int) -> tuple[int, int]:
     # Layers of a kind cost the same, and some costs take a look at every row of blocks.
     for layer, layers in Counter(plan.shape.layers).items():
         if layer.is_attention:
-            cost = backend(name).cost(call_of(layer, decode=plan.phase == "decode", **asked))
+            cost = cost_of(name, call_of(layer, decode=plan.phase == "decode", **asked))
             # The products of a model's own attention are among its others.
             flops += 0 if plan.backend == OWN else layers * cost.flops
             moved += layers * (cost.bytes_read + cost.bytes_written)

@@ -62,7 +62,7 @@ def measure_saving(
     """Reads a prompt again and again, dense and sparse in turns, then once each for the memory.
 
     Args:
-        model: A decoder; its lock is held all the while.
+        model: Predicts tokens; its lock is held all the while.
         text: One prompt. Or give `input_ids`.
         input_ids: Token ids, `[n]`.
         patterns: As `swapped` takes them.
@@ -73,7 +73,7 @@ def measure_saving(
 
     Raises:
         PromptRefused: Not one prompt of two tokens or more, or too long for the model.
-        ModelUnsupported: An encoder, or a model that predicts nothing.
+        ModelUnsupported: A model that predicts nothing.
         InvalidCall: A pattern that does not fit the prompt; nothing has run.
         UnsupportedCall: A backend refuses.
     """

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from attnscope.models.moments import Held, Moment
+from attnscope.profiling import training_memory
 from attnscope.profiling.attention_memory import positions, saved
 from attnscope.profiling.estimate import REHEARSED, Symbols, Term, bytes_of
 from attnscope.profiling.peak import (
@@ -47,12 +48,14 @@ def terms_of(plan: Plan, moment: Moment, length: int) -> Iterator[Term]:
             numbers=f"{count(moment.gradients)}·{plan.itemsize}",
             source="one a parameter, in the compute dtype",
         )
+    if moment.part == "optimiser":
+        yield training_memory.step(plan.shape, plan.optimizer, plan.itemsize)
     if moment.saved:
         nbytes = sum(saved(plan.backend, call(plan, layer, length)) for layer in moment.saved)
         yield Term(
             name="attention kept for the backward pass",
             nbytes=nbytes,
-            formula="Σ layers, scores and probabilities or B·H·n·4",
+            formula="Σ layers, probabilities or B·H·n·4, with the masks and copies that gradients need",
             numbers=f"{len(moment.saved)} layers",
             source=REHEARSED,
         )

@@ -1,4 +1,4 @@
-"""The peak memory of a forward pass with no GPU: the real model, traced with fake tensors.
+"""The peak memory of a pass, or of a step of training, with no GPU: the real model, traced with fake tensors.
 
 It is PyTorch's own memory tracker that counts, operation by operation: an answer that does not come
 from the calculator, and that takes seconds where the calculator takes less than one millisecond.
@@ -6,26 +6,30 @@ Memory that a kernel takes inside itself is not seen, nor are the allocator's ro
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from attnscope.kernels.errors import AttnscopeError, ModelUnsupported
-from attnscope.models.faked import faked, prompt, step
+from attnscope.kernels.errors import AttnscopeError, ModelUnsupported, UnsupportedCall
+from attnscope.models.faked import Numbers, faked, prompt, step
 from attnscope.models.pass_inputs import layers_of
 from attnscope.models.shape import ModelShape, config_of
+from attnscope.models.training_step import TrainingStep
 
 Report = Callable[[float], None]
 """Called with the share of the modules that have run; what it raises ends the tracing."""
 
 _CPU = torch.device("cpu")
-_WEIGHTS = ("Parameter", "Buffer")
+_SDPA = "transformers_sdpa"
+_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
+_WEIGHTS, _GRADIENTS = ("Parameter", "Buffer"), "Gradient"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +40,10 @@ class TracedPeak:
         parameter_bytes: Parameters and buffers.
         cache_bytes: The key/value cache.
         activation_bytes: All else: what the pass made, and its inputs.
-        module: The innermost module whose own peak that was.
+        module: The innermost module whose own peak that was; "optimiser" while that stepped.
         seconds: What tracing took.
+        kept_bytes: In training, master weights and the optimiser's states.
+        gradient_bytes: In training, of the parameters.
     """
 
     parameter_bytes: int
@@ -45,11 +51,14 @@ class TracedPeak:
     activation_bytes: int
     module: str
     seconds: float
+    kept_bytes: int = 0
+    gradient_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.parameter_bytes + self.cache_bytes + self.activation_bytes
+        held = self.parameter_bytes + self.cache_bytes + self.activation_bytes
+        return held + self.kept_bytes + self.gradient_bytes
 
 
 def traced_peak(
@@ -83,24 +92,101 @@ def traced_peak(
         UnsupportedCall: The backend refuses a call of the model on a CPU, where it is not `stated`.
         ModelUnsupported: The model asks for numbers that fake tensors do not have.
     """
-    started = time.perf_counter()
-    tracker = MemTracker()
-    try:
-        with ExitStack() as stack:
-            config, kind = config_of(shape), getattr(torch, dtype)
-            model, mode = stack.enter_context(faked(config, kind, backend, stated=stated))
-            stack.enter_context(mode)
-            stack.enter_context(torch.no_grad())
+
+    def read(model: Any, watch: _Watch) -> None:
+        with torch.no_grad():
             if phase == "prefill":
                 inputs = prompt(model, batch, length, all_logits=all_logits)
             else:
                 inputs = step(model, batch, length)
-            cache = inputs.get("past_key_values")
-            tracker.track_external(model, inputs["input_ids"], *chain(*layers_of(cache)))
-            watch = _Watch(tracker, cache, report)
-            watch.follow(model, stack)
-            with tracker:
+            watch.cache = inputs.get("past_key_values")
+            held = chain(*layers_of(watch.cache))
+            watch.tracker.track_external(model, inputs["input_ids"], *held)
+            with watch.tracker:
                 model(**inputs)
+
+    return _traced(read, shape, backend, dtype, stated, report)
+
+
+def traced_training(
+    shape: ModelShape,
+    *,
+    backend: str,
+    batch: int = 1,
+    length: int,
+    dtype: str = "bfloat16",
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    stated: bool = False,
+    report: Report | None = None,
+) -> TracedPeak:
+    """Traces a step of training that is not the first: forward, backward, and the optimiser.
+
+    Args:
+        shape: As for `traced_peak`, as are all but the next two.
+        backend: One with a backward pass.
+        batch: Sequences.
+        length: Tokens a sequence.
+        dtype: Compute dtype.
+        optimizer: One of `training_step.OPTIMIZERS`.
+        checkpointing: Recompute each layer in the backward pass.
+        stated: For the backward pass attention keeps what the flash kernels do.
+        report: Told how far it is.
+
+    Raises:
+        UnknownBackend: As `traced_peak`, as are the other two.
+        UnsupportedCall: Or PyTorch has no such optimiser.
+        ModelUnsupported: The model asks for numbers that fake tensors do not have.
+    """
+
+    def train(model: Any, watch: _Watch) -> None:
+        _check_dropout(backend, model.config.get_text_config())
+        with Numbers():
+            training = TrainingStep(model, optimizer, checkpointing=checkpointing)
+        ids_BQ, kept = torch.zeros(batch, length, dtype=torch.long), training.kept()
+        watch.kept = sum(tensor.nbytes for tensor in kept)
+        watch.tracker.track_external(model, ids_BQ, *kept)
+        with watch.tracker:
+            training.differentiate(ids_BQ)
+            before = watch.peak
+            with Numbers():
+                training.update()
+        if watch.peak > before:
+            watch.other = "optimiser"
+
+    return _traced(train, shape, backend, dtype, stated, report)
+
+
+def _check_dropout(backend: str, config: Any) -> None:
+    if backend == _SDPA and any(getattr(config, name, None) for name in _DROPOUT):
+        raise UnsupportedCall(
+            f"{config.model_type} drops attention weights in training, which PyTorch's SDPA takes on a GPU only: on a "
+            "CPU, where it is traced, it holds every score instead.",
+            "Set the attention's dropout to 0 in the configuration, or check transformers_eager.",
+        )
+
+
+def _traced(
+    run: "Callable[[Any, _Watch], None]",
+    shape: ModelShape,
+    backend: str,
+    dtype: str,
+    stated: bool,
+    report: Report | None,
+) -> TracedPeak:
+    started = time.perf_counter()
+    tracker = MemTracker()
+    watch = _Watch(tracker, report)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            # Of modules that are run again: they are gone when the tracker looks for them.
+            warnings.filterwarnings("ignore", "Module is None", UserWarning)
+            config, kind = config_of(shape), getattr(torch, dtype)
+            model, mode = stack.enter_context(faked(config, kind, backend, stated=stated))
+            stack.enter_context(mode)
+            watch.follow(model, stack)
+            run(model, watch)
     except AttnscopeError:
         raise
     except Exception as error:  # any operation of any model
@@ -114,22 +200,39 @@ def traced_peak(
     by_kind = {str(getattr(kind, "value", kind)): size for kind, size in peak.items()}
     whole = by_kind.pop("Total")
     weights = sum(by_kind.get(kind, 0) for kind in _WEIGHTS)
+    gradients = by_kind.get(_GRADIENTS, 0)
     return TracedPeak(
         parameter_bytes=weights,
         cache_bytes=watch.cached,
-        activation_bytes=whole - weights - watch.cached,
-        module=_worst_module(tracker, whole),
+        activation_bytes=whole - weights - watch.cached - watch.kept - gradients,
+        module=watch.other or _worst_module(tracker, whole),
         seconds=time.perf_counter() - started,
+        kept_bytes=watch.kept,
+        gradient_bytes=gradients,
     )
 
 
 class _Watch:
-    """Called after every module: how much of the cache was there when the peak last rose, and how far the pass is."""
+    """Called after every module: how much of the cache was there when the peak last rose, and how far the pass is.
 
-    def __init__(self, tracker: MemTracker, cache: object, report: Report | None) -> None:
-        self._tracker, self._cache, self._report = tracker, cache, report
+    Attributes:
+        tracker: What counts.
+        cache: That the pass fills; None in training.
+        cached: Bytes of it at the peak.
+        kept: Bytes of master weights and of the optimiser's states.
+        other: What was at work at the peak where no module was.
+    """
+
+    def __init__(self, tracker: MemTracker, report: Report | None) -> None:
+        self.tracker, self._report = tracker, report
         self._peak, self._done, self._modules = 0, 0, 1
-        self.cached = 0
+        self.cache: object = None
+        self.cached, self.kept, self.other = 0, 0, ""
+
+    @property
+    def peak(self) -> int:
+        """Bytes, so far."""
+        return self.tracker.get_tracker_snapshot("peak")[_CPU]["Total"]
 
     def follow(self, model: nn.Module, stack: ExitStack) -> None:
         """Watch a model for as long as the stack is open."""
@@ -142,11 +245,10 @@ class _Watch:
         self._done += 1
         if self._report is not None:
             self._report(min(self._done / self._modules, 1.0))
-        peak = self._tracker.get_tracker_snapshot("peak")[_CPU]["Total"]
-        if peak > self._peak:
-            self._peak = peak
+        if self.cache is not None and self.peak > self._peak:
+            self._peak = self.peak
             # Storages, not tensors: what a window keeps of a prompt is a view of all of it.
-            stored = (each.untyped_storage() for each in chain(*layers_of(self._cache)))
+            stored = (each.untyped_storage() for each in chain(*layers_of(self.cache)))
             self.cached = sum(each.nbytes() for each in stored)
 
 

@@ -1,4 +1,4 @@
-"""What training keeps beside the pass: gradients, optimiser states, master weights.
+"""What training keeps beside the pass: optimiser states and master weights, and what a step of the optimiser takes.
 
 P parameters, s bytes of the compute dtype.
 """
@@ -13,6 +13,9 @@ from attnscope.profiling.units import count
 Optimizer = Literal["sgd", "adam", "adamw", "adamw_8bit", "adafactor"]
 
 _ADAM = "arXiv 1412.6980, algorithm 1"
+_TEMPORARIES = {"sgd": 0, "adam": 2, "adamw": 2, "adafactor": 1, "adamw_8bit": 0}
+"""Of a parameter's size, float32, at once: Adam's root and its quotient, Adafactor's update. The kernel of the
+8-bit one makes none."""
 _BLOCK = 256
 """Elements that share one float32 scale in an 8-bit state (arXiv 2110.02861; bitsandbytes)."""
 
@@ -36,20 +39,42 @@ def kept(shape: ModelShape, optimizer: str, itemsize: int) -> tuple[Term, ...]:
         itemsize: s; below 4, float32 master weights are kept, as mixed precision asks
             (arXiv 1710.03740, section 3.1).
     """
-    parameters = shape.parameters
+    # Those that the model keeps in float32 in any dtype are their own masters.
+    narrow = dict(shape.weights).get("bfloat16", 0)
     terms = []
-    if itemsize < 4:
+    if itemsize < 4 and narrow:
         terms.append(
             Term(
                 name="master weights",
-                nbytes=4 * parameters,
+                nbytes=4 * narrow,
                 formula="P·4",
-                numbers=f"{count(parameters)}·4",
+                numbers=f"{count(narrow)}·4",
                 source="arXiv 1710.03740, section 3.1",
             )
         )
     states = _states(shape, optimizer)
     return (*terms, states) if states.nbytes else tuple(terms)
+
+
+def step(shape: ModelShape, optimizer: str, itemsize: int) -> Term:
+    """What the optimiser's step takes at its worst, besides what is kept and every gradient.
+
+    PyTorch's own, one parameter after the other (`foreach=False`); where all are stepped at once, it is
+    as many times more as the parameters are larger than the largest.
+
+    Args:
+        shape: The model.
+        optimizer: One of `Optimizer`.
+        itemsize: s; below 4, each gradient is made float32 for its master.
+    """
+    made = _TEMPORARIES[optimizer] + (itemsize < 4)
+    return Term(
+        name="optimiser step",
+        nbytes=4 * made * shape.largest,
+        formula="temporaries·P_largest·4",
+        numbers=f"{made}·{count(shape.largest)}·4",
+        source="torch.optim, one parameter at a time",
+    )
 
 
 def _states(shape: ModelShape, optimizer: str) -> Term:

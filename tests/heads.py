@@ -14,6 +14,7 @@ from attnscope.kernels.head import Head
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores, visible
 from tests.shapes import Case, Inputs
+from tests.tolerance import toeplitz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ def truths(case: Case) -> Iterator[Truth]:
     """The first and the last head of each sequence of a case."""
     made = case.inputs()
     exact = reference(*made.tensors, made.call, **made.extras)
+    bias_HQK = bias_of(made)
     for item in range(made.call.batch):
         for head in {0, made.call.query_heads - 1}:
             yield Truth(
@@ -49,9 +51,18 @@ def truths(case: Case) -> Iterator[Truth]:
                     made.k_BGKD[item, head // made.call.group_size].double(),
                     scale=made.call.scale,
                     softcap=made.call.softcap,
-                ),
+                )
+                + bias_HQK[head],
                 seen_QK=seen(made, item),
             )
+
+
+def bias_of(made: Inputs) -> Tensor:
+    """What is added to every pair's score, float64 `[H, Q, K]`; 0 without a bias by distance."""
+    call, bias_HR = made.call, made.distance_bias_HR
+    if bias_HR is None:
+        return torch.zeros(call.query_heads, 1, 1, dtype=torch.float64)
+    return toeplitz(bias_HR.double(), call)
 
 
 def seen(made: Inputs, item: int) -> Tensor:
@@ -75,6 +86,7 @@ def _head(made: Inputs, lse_BHQ: Tensor, item: int, head: int) -> Head:
         sink=None if made.sinks_H is None else float(made.sinks_H[head]),
         visible_keys_K=None if made.visible_keys_BK is None else made.visible_keys_BK[item],
         value_norm_K=made.v_BGKD[item, group].norm(dim=-1),
+        distance_bias_R=None if made.distance_bias_HR is None else made.distance_bias_HR[head],
     )
 
 

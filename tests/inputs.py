@@ -21,6 +21,7 @@ class Inputs:
     v_BGKD: Tensor
     sinks_H: Tensor | None
     visible_keys_BK: Tensor | None
+    distance_bias_HR: Tensor | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,5 +30,7 @@ class Inputs:
 
     @property
     def extras(self) -> dict[str, Any]:
-        """The keyword arguments every kernel takes."""
-        return {"sinks_H": self.sinks_H, "visible_keys_BK": self.visible_keys_BK}
+        """The keyword arguments every kernel takes, and the bias by distance where there is one."""
+        extras = {"sinks_H": self.sinks_H, "visible_keys_BK": self.visible_keys_BK}
+        bias_HR = self.distance_bias_HR
+        return extras if bias_HR is None else extras | {"distance_bias_HR": bias_HR}

@@ -14,7 +14,7 @@ from attnscope.kernels.call import Dtype
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores
 from attnscope.kernels.streaming import Layer
-from tests.heads import seen
+from tests.heads import bias_of, seen
 from tests.shapes import Case, Inputs
 
 
@@ -67,6 +67,7 @@ def layer_truths(made: Inputs) -> Iterator[LayerTruth]:
     scores_BHQK = scores(
         made.q_BHQD.double(), k_BHKD.double(), scale=call.scale, softcap=call.softcap
     )
+    scores_BHQK = scores_BHQK + bias_of(made)
     for item in range(call.batch):
         shown_BK = made.visible_keys_BK
         yield LayerTruth(
@@ -78,6 +79,7 @@ def layer_truths(made: Inputs) -> Iterator[LayerTruth]:
                 scale=call.scale,
                 softcap=call.softcap,
                 visible_keys_K=None if shown_BK is None else shown_BK[item],
+                distance_bias_HR=made.distance_bias_HR,
             ),
             lse_HQ=exact.lse_BHQ[item].float(),
             sinks_H=made.sinks_H,

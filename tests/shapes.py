@@ -34,6 +34,7 @@ class Case:
     softcap: float | None = None
     sinks: bool = False
     padding: Literal["left", "right", None] = None
+    distance_bias: bool = False
 
     def inputs(self, dtype: Dtype = "float32", *, device: str = "cpu") -> Inputs:
         """Random tensors of this case: peaky enough that a wrong pair is seen in the output."""
@@ -47,6 +48,8 @@ class Case:
         k_BGKD = normal(self.batch, self.kv_heads, self.keys, self.head_dim)
         v_BGKD = normal(self.batch, self.kv_heads, self.keys, self.value_dim or self.head_dim)
         sinks_H = torch.randn(self.query_heads, generator=generator).to(device)
+        distances = self.queries + self.keys - 1
+        bias_HR = torch.randn(self.query_heads, distances, generator=generator).to(device) * 2
         call = AttentionCall.of(
             q_BHQD,
             k_BGKD,
@@ -56,6 +59,7 @@ class Case:
             softcap=self.softcap,
             has_sinks=self.sinks,
             has_padding=self.padding is not None,
+            has_distance_bias=self.distance_bias,
         )
         return Inputs(
             call=call,
@@ -64,6 +68,7 @@ class Case:
             v_BGKD=v_BGKD,
             sinks_H=sinks_H if self.sinks else None,
             visible_keys_BK=self._visible_keys(device),
+            distance_bias_HR=bias_HR if self.distance_bias else None,
         )
 
     def _visible_keys(self, device: str) -> Tensor | None:
@@ -167,6 +172,45 @@ SPARSE_CASES = (
 """Lines for the backends that take any pattern; not for the kernels of one band of keys."""
 
 
+BIAS_CASES = (
+    Case(id="bias by distance", distance_bias=True),
+    Case(
+        id="bias by distance, full, left padding",
+        batch=2,
+        distance_bias=True,
+        padding="left",
+        pattern=pattern("full"),
+    ),
+    Case(
+        id="bias by distance, more queries",
+        queries=37,
+        keys=21,
+        distance_bias=True,
+        pattern=pattern("full"),
+    ),
+    Case(id="bias by distance of a cache", queries=7, keys=41, distance_bias=True),
+    Case(id="bias by distance, one query", queries=1, keys=41, distance_bias=True),
+    Case(id="bias by distance, top left", queries=7, keys=41, query_offset=0, distance_bias=True),
+    Case(
+        id="bias by distance, sinks, softcap, window, padding",
+        batch=2,
+        queries=11,
+        keys=29,
+        softcap=3.0,
+        sinks=True,
+        padding="right",
+        distance_bias=True,
+        pattern=pattern("sliding_window", window=8),
+    ),
+    Case(
+        id="bias by distance, stripes",
+        distance_bias=True,
+        pattern=pattern("strided", stride=5, causal=True),
+    ),
+)
+"""Lines for whoever adds a bias by distance: no kernel in Triton does."""
+
+
 PACKED = (
     Case(
         id="packed over tiles",
@@ -209,7 +253,13 @@ PACKED = (
 """Documents packed into a row, over several of the small tiles that kernels are tested with."""
 
 
-def every_case(*ids: str) -> pytest.MarkDecorator:
-    """Parametrises a test by `case` over the table, or over the lines with these ids."""
-    chosen = [case for case in CASES if not ids or case.id in ids]
+def every_case(*ids: str, biased: bool = False) -> pytest.MarkDecorator:
+    """Parametrises a test by `case` over the table, or over the lines with these ids.
+
+    Args:
+        ids: Of the lines; all when there are none.
+        biased: Whether the lines with a bias by distance are in the table.
+    """
+    table = (*CASES, *BIAS_CASES) if biased else CASES
+    chosen = [case for case in table if not ids or case.id in ids]
     return pytest.mark.parametrize("case", chosen, ids=lambda case: case.id)

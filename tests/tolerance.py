@@ -41,6 +41,16 @@ def assert_as_good_as(actual: Tensor | None, exact: Tensor, same_dtype_reference
     assert ours <= allowed, f"error {ours:.2e}, allowed {allowed:.2e} (PyTorch errs {theirs:.2e})"
 
 
+def toeplitz(distance_bias_HR: Tensor, call: AttentionCall) -> Tensor:
+    """The bias of every pair, `[H, Q, K]`: a row of each query, one column further left than the last's."""
+    last = call.query_length - 1
+    rows = [
+        distance_bias_HR[:, last - query : last - query + call.key_length]
+        for query in range(call.query_length)
+    ]
+    return torch.stack(rows, 1)
+
+
 def pytorch_attention(
     q_BHQD: Tensor,
     k_BGKD: Tensor,
@@ -49,6 +59,7 @@ def pytorch_attention(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     dense: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """PyTorch's own attention in the inputs' dtype, and the log-sum-exp in float32 (float64).
@@ -67,6 +78,8 @@ def pytorch_attention(
     bias = torch.zeros(seen.shape, dtype=q_BHQD.dtype, device=device)
     bias = bias.masked_fill(~seen, -torch.inf)
     bias = bias.expand(call.batch, call.query_heads, -1, -1)
+    if distance_bias_HR is not None:
+        bias = bias + toeplitz(distance_bias_HR, call).to(bias.dtype)
     if sinks_H is not None:
         column = sinks_H.to(bias.dtype)[:, None, None].expand(*bias.shape[:3], 1)
         bias = torch.cat([bias, column], -1)

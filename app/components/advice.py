@@ -9,11 +9,15 @@ import streamlit as st
 
 from attnscope.app import advice_words
 from attnscope.app.calculator_view import DTYPES, LONGEST, MOST_SEQUENCES
+from attnscope.app.components import model_positions
 from attnscope.app.components.chart import chart, look
 from attnscope.app.components.plain_table import plain_table
+from attnscope.app.examples import example
 from attnscope.app.figures.mechanism import prospects_figure
 from attnscope.app.jobs.advice_answers import THIS_MACHINE
 from attnscope.app.mechanisms_view import WORKLOADS, MechanismsView
+from attnscope.app.state import Key
+from attnscope.profiling.units import count
 
 FIELDS = (
     *("model", "device", "length", "batch", "dtype", "phase"),
@@ -77,8 +81,46 @@ def request(
         0.0,
         100.0,
         help="Of attention's output, relative to dense attention's. 0 demands exactness. What a mechanism changes is "
-        "measured on the demo model; of others nobody knows it until it is measured.",
+        "measured on the demo model; of others nobody knows it until you measure it, below.",
         **widget("tolerated"),
+    )
+
+
+def measuring(
+    *,
+    on_measure: Callable[[], None],
+    on_change: Callable[[], None],
+    is_under_way: bool,
+    again: bool,
+) -> None:
+    """Draw the prompt and the button that measures what the candidates do to the model's output and loss.
+
+    Args:
+        on_measure: Called when the visitor asks.
+        on_change: Called when the prompt changes.
+        is_under_way: Whether a job is.
+        again: Whether it was measured before.
+    """
+    st.html('<h3 class="pg-heading">What they change of this model, measured</h3>')
+    prompt, button = st.columns([9, 3], vertical_alignment="bottom")
+    prompt.text_input(
+        "Prompt that it reads",
+        max_chars=model_positions.LONGEST,
+        placeholder=f"the text that ships: {example('').title}",
+        key=Key.MECHANISM_PROMPT,
+        on_change=on_change,
+    )
+    button.button(
+        "Measure its errors again" if again else "Measure its errors",
+        type="secondary",
+        on_click=on_measure,
+        disabled=is_under_way,
+        width="stretch",
+    )
+    st.html(
+        '<p class="pg-quiet">Loads the weights, and judges every mechanism on the q, k and v of this prompt against '
+        "dense attention in float64; then the whole model is run within each for a minute, the least wrong of each "
+        "family first, and its loss compared.</p>"
     )
 
 
@@ -91,25 +133,29 @@ def answer(found: Mapping[str, Any]) -> None:
         f'<p class="pg-advice {mark}" role="status"><strong>{html.escape(name)}</strong> {words}</p>'
     )
     _list(advice_words.reasons(found))
-    left, right = st.columns(2, gap="medium")
-    with left:
-        st.html('<h3 class="pg-heading">What would change it</h3>')
-        _list(advice_words.changes(found))
-        if found["beyond"]:
-            st.html(f'<p class="pg-claim">{html.escape(advice_words.BEYOND)}</p>')
-    with right:
-        chart(
-            prospects_figure(found["ranked"], found["room_bytes"], look=look()),
-            pd.DataFrame(found["ranked"]).drop(columns=["rank", "quoted"]),
-            name="advice",
-            title=f"Advice for {found['model']} on {found['device']}",
-            note=advice_words.recommendation(found),
-            of="mechanisms",
-        )
-    plain_table("Candidates, the best first", advice_words.rows(found), header=advice_words.HEADER)
+    st.html('<h3 class="pg-heading">What would change it</h3>')
+    _list(advice_words.changes(found))
+    if found["beyond"]:
+        st.html(f'<p class="pg-claim">{html.escape(advice_words.BEYOND)}</p>')
+    leaders, ranked = advice_words.leaders(found), found["ranked"]
+    chart(
+        prospects_figure(leaders, found["room_bytes"], look=look()),
+        pd.DataFrame(ranked).drop(columns=["rank", "quoted", "loss"]),
+        name="advice",
+        title=f"Advice for {found['model']} on {found['device']}",
+        note=advice_words.recommendation(found),
+        of="mechanisms",
+    )
+    title = "Candidates, the best first" + (", one a family" if len(leaders) < len(ranked) else "")
+    plain_table(title, advice_words.rows(leaders), header=advice_words.HEADER)
+    if len(leaders) < len(ranked):
+        with st.expander(f"All {count(len(ranked))}"):
+            plain_table(
+                "All, the best first", advice_words.rows(ranked), header=advice_words.HEADER
+            )
+    st.html(f'<p class="pg-quiet">{html.escape(advice_words.REACH)}</p>')
     if found["excluded"]:
-        rows = [(each["title"], each["reason"]) for each in found["excluded"]]
-        plain_table("Left out", rows, header=("", "why"))
+        plain_table("Left out", advice_words.left_out(found), header=("", "why"))
     st.html(f'<p class="pg-quiet">{html.escape(advice_words.numbers(found))}</p>')
 
 

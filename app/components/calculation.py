@@ -61,7 +61,7 @@ def backends(found: Calculated) -> None:
     for reach, here in zip(found.reach["lines"], found.contenders["lines"], strict=True):
         name, most = reach["name"], found.one["model"]["max_length"]
         mark = ' class="pg-chosen" aria-current="true"' if name == found.view.backend else ""
-        refusal = reach.get("refusal") or here.get("refusal")
+        refusal = here.get("refusal")
         if refusal:
             cells = (
                 f'<td class="pg-refusal" colspan="{len(header) - 1}">{html.escape(refusal)}</td>'
@@ -69,7 +69,7 @@ def backends(found: Calculated) -> None:
         else:
             done = here["work"]
             said = [
-                longest_words(reach["longest"], most),
+                longest_words(reach["longest"], most) if "longest" in reach else "short ones only",
                 batch_words(here["largest_batch"]),
                 nbytes(here["total_bytes"]),
                 latency(done["seconds"]) if "seconds" in done else "no peak is published",

@@ -17,6 +17,8 @@ from attnscope.profiling.units import nbytes
 _PARTS = {
     "weights": "weights and buffers",
     "cache": "key/value cache",
+    "kept": "master weights and optimiser states",
+    "gradients": "gradients",
     "activations": "activations and attention",
     "total": "total",
 }
@@ -65,7 +67,7 @@ def _ending(status: JobStatus) -> Notice:
 def _columns(result: Mapping[str, Column]) -> None:
     closed, others = result["closed"], (result["traced"], result["measured"])
     rows = []
-    for part, name in _PARTS.items():
+    for part, name in ((part, name) for part, name in _PARTS.items() if part in closed):
         cells = [f"<td>{nbytes(closed[part])}</td>"]
         for column in others:
             cells += _beside(closed[part], column.get(part), "reason" in column)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from attnscope.app import inspections, layer_backends
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
-from attnscope.app.components.notice import control, notice
+from attnscope.app.components.notice import control, notice_html
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
 from attnscope.app.examples import examples_for
@@ -62,14 +62,30 @@ def head(session: Session) -> None:
     )
 
 
-def told(session: Session, under_way: JobStatus | None) -> None:
-    """Draw what the visitor is told, and how far a job is."""
+def told(session: Session) -> Callable[[JobStatus | None], None]:
+    """Draw what the visitor is told.
+
+    One element, so that it takes the place of what was told before at once; the browser keeps what is merely
+    left out until the script ends, which may wait for seconds.
+
+    Returns:
+        Draws it anew, with what was told since, and how far a job is.
+    """
     # Always there, empty or not: what stands below keeps its place, and the viewer what it has drawn.
-    with st.container(key="told", gap="small"):
-        for each in session.notices:
-            notice(each)
+    place = st.container(key="told", gap="small")
+    said = place.html(_said(session))
+
+    def again(under_way: JobStatus | None) -> None:
+        said.html(_said(session))
         if under_way is not None:
-            progress(under_way)
+            with place:
+                progress(under_way)
+
+    return again
+
+
+def _said(session: Session) -> str:
+    return "".join(map(notice_html, session.notices)) or "<i hidden></i>"
 
 
 def absent(session: Session) -> None:

@@ -22,6 +22,7 @@ from attnscope.app.figures.mechanism import (
 )
 from attnscope.app.mechanisms import RESULTS, Control, Mechanism
 from attnscope.app.state import Key
+from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS
 from attnscope.profiling.units import count, latency, nbytes, share
 
 Answer = Mapping[str, Any]
@@ -75,6 +76,7 @@ def claims(card: Mechanism) -> None:
 def mask_controls(
     controls: Sequence[Control],
     *,
+    has_text: bool,
     offers_causal: bool,
     key: Callable[[str], str],
     on_change: Callable[[], None],
@@ -83,6 +85,7 @@ def mask_controls(
 
     Args:
         controls: Those of the card.
+        has_text: Whether the pattern is a rule that the visitor writes.
         offers_causal: Whether composing with causal changes anything.
         key: Of the widget of a control.
         on_change: Called before the page is drawn anew.
@@ -96,6 +99,16 @@ def mask_controls(
             key=key(control.name),
             on_change=on_change,
         )
+    if has_text:
+        st.text_input(
+            "Query i sees key j where",
+            key=Key.MECHANISM_RULE,
+            max_chars=MOST_CHARACTERS,
+            on_change=on_change,
+            help="Whole numbers, i, j, + - \\* // %, comparisons, and, or, not, abs, min, max and "
+            "parentheses. The text is read, never run.",
+        )
+        st.caption("A matrix of booleans is uploaded, run and timed on the page Sparsity.")
     if offers_causal:
         st.checkbox("Causal: no later keys", key=Key.MECHANISM_CAUSAL, on_change=on_change)
 
@@ -218,10 +231,6 @@ def measurement(
         on_measure: Called when the visitor asks for a measurement.
     """
     st.html('<h3 class="pg-heading">On this machine, measured</h3>')
-    trains = card.figure == "uptraining"
-    if not card.backends and not trains:
-        st.html('<p class="pg-quiet">Nothing on this card is timed beside dense attention.</p>')
-        return
     if lacking:
         st.html(f'<p class="pg-quiet">It cannot be timed here: {html.escape(lacking)}</p>')
         return
@@ -235,9 +244,14 @@ def measurement(
         st.html(f'<p class="pg-quiet">{html.escape(_measure_words(card, record))}</p>')
     if record is None:
         return
-    if trains:
+    if card.trains:
         _trained(card, record)
         return
+    _timed(card, record)
+
+
+def _timed(card: Mechanism, record: Answer) -> None:
+    """Draw times and memory over length, and what could not be measured."""
     cells = record["cells"]
     measured = [cell for cell in cells if not cell["failure"]]
     if measured:
@@ -254,6 +268,8 @@ def measurement(
             of=_PAGE,
         )
         st.html(f'<p class="pg-quiet">{html.escape(verdict(cells))}</p>')
+    if "cache" in record:
+        st.html(f'<p class="pg-quiet">{html.escape(_cache_words(record["cache"]))}</p>')
     failed = [cell for cell in cells if cell["failure"]]
     if failed:
         rows = [(call_words(cell), count(cell["length"]), cell["failure"]) for cell in failed]
@@ -288,6 +304,8 @@ def verdict(cells: Sequence[Answer]) -> str:
         if not cell["failure"]:
             at.setdefault(cell["length"], {})[cell["name"]] = cell
     both = [length for length, found in at.items() if {"dense", "mechanism"} <= set(found)]
+    if not both and any(cell["name"] == "mechanism" for cell in cells):
+        return "Only dense attention could be measured."
     if not both:
         return "Dense attention alone was measured: it is what the others are held to."
     length = max(both)
@@ -297,6 +315,11 @@ def verdict(cells: Sequence[Answer]) -> str:
         f"attention, {own['median_s'] / dense['median_s']:.2g} of its time, and {nbytes(own['peak_bytes'])} "
         f"against {nbytes(dense['peak_bytes'])}."
     )
+    whole = at[length].get("everything")
+    if whole is not None:
+        words += (
+            f" {call_words(whole)}: {latency(whole['median_s'])}, {nbytes(whole['peak_bytes'])}."
+        )
     doubts = dict.fromkeys(filter(None, (own["unsettled"], dense["unsettled"])))
     return f"{words} Not settled: {'; '.join(doubts)}." if doubts else words
 
@@ -310,22 +333,30 @@ def snippet(card: Mechanism) -> None:
 
 
 def _measure_words(card: Mechanism, record: Answer | None) -> str:
-    if card.figure == "uptraining":
-        what = (
-            "Pools the demo's two key/value heads into one and trains it for some seconds, and the demo as it is for "
-            "as long."
-        )
-        return what if record is None else f"{_when(record)}."
+    if card.timed is None:
+        what = f"Times {card.title} and dense attention in turns on random tensors"
+    else:
+        what = card.timed.words
     if record is None:
-        return (
-            f"Times {card.title} and dense attention in turns on random tensors, at four lengths: "
-            "about half a minute."
-        )
+        return what if card.trains else f"{what.rstrip('.')}. Four lengths, about half a minute."
+    if card.trains:
+        return f"{_when(record)}."
     shape = record["shape"]
+    wide = f" of {shape['head_dim']}" if card.timed is None else ""
     shared = f", {record['group_size']} to a key/value head" if record["group_size"] > 1 else ""
+    told = "" if card.timed is None else f" {what}"
     return (
-        f"{_when(record)}: {shape['heads']} heads of "
-        f"{shape['head_dim']}{shared}, {shape['dtype']}, random tensors, in turns."
+        f"{_when(record)}: {shape['heads']} heads{wide}{shared}, {shape['dtype']}, random tensors, "
+        f"in turns.{told}"
+    )
+
+
+def _cache_words(cache: Answer) -> str:
+    agrees = "as" if cache["held"] == cache["calculated"] else "where"
+    return (
+        f"The latents of {count(cache['tokens'])} tokens took {nbytes(cache['held'])}, {agrees} the "
+        f"calculator says {nbytes(cache['calculated'])} for a layer; keys and values of these heads, "
+        f"expanded, took {nbytes(cache['expanded'])}."
     )
 
 

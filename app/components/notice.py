@@ -16,10 +16,15 @@ log = logging.getLogger("attnscope.pages")
 
 def notice(told: Notice) -> None:
     """Draw one notice; its text is shown as text, whatever it holds."""
+    st.html(notice_html(told))
+
+
+def notice_html(told: Notice) -> str:
+    """One notice as HTML."""
     remedy = f" <span>{html.escape(told.remedy)}</span>" if told.remedy else ""
     code = f" <code>reference {html.escape(told.reference)}</code>" if told.reference else ""
     role = "status" if told.kind == "told" else "alert"
-    st.html(
+    return (
         f'<div class="pg-told pg-{told.kind}" role="{role}">'
         f"<strong>{html.escape(told.message)}</strong>{remedy}{code}</div>"
     )

@@ -46,19 +46,18 @@ def controls(
         causal: Whether masks are composed with j ≤ i.
     """
     view = session.view
-    settings = SETTINGS[view.pattern]
-    own = (
-        [1.15] * len(settings) if settings else [3.4] if view.pattern in ("rule", "matrix") else []
-    )
+    family = "" if view.fitted else view.pattern
+    settings = SETTINGS.get(family, ())
+    own = [1.15] * len(settings) if settings else [3.4] if family in ("rule", "matrix") else []
     with st.container(key="sparsity_controls"):
         columns = st.columns([1.9, *own, 1.25, 1.3, 1.1, 1.0], vertical_alignment="bottom")
-        family, *numbers, past, length, block, zoom = columns
-        with family:
-            st.selectbox("Pattern", list(SETTINGS), format_func=title, **field(session, "pattern"))
-        if view.pattern == "rule":
+        first, *numbers, past, length, block, zoom = columns
+        with first:
+            _pattern(session)
+        if family == "rule":
             with numbers[0]:
                 _rule(session)
-        elif view.pattern == "matrix":
+        elif family == "matrix":
             with numbers[0]:
                 _matrix(session, kept)
         for column, setting in zip(numbers, settings, strict=False):
@@ -76,7 +75,7 @@ def controls(
                 **field(session, "block"),
             )
         with zoom, st.popover("Zoom", width="stretch", disabled=tokens is None):
-            _zoom(session, view.length or tokens or 1)
+            _zoom(session, _drawn_length(session, tokens))
 
 
 def field(
@@ -112,6 +111,23 @@ def _widget(
         take(value)
 
     return {"key": key, "on_change": control(session, changed)}
+
+
+def _pattern(session: SparsitySession) -> None:
+    """The families, and what was made for one head while that stands in their place."""
+    view = session.view
+
+    def take(key: str) -> None:
+        session.show(replace(session.view, pattern=key, fitted=""))
+
+    made = f"made:{view.fitted}"
+    words = "best at the budget" if view.fitted == "budget" else f"fitted: {title(view.fitted)}"
+    st.selectbox(
+        "Pattern",
+        [*SETTINGS, made] if view.fitted else list(SETTINGS),
+        format_func=lambda key: words if key == made else title(key),
+        **_widget(session, "sparsity_pattern", made if view.fitted else view.pattern, take),
+    )
 
 
 def _number(session: SparsitySession, setting: Setting) -> None:
@@ -184,7 +200,7 @@ def _past(session: SparsitySession, causal: bool) -> None:
     implied = session.view.pattern in IMPLIED_CAUSAL
     st.checkbox(
         "Past only",
-        disabled=implied,
+        disabled=implied or bool(session.view.fitted),
         help="Composes the mask with j ≤ i. On the heads, a pattern is always composed with the "
         "model's own rule.",
         **_widget(
@@ -205,9 +221,16 @@ def _length(session: SparsitySession, tokens: int | None) -> None:
         "Length, tokens",
         1,
         LONGEST,
-        help=f"Of the mask drawn, up to {count(LONGEST)}; at first the prompt's.",
-        **_widget(session, "sparsity_length", session.view.length or tokens or 1, take),
+        disabled=bool(session.view.fitted),
+        help=f"Of the mask drawn, up to {count(LONGEST)}; at first the prompt's. What was made for a "
+        "head is drawn at the prompt's.",
+        **_widget(session, "sparsity_length", _drawn_length(session, tokens), take),
     )
+
+
+def _drawn_length(session: SparsitySession, tokens: int | None) -> int:
+    own = 0 if session.view.fitted else session.view.length
+    return own or tokens or 1
 
 
 def _zoom(session: SparsitySession, length: int) -> None:

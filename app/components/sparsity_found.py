@@ -35,13 +35,20 @@ _SIDE, _GRID, _ROW, _MOST_ROWS = 224, 268, 34, 14
 
 
 def mask_panel(
-    answer: Answer, layers: Sequence[Answer], *, causal: bool, model: str, look: Theme
+    answer: Answer,
+    layers: Sequence[Answer],
+    *,
+    made: Answer | None,
+    causal: bool,
+    model: str,
+    look: Theme,
 ) -> None:
     """Draw a mask, its legend and what it keeps.
 
     Args:
-        answer: To `sparsity_mask`.
-        layers: Of the capture's summary; empty before there is one.
+        answer: To `sparsity_mask`, or to `sparsity_fitted_mask`.
+        layers: Of the capture's summary; of a mask made for one head, its layer, of that head alone.
+        made: What was found of such a mask; None of a family's.
         causal: Whether its pairs are counted among those of the past.
         model: For the files' names.
         look: The colours.
@@ -50,7 +57,7 @@ def mask_panel(
     shape = header["rows"], header["cols"]
     kinds = np.frombuffer(answer["body"], np.uint8).reshape(shape)
     mask = Mask(kinds=kinds, cell=header["cell"], query_start=header["q0"], key_start=header["k0"])
-    facts = mask_facts(header, layers)
+    facts = mask_facts(header, layers, made)
     title = f"{header['title']}, {count(header['length'])} tokens"
     note = "; ".join(f"{name} {value}" for name, value, _ in facts)
     filed = mask_figure(mask, title=title, note=note, look=look)
@@ -201,13 +208,6 @@ def patterns_table(
     )
     # A tick is of a row number: another pattern chosen elsewhere is another table.
     key = f"sparsity_patterns_{len(rows)}_{chosen}"
-    drawn = [] if chosen is None else [chosen]
-
-    def ticked() -> None:
-        # A browser that lags behind the page may send a table that is gone, as it was drawn.
-        if st.session_state[key]["selection"]["rows"] != drawn:
-            on_choose(key)
-
     st.dataframe(
         frame,
         height=_ROW * (min(len(rows), _MOST_ROWS) + 1) + 3,
@@ -215,9 +215,9 @@ def patterns_table(
         hide_index=True,
         column_config=_COLUMNS,
         key=key,
-        on_select=ticked,
+        on_select=lambda: on_choose(key),
         selection_mode="single-row",
-        selection_default={"selection": {"rows": drawn}},
+        selection_default={"selection": {"rows": [] if chosen is None else [chosen]}},
         placeholder="",
         alt="; ".join(f"{row.title} {row.words}" for row in rows),
     )

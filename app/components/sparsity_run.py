@@ -11,15 +11,24 @@ from attnscope.app.components.chart import file_name, files
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.sparsity_controls import field
 from attnscope.app.components.sparsity_found import heading
+from attnscope.app.figures.approximation_errors import (
+    ErrorCurve,
+    error_curves,
+    error_curves_frame,
+    error_curves_words,
+)
 from attnscope.app.figures.next_tokens import next_tokens, next_tokens_frame
 from attnscope.app.figures.theme import Theme
 from attnscope.app.sparsity_view import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
 from attnscope.app.sparsity_words import (
     approximation_rows,
+    judged_token,
     measured_note,
+    no_text,
     run_facts,
     run_rows,
     run_verdict,
+    sweep_note,
 )
 from attnscope.app.state import Key
 
@@ -34,6 +43,7 @@ _WITH = {
     "performer": "Performer (approximates)",
     "linformer": "Linformer (approximates)",
 }
+_SIZES = {"performer": "random features", "linformer": "rows"}
 _IDEAS = {
     "linear": "Linear attention puts products of elu + 1 features in the place of the softmax: it changes "
     "every weight, and reads no pairs at all.",
@@ -49,6 +59,7 @@ def form(
     *,
     layers: Sequence[int],
     backends: Sequence[str],
+    generates: bool,
     on_run: Callable[[], None],
     disabled: bool,
 ) -> None:
@@ -58,6 +69,7 @@ def form(
         session: The visitor's.
         layers: The model's own number of each layer.
         backends: That compute a pattern exactly here.
+        generates: Whether the model goes on with a text.
         on_run: Called before the rerun when the button is pressed.
         disabled: Whether a run is under way.
     """
@@ -74,7 +86,7 @@ def form(
                 "Layers",
                 layers,
                 placeholder="all layers",
-                disabled=view.run != "pattern",
+                disabled=view.run != "pattern" or bool(view.fitted),
                 **field(session, "run_layers", read=lambda chosen: tuple(sorted(chosen))),
             )
         with columns[2]:
@@ -89,7 +101,11 @@ def form(
                 "New tokens",
                 0,
                 MOST_NEW_TOKENS,
-                help=f"Generated greedily, with and without; 0 to {MOST_NEW_TOKENS}.",
+                disabled=not generates,
+                help=f"Generated greedily, with and without; 0 to {MOST_NEW_TOKENS}."
+                if generates
+                else "An encoder generates no text; it is judged by the tokens that it guesses while they "
+                "are hidden.",
                 **field(session, "new_tokens"),
             )
         with columns[4]:
@@ -104,19 +120,85 @@ def form(
             )
 
 
-def approximations(found: Sequence[Answer], run: str) -> None:
-    """Say what an approximation is, and what each errs on this prompt.
+def alone(layer: int, head: int) -> None:
+    """Say that a pattern made for one head is run on that head.
 
     Args:
-        found: Of the question `sparsity_approximations`.
-        run: The one chosen.
+        layer: The model's own number of its layer.
+        head: The head.
     """
-    st.html(f'<p class="pg-note">{html.escape(_IDEAS[run])}</p>')
-    plain_table(
-        "Relative output error on this prompt's own q, k and v, before any effect on later layers",
-        approximation_rows(found),
-        header=("", "mean of the heads", "by head"),
+    st.html(
+        f'<p class="pg-note">The pattern above was made for layer {layer}, head {head}: it runs on that head '
+        "alone, and every other head stays as it is. “Each head its best” gives each its own.</p>"
     )
+
+
+def idea(run: str) -> None:
+    """Say what an approximation is."""
+    st.html(f'<p class="pg-note">{html.escape(_IDEAS[run])}</p>')
+
+
+def approximations(
+    found: Answer, run: str, *, place: tuple[int, int, int], model: str, look: Theme
+) -> None:
+    """Draw what each approximation errs on this prompt, and the one chosen over its size and over length.
+
+    Args:
+        found: Of the job `sparsity_errors`.
+        run: The one chosen.
+        place: Of the head chosen: the place of its layer, the model's own number of that, and the head.
+        model: For the files' names.
+        look: The colours.
+    """
+    table, sizes, lengths = st.columns([40, 40, 40], gap="medium")
+    with table:
+        plain_table(
+            "Relative output error on this prompt's own q, k and v, before any effect on later layers",
+            approximation_rows(found["approximations"]),
+            header=("", "mean of the heads", "by head"),
+        )
+        st.html(f'<p class="pg-note">{html.escape(sweep_note(found, run))}</p>')
+    charts = ((sizes, "over_sizes", _SIZES.get(run, "")), (lengths, "over_lengths", "tokens"))
+    for column, points, across in charts:
+        if found[points]:
+            with column:
+                _curves(found[points], run, across, place=place, model=model, look=look)
+
+
+def _curves(
+    points: Sequence[Answer],
+    run: str,
+    across: str,
+    *,
+    place: tuple[int, int, int],
+    model: str,
+    look: Theme,
+) -> None:
+    layer, number, head = place
+    own = {
+        name: [point[name][layer][head] for point in points] for name in ("mean", "least", "most")
+    }
+    mean, least, most = zip(*(point["heads"] for point in points), strict=True)
+    curves = [
+        ErrorCurve(name=f"layer {number}, head {head}", **own),
+        ErrorCurve(name="mean of the heads", mean=mean, least=least, most=most),
+    ]
+    places = [point["at"] for point in points]
+    title = f"{model}: output error of {run} over {across}"
+    note = error_curves_words(curves, places, across)
+    name = f"errors-over-{across.replace(' ', '-')}"
+    with st.container(key=f"chart_{name}", gap=None):
+        heading(f"Error over {across}", "")
+        st.plotly_chart(
+            error_curves(curves, places, across=across, look=look),
+            theme=None,
+            config=_PLOT,
+            key=f"sparsity_{name}",
+            alt=f"{title}. {note}",
+        )
+        filed = error_curves(curves, places, across=across, look=look, title=title, note=note)
+        data = error_curves_frame(curves, places, across=across)
+        files(filed, data, name=name, title=title, note=note, of=model)
 
 
 def assignment(
@@ -145,7 +227,7 @@ def assignment(
     with st.container(key="sparsity_assignment", horizontal=True, vertical_alignment="center"):
         st.html(f'<p class="pg-note">{whose}: {html.escape(said)}</p>')
         st.download_button(
-            "Export JSON", text, file_name=name, mime="application/json", on_click="ignore"
+            "Export JSON", text.encode, file_name=name, mime="application/json", on_click="ignore"
         )
         with st.popover("Import"):
             st.file_uploader(
@@ -171,7 +253,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
         st.html(f'<p class="pg-verdict" role="status">{html.escape(run_verdict(found))}</p>')
         st.download_button(
             "Export JSON",
-            json.dumps(found, ensure_ascii=False),
+            json.dumps(found, ensure_ascii=False).encode,
             file_name=file_name(model, "run", "json"),
             mime="application/json",
             key="sparsity_ran_json",
@@ -194,8 +276,9 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
             f'<dl class="pg-facts pg-kept">{facts}</dl>'
         )
     with tokens, st.container(key="chart_next_tokens", gap=None):
-        heading("The next token", "")
-        title = f"{model}: the next token, {found['title']}"
+        name, where, which = judged_token(found)
+        heading(name, where)
+        title = f"{model}: {which}, {found['title']}"
         note = f"KL {found['kl']:.4g} nats"
         short = ("as it is", "within")
         st.plotly_chart(
@@ -215,7 +298,7 @@ def result(found: Answer, *, model: str, look: Theme) -> None:
 def _texts(found: Answer, names: tuple[str, str]) -> None:
     """What each generates."""
     if found["text"] is None:
-        st.html('<p class="pg-note">No text was asked for.</p>')
+        st.html(f'<p class="pg-note">{html.escape(no_text(found))}</p>')
         return
     heading("What it goes on with", "greedy")
     if found["ends"]:

@@ -21,6 +21,7 @@ READINGS: Mapping[Reading, tuple[str, Callable[[float], str]]] = {
 """Of each reading, what it is called and how its numbers are written."""
 _DASHES = {"dense": "dot", "pairs": "dash", "everything": "dash"}
 _HEIGHT = 350
+_ROW, _AROUND = 24, 120  # of a candidate, and of what stands around them
 
 
 def costs_figure(
@@ -124,7 +125,7 @@ def cost_words(lines: Lines, lengths: Sequence[int], reading: Reading) -> str:
 def _colour(line: Mapping[str, Any], name: str, look: Theme) -> str:
     if name == "pairs":
         return look.muted
-    if "backend" in line:
+    if line.get("backend"):
         return backend_colour(line["backend"])
     return look.muted if name == "dense" else look.accent
 
@@ -158,41 +159,55 @@ def _legend_below(figure: go.Figure) -> None:
 
 
 def prospects_figure(ranked: Lines, room_bytes: int, *, look: Theme) -> go.Figure:
-    """Draw each candidate by its memory and its expected time, both logarithmic, with the room as a line.
+    """Draw a row a candidate: its expected time, and its memory with the room as a line; both logarithmic.
 
     Args:
-        ranked: The best first.
+        ranked: The best first, which stands at the top.
         room_bytes: Bytes there are.
         look: The colours.
     """
-    figure = go.Figure()
-    for place, each in enumerate(ranked):
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
+    titles = [plain(each["title"]) for each in ranked]
+    marker = {
+        "size": 11,
+        "symbol": ["circle" if each["fits"] else "x" for each in ranked],
+        "color": [backend_colour(each["key"]) for each in ranked],
+        "line": {"width": [2] + [0] * (len(ranked) - 1), "color": look.text},
+    }
+    told = [
+        f"{title}: {nbytes(each['nbytes'])}, {latency(each['expected_s'])}"
+        for title, each in zip(titles, ranked, strict=True)
+    ]
+    sizes = [each["nbytes"] for each in ranked]
+    for column, values in enumerate(([1e3 * each["expected_s"] for each in ranked], sizes), 1):
         figure.add_scatter(
-            x=[each["nbytes"]],
-            y=[1e3 * each["expected_s"]],
+            x=values,
+            y=titles,
             mode="markers",
-            name=plain(each["title"]),
-            marker={
-                "size": 12,
-                "symbol": "circle" if each["fits"] else "x",
-                "color": backend_colour(each["key"]),
-                "line": {"width": 2 if place == 0 else 0, "color": look.text},
-            },
-            text=[
-                f"{plain(each['title'])}: {nbytes(each['nbytes'])}, {latency(each['expected_s'])}"
-            ],
+            marker=marker,
+            text=told,
             hoverinfo="text",
+            showlegend=False,
+            row=1,
+            col=column,
         )
-    low, high = (f([each["nbytes"] for each in ranked]) for f in (min, max))
+    low, high = min(sizes), max(sizes)
     if room_bytes < 64 * high:
-        figure.add_vline(x=room_bytes, line={"color": look.text, "dash": "dash", "width": 1})
+        line = {"color": look.text, "dash": "dash", "width": 1}
+        ends = {"x0": room_bytes, "x1": room_bytes, "y0": 0, "y1": 1}
+        figure.add_shape(type="line", xref="x2", yref="paper", line=line, **ends)
         high = max(high, room_bytes)
     ticks = [2**power for power in range(max(low, 1).bit_length() - 1, high.bit_length() + 1)]
     ticks = ticks[:: max(len(ticks) // 5, 1)]
-    dressed(figure, look=look, height=_HEIGHT)
+    dressed(figure, look=look, height=_ROW * len(ranked) + _AROUND)
+    figure.update_xaxes(type="log", title="milliseconds, expected", col=1)
     figure.update_xaxes(
-        type="log", title="memory", tickvals=ticks, ticktext=[nbytes(tick) for tick in ticks]
+        type="log",
+        title="memory",
+        tickvals=ticks,
+        ticktext=[nbytes(tick) for tick in ticks],
+        col=2,
     )
-    figure.update_yaxes(type="log", title="milliseconds")
-    _legend_below(figure)
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_layout(margin_t=44)
     return figure

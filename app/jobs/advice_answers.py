@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from attnscope.app.jobs.advice_errors import errors_found, judgeable
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.tables import Ask
 
@@ -31,13 +32,15 @@ def advice(arguments: Arguments, context: Context) -> Answer:
 
     from attnscope.profiling.advisor import advise
 
-    request = _request(arguments, context)
+    request, found = request_of(arguments, context), errors_found(arguments, context)
+    errors = {} if found is None else found["errors"]
     if request.tolerated > 0 and request.source == _DEMO:
-        request = replace(request, errors=_errors(request, context))
-    return described(advise(request))
+        errors = _errors(request, context) | errors
+    return described(advise(replace(request, errors=errors)), found)
 
 
-def _request(arguments: Arguments, context: Context) -> "Request":
+def request_of(arguments: Arguments, context: Context) -> "Request":
+    """What is asked of the adviser; no errors are known in it yet."""
     import torch
 
     from attnscope.app.jobs.backends_offered import device_of
@@ -95,18 +98,19 @@ def _runs(context: Context) -> "tuple[RunRow, ...]":
 def _errors(request: "Request", context: Context) -> dict[str, float]:
     from attnscope.app.jobs.mechanism_errors import TOKENS, errors_on_demo
 
-    ways = {
-        one.key: one.way
-        for one in request.field[0]
-        # A window longer than the text that is judged hides nothing there, and would seem to cost nothing.
-        if not one.exact and (one.pattern is None or one.pattern.parameters["window"] < TOKENS)
-    }
+    ways = {one.key: one.way for one in judgeable(request, TOKENS)}
     return {key: found.relative for key, found in errors_on_demo(ways, context).items()}
 
 
-def described(found: "Advice") -> Answer:
-    """An answer as JSON."""
+def described(found: "Advice", measured: Mapping[str, Any] | None = None) -> Answer:
+    """An answer as JSON.
+
+    Args:
+        found: The answer.
+        measured: What `measure_errors` kept of the model; None where nobody measured.
+    """
     request, runner_up = found.request, found.runner_up
+    losses = {} if measured is None else measured["losses"]
     return {
         "model": request.source,
         "device": request.device.name,
@@ -118,7 +122,11 @@ def described(found: "Advice") -> Answer:
         "tolerated": request.tolerated,
         "workload": request.workload,
         "room_bytes": request.room_bytes,
-        "ranked": [_prospect(each) for each in found.ranked],
+        "ranked": [_prospect(each, losses) for each in found.ranked],
+        "judged": None
+        if measured is None
+        else {name: measured[name] for name in ("text", "tokens", "created", "unjudged")},
+        "unknown": sum(not one.exact and one.key not in request.errors for one in request.field[0]),
         "runner_up": None if runner_up is None else runner_up.candidate.key,
         "excluded": [asdict(each) for each in found.excluded],
         "changes": [asdict(each) for each in found.changes],
@@ -127,7 +135,7 @@ def described(found: "Advice") -> Answer:
     }
 
 
-def _prospect(each: "Prospect") -> Answer:
+def _prospect(each: "Prospect", losses: Mapping[str, Any]) -> Answer:
     quoted: Mapping[str, Any] | None = None
     if each.quoted is not None:
         row = each.quoted.row
@@ -136,8 +144,11 @@ def _prospect(each: "Prospect") -> Answer:
     return {
         "key": each.candidate.key,
         "title": each.candidate.title,
+        "family": each.candidate.family,
         "exact": each.candidate.exact,
         "error": each.error,
+        "loss": losses.get(each.candidate.key),
+        "reach": each.reach,
         "nbytes": each.nbytes,
         "fits": each.fits,
         "least_s": each.least_s,

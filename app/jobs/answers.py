@@ -235,6 +235,7 @@ def _thumbnails(layer: "LayerView", size: int, reduce: Any) -> NDArray[np.float3
         scale=layer.scale,
         softcap=layer.softcap,
         visible_keys_K=layer.visible_keys_K,
+        distance_bias_HR=layer.distance_bias_HR,
         size=size,
         reduce=reduce,
         queries_per_row=None if share >= 1 else max(1, int(share * queries / size)),

@@ -68,6 +68,7 @@ def _calls(capture: "Capture | None") -> "list[AttentionCall]":
             softcap=layer.softcap,
             has_sinks=layer.sinks_H is not None,
             has_padding=layer.visible_keys_BK is not None,
+            has_distance_bias=layer.distance_bias_HR is not None,
         ): None
         for layer in capture.layers
     }

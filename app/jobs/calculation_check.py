@@ -28,6 +28,8 @@ Step = Callable[[float], None]
 
 PARTS = ("weights", "cache", "activations", "total")
 """Bytes of parameters and buffers, of the key/value cache, of all else, and of everything."""
+TRAINING_PARTS = ("weights", "kept", "gradients", "activations", "total")
+"""In training: `kept` are master weights and the optimiser's states."""
 
 MOST_LAYERS = 256
 _TRACED, _RUNS = 0.8, 5
@@ -44,8 +46,8 @@ def check(arguments: Arguments, context: Context) -> Answer:
     Arguments: those of `calculation`.
 
     Returns:
-        `closed`, `traced` and `measured`, each `PARTS` in bytes (None where nobody can tell) with `moment`, the part or
-        the module that was at work, and `note`; or `reason` and `remedy` in their place.
+        `closed`, `traced` and `measured`, each `PARTS`, or `TRAINING_PARTS`, in bytes (None where nobody can tell) with
+        `moment`, the part or the module that was at work, and `note`; or `reason` and `remedy` in their place.
     """
     from attnscope.profiling.calculator import estimate_plan
 
@@ -74,43 +76,40 @@ def _tried(work: Callable[[], Answer]) -> Answer:
 def _closed(found: "MemoryEstimate") -> Answer:
     terms = {term.name: term.nbytes for term in found.terms}
     weights = terms.get("weights", 0) + terms.get("buffers", 0)
-    cache = terms.get("key/value cache", 0)
-    rest = found.total_bytes - weights - cache
-    return _column((weights, cache, rest, found.total_bytes), found.peak_phase, "")
+    if found.phase == "training":
+        held = (terms.get("master weights", 0) + terms.get("optimiser states", 0),)
+        held += (terms.get("gradients", 0),)
+    else:
+        held = (terms.get("key/value cache", 0),)
+    rest = found.total_bytes - weights - sum(held)
+    return _column((weights, *held, rest, found.total_bytes), found.peak_phase, "")
 
 
 def _traced(plan: "Plan", length: int, report: Step) -> Answer:
-    from attnscope.profiling.tracker import traced_peak
+    from attnscope.profiling.tracker import traced_peak, traced_training
 
     _check_pass(plan)
     _check_traceable(plan)
-    asked: dict[str, Any] = {
-        "backend": plan.backend,
-        "batch": plan.batch,
-        "length": length,
-        "dtype": plan.dtype,
-        "phase": plan.phase,
-        "all_logits": plan.all_logits,
-        "report": report,
-    }
+    trains = plan.phase == "training"
+    names = ("backend", "batch", "dtype")
+    names += ("optimizer", "checkpointing") if trains else ("phase", "all_logits")
+    asked: dict[str, Any] = {name: getattr(plan, name) for name in names}
+    asked |= {"length": length, "report": report}
+    trace = traced_training if trains else traced_peak
     note = ""
     try:
-        peak = traced_peak(plan.shape, **asked)
+        peak = trace(plan.shape, **asked)
     except (UnsupportedCall, ModelUnsupported):
         if plan.backend.startswith("transformers_"):
             raise
-        peak, note = traced_peak(plan.shape, stated=True, **asked), _STATED
-    parts = (peak.parameter_bytes, peak.cache_bytes, peak.activation_bytes, peak.total_bytes)
+        peak, note = trace(plan.shape, stated=True, **asked), _STATED
+    held = (peak.kept_bytes, peak.gradient_bytes) if trains else (peak.cache_bytes,)
+    parts = (peak.parameter_bytes, *held, peak.activation_bytes, peak.total_bytes)
     return _column(parts, peak.module, note)
 
 
 def _check_pass(plan: "Plan") -> None:
     """Refuses what is neither traced nor run."""
-    if plan.phase == "training":
-        raise PromptRefused(
-            "A training step is neither traced nor run here.",
-            "Choose Prompt or Next token above.",
-        )
     if plan.page is not None:
         raise UnsupportedCall(
             "The model's own class keeps a cache that grows to fit, without pages.",
@@ -134,21 +133,44 @@ def _check_traceable(plan: "Plan") -> None:
 def _measured(
     plan: "Plan", found: "MemoryEstimate", arguments: Arguments, context: Context, report: Step
 ) -> Answer:
+    _check_pass(plan)
+    _check_run(plan, found, str(arguments["model"]))
+    _check_room(plan, found, device_of(context.device))
+    measure = _trained if plan.phase == "training" else _passed
+    return measure(plan, found.length, arguments, context, report)
+
+
+def _trained(
+    plan: "Plan", length: int, arguments: Arguments, context: Context, report: Step
+) -> Answer:
+    from attnscope.app.jobs.work import models, wanted
+    from attnscope.profiling.training_run import training_peak
+
+    which = wanted({**arguments, "source": arguments["model"], "device": "auto"}, context)
+    names = ("backend", "batch", "optimizer", "checkpointing")
+    asked: dict[str, Any] = {name: getattr(plan, name) for name in names}
+    with models(context).borrow(**which, progress=lambda *_: context.check()) as model:
+        report(0.5)
+        peak = training_peak(model, length=length, **asked)
+        where = f"{model.device}, a copy of {model.title}"
+    return _column((peak.weights, peak.kept, None, None, peak.total), where, "")
+
+
+def _passed(
+    plan: "Plan", length: int, arguments: Arguments, context: Context, report: Step
+) -> Answer:
     from attnscope.app.jobs.work import models, wanted
     from attnscope.profiling.asked import Instruments
     from attnscope.profiling.latency import Effort
     from attnscope.profiling.measure import measure
     from attnscope.profiling.record import Cell
 
-    _check_pass(plan)
-    _check_run(plan, found, str(arguments["model"]))
-    _check_room(plan, found, device_of(context.device))
     decodes = plan.phase == "decode"
     cell = Cell(
         backend=plan.backend,
         phase="decode" if decodes else "prefill",
         batch=plan.batch,
-        length=found.length - decodes,
+        length=length - decodes,
         dtype=plan.dtype,
     )
     once = Effort(runs=2, seconds=0.0, warmup_runs=1, warmup_seconds=0.0)
@@ -186,7 +208,7 @@ def _check_run(plan: "Plan", found: "MemoryEstimate", source: str) -> None:
             "Only the configuration was read: this check downloads no weights.",
             "Measure the model on the page Profile; its runs then stand below.",
         )
-    if plan.backend.startswith("transformers_"):
+    if plan.backend.startswith("transformers_") and plan.phase != "training":
         raise UnsupportedCall(
             "Runs here swap in a backend of ours, and this is the model's own attention.",
             "Choose eager or sdpa_flash to measure the nearest.",
@@ -220,4 +242,5 @@ def _check_room(plan: "Plan", found: "MemoryEstimate", device: "torch.device") -
 
 
 def _column(parts: tuple[int | None, ...], moment: str, note: str) -> Answer:
-    return {**dict(zip(PARTS, parts, strict=True)), "moment": moment, "note": note}
+    names = PARTS if len(parts) == len(PARTS) else TRAINING_PARTS
+    return {**dict(zip(names, parts, strict=True)), "moment": moment, "note": note}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from attnscope.profiling.plan import Plan
 
 CONFIGS = Path(__file__).resolve().parents[2] / "assets" / "configs"
+_MANY_TOKENS = 4096
+"""Of a question about every length: what a backend takes up to a few tokens only is no line over length."""
 
 Arguments = dict[str, Any]
 
@@ -44,7 +46,7 @@ def plan_asked(shape: "ModelShape", arguments: Arguments) -> "Plan":
 
     Args:
         shape: Its shape.
-        arguments: The fields of a `Plan` but its shape.
+        arguments: The fields of a `Plan` but its shape, and the length, where the question is about one.
 
     Raises:
         AttnscopeError: It cannot be estimated, or no CUDA device could run it: the calculator alone would put a number
@@ -58,7 +60,7 @@ def plan_asked(shape: "ModelShape", arguments: Arguments) -> "Plan":
         checkpointing=arguments["checkpointing"],
         **{name: arguments[name] for name in names},
     )
-    _check_backend(plan)
+    _check_backend(plan, arguments.get("length", _MANY_TOKENS))
     return plan
 
 
@@ -69,7 +71,7 @@ def _shape_once(source: str, revision: str | None) -> "ModelShape":
     return shape_of(source, revision=revision)
 
 
-def _check_backend(plan: "Plan") -> None:
+def _check_backend(plan: "Plan", length: int) -> None:
     import torch
 
     from attnscope.kernels.registry import BACKENDS
@@ -78,7 +80,7 @@ def _check_backend(plan: "Plan") -> None:
     backend = next((one for one in BACKENDS if one.name == plan.backend), None)
     calls = {
         call_of(
-            layer, batch=plan.batch, length=4096, dtype=plan.dtype, decode=plan.phase == "decode"
+            layer, batch=plan.batch, length=length, dtype=plan.dtype, decode=plan.phase == "decode"
         )
         for layer in plan.shape.layers
         if layer.is_attention

@@ -1,5 +1,6 @@
 """The questions about checks of backends: what can run before anything is run, and what a check found."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.checks import CheckFolder
@@ -88,6 +89,7 @@ def found(arguments: Arguments, context: Context) -> Answer:
 
     folder = CheckFolder(context.settings.checks_folder, str(arguments["check"]))
     asked, facts = folder.asked(), folder.facts()
+    os.utime(folder.path)  # it stays for some time after its last use
     return {"asked": asked, "facts": facts, "results": described(folder.results(), facts["tokens"])}
 
 

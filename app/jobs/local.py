@@ -1,6 +1,5 @@
 """The engine of one machine: a queue in SQLite and one worker process a device, replaced the moment it dies."""
 
-import fcntl
 import itertools
 import logging
 import os
@@ -9,13 +8,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
 from time import monotonic
-from typing import IO, Any
+from typing import Any
 
 from attnscope.app.jobs import reasons
 from attnscope.app.jobs.engine import Event, JobStatus
 from attnscope.app.jobs.pace import Pace
 from attnscope.app.jobs.process import WorkerProcess
-from attnscope.app.jobs.queue import JobQueue
+from attnscope.app.jobs.queue import JobQueue, free_slot
 from attnscope.app.jobs.seat import Seat, Wait, WorkerGoneError
 from attnscope.app.jobs.tables import Ask, Tables, named
 from attnscope.app.jobs.wire import Message, unpacked_error
@@ -25,7 +24,6 @@ from attnscope.kernels.errors import EngineUnavailable, InvalidCall, JobCancelle
 log = logging.getLogger("attnscope.engine")
 
 _PATIENCE_S = 0.7  # how long a job may take to obey a cancellation before its worker is killed
-_MOST_ENGINES = 16
 
 
 def _stopping() -> EngineUnavailable:
@@ -59,7 +57,7 @@ class LocalEngine:
         ]
         self._seats = workers + readers
         self._answering = {"worker": workers, "reader": readers or workers}
-        number, self._slot_lock = _free_slot(settings)
+        number, self._slot_lock = free_slot(settings.data)
         self._queue = JobQueue(
             settings.data / f"queue-{number}.sqlite", per_owner=settings.jobs_per_owner
         )
@@ -167,6 +165,10 @@ class LocalEngine:
         raise EngineUnavailable(
             "The process that answers was lost twice in a row.", "Try again in a few seconds."
         )
+
+    def busy(self) -> set[str]:
+        """See `JobQueue.named`."""
+        return self._queue.named()
 
     def health(self) -> dict[str, Any]:
         """See Engine."""
@@ -378,20 +380,3 @@ class LocalEngine:
                 seat.process.send(
                     {"do": "run", "id": job.id, "kind": job.kind, "arguments": job.arguments}
                 )
-
-
-def _free_slot(settings: Settings) -> tuple[int, IO[str]]:
-    """The first queue of the data folder that no other running server holds, and the lock that keeps it."""
-    settings.data.mkdir(parents=True, exist_ok=True)
-    for number in range(1, _MOST_ENGINES + 1):
-        lock = (settings.data / f"queue-{number}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        return number, lock
-    raise EngineUnavailable(
-        f"{_MOST_ENGINES} servers already use the data folder {settings.data}.",
-        "Stop one, or set ATTNSCOPE_DATA.",
-    )

@@ -7,6 +7,7 @@ from attnscope.app.jobs.advice_answers import ADVICE_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.mechanism_errors import error
 from attnscope.app.jobs.mechanism_pictures import picture
+from attnscope.app.jobs.mechanism_positions import positions_found
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.tables import Ask
 
@@ -76,8 +77,11 @@ def _lines(chosen: "Choice") -> list[Answer]:
         return lines
     calls = [chosen.call(length, DRAWN) for length in LENGTHS]
     lines.append(_line("mechanism", _drawn_by(chosen), calls))
+    # Pairs of a written rule are counted one by one: seconds at these lengths.
+    if not chosen.card.pattern or chosen.card.has_text:
+        return lines
     pairs = [attention_flops(call, call.kept_pairs) for call in calls]
-    if chosen.card.pattern and pairs != lines[-1]["flops"]:
+    if pairs != lines[-1]["flops"]:
         lines.append({"name": "pairs", "title": "its pairs alone", "flops": pairs})
     return lines
 
@@ -136,10 +140,10 @@ def _lacking(key: str, device_name: str) -> str:
 
 def shape_on(device: Any) -> Any:
     """The heads that are measured on a device, small enough for dense attention beside them."""
-    from attnscope.app.jobs.mechanism_calls import HeadShape
+    from attnscope.profiling.mechanism_trials import Heads
 
     dtype = "bfloat16" if device.type == "cuda" else "float32"
-    return HeadShape(heads=8, head_dim=64, dtype=dtype)
+    return Heads(heads=8, head_dim=64, dtype=dtype)
 
 
 def measured(arguments: Arguments, context: Context) -> Answer:
@@ -167,6 +171,7 @@ MECHANISM_ASKS = {
     "mechanisms_here": Ask(here, at="worker"),
     "mechanism_measured": Ask(measured),
     "mechanism_picture": Ask(picture, lane="patient"),
+    "positions_found": Ask(positions_found),
     "mechanism_error": Ask(error, lane="patient", at="worker"),
     **ADVICE_ASKS,
 }

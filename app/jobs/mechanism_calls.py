@@ -9,32 +9,18 @@ from typing import TYPE_CHECKING, cast
 
 from attnscope.app.mechanisms import Mechanism
 from attnscope.kernels.backends.backend import Backend, Refusal
-from attnscope.kernels.call import AttentionCall, Dtype
+from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.registry import backend
+from attnscope.profiling.mechanism_trials import Heads
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadShape:
-    """The heads that a mechanism is shown on.
-
-    Attributes:
-        heads: H.
-        head_dim: D, of keys and values.
-        dtype: Of all tensors.
-    """
-
-    heads: int
-    head_dim: int
-    dtype: Dtype
-
-
-DRAWN = HeadShape(heads=32, head_dim=128, dtype="bfloat16")
+DRAWN = Heads(heads=32, head_dim=128, dtype="bfloat16")
 """Of the curves: one layer of Llama 3.1 8B."""
 
 
@@ -43,10 +29,10 @@ class Choice:
     """A mechanism as it is set on its card."""
 
     card: Mechanism
-    values: Mapping[str, int]
+    values: Mapping[str, int | str]
     causal: bool = False
 
-    def call(self, length: int, shape: HeadShape) -> AttentionCall:
+    def call(self, length: int, shape: Heads) -> AttentionCall:
         """Its attention over keys of this length."""
         card = self.card
         queries = min(card.query_length or length, length)
@@ -66,7 +52,7 @@ class Choice:
             query_offset=0 if queries == length else length - queries,
         )
 
-    def dense(self, length: int, shape: HeadShape) -> AttentionCall:
+    def dense(self, length: int, shape: Heads) -> AttentionCall:
         """Dense attention over the same tokens: causal where the mechanism is, heads of their own."""
         call = self.call(length, shape)
         return replace(call, kv_heads=shape.heads, pattern=dense_rule(call.pattern, length))
@@ -88,5 +74,7 @@ def dense_rule(rule: Pattern, length: int) -> Pattern:
 def choice(mechanism: Mechanism, values: Mapping[str, object], *, causal: bool) -> Choice:
     """A choice from what a question or a job holds."""
     known = {control.name for control in mechanism.controls}
-    taken = {name: cast("int", value) for name, value in values.items() if name in known}
+    if mechanism.has_text:
+        known.add("text")
+    taken = {name: cast("int | str", value) for name, value in values.items() if name in known}
     return Choice(card=mechanism, values=taken, causal=causal)

@@ -1,10 +1,13 @@
-"""What was measured of each mechanism, one JSON line a measurement, in the data folder."""
+"""In the data folder: what was measured of each mechanism, a JSON line each, and what was found of models."""
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attnscope.app.jobs.kept_answers import write_beside
 from attnscope.kernels.errors import InvalidCall
 
 Record = dict[str, Any]
@@ -42,3 +45,29 @@ class MechanismFolder:
         if not _KEY.fullmatch(mechanism):
             raise InvalidCall(f"There is no mechanism {mechanism[:40]!r}.")
         return self._root / f"{mechanism}.jsonl"
+
+
+class Findings:
+    """What was found of models, a JSON file a question: the same question finds it again.
+
+    Args:
+        data: The server's data folder.
+        kind: What is found; of this house, not of a visitor.
+    """
+
+    def __init__(self, data: Path, kind: str) -> None:
+        self._root = data / "mechanisms" / kind
+
+    def keep(self, asked: Mapping[str, Any], found: Record) -> None:
+        """Write an answer down; it replaces an older one."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        write_beside(self._file(asked), json.dumps(found))
+
+    def find(self, asked: Mapping[str, Any]) -> Record | None:
+        """The answer to a question; None where nobody asked it yet."""
+        file = self._file(asked)
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    def _file(self, asked: Mapping[str, Any]) -> Path:
+        told = json.dumps(dict(asked), sort_keys=True).encode()
+        return self._root / f"{hashlib.sha256(told).hexdigest()[:32]}.json"

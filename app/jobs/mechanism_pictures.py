@@ -15,7 +15,7 @@ _POSITIONS, _WIDTH = 256, 64
 _DISTANCES = 4096
 _COPIED = "hello attention"
 _ALIBI_HEADS, _ALIBI_DISTANCES = 12, 129
-_REQUESTS, _POOL, _PAGE, _LONGEST, _SEED = 60, 2048, 16, 512, 0
+_REQUESTS, _POOL, _LONGEST, _SEED = 60, 2048, 512, 0
 
 
 def picture(arguments: Arguments, context: Context) -> Answer:
@@ -48,12 +48,13 @@ def _uptraining(context: Context) -> Answer:
 def _pages(context: Context) -> Answer:
     """A stream of requests served three ways, and the block table at the fullest moment."""
     from attnscope.app.jobs.calculation_plan import shape_asked
+    from attnscope.profiling.cache_growth import PAGE
     from attnscope.profiling.paging import requests, slot_bytes
     from attnscope.profiling.serving import serve
 
     stream = requests(_REQUESTS, seed=_SEED, gap=4.0, prompt=(16, 256), generated=(8, 256))
     size = slot_bytes(shape_asked({"model": "llama-3.1-8b"}, context), "bfloat16")
-    given = {"pool": _POOL, "page": _PAGE, "longest": _LONGEST, "slot_bytes": size}
+    given = {"pool": _POOL, "page": PAGE, "longest": _LONGEST, "slot_bytes": size}
     served = {scheme: serve(stream, scheme, **given) for scheme in ("paged", "exact", "longest")}
     paged = served["paged"]
     fullest = max(range(len(paged.moments)), key=lambda at: len(paged.moments[at].placements))
@@ -62,7 +63,7 @@ def _pages(context: Context) -> Answer:
         "numbers": list(numbers),
         "table": table.tolist(),
         "lengths": lengths.tolist(),
-        "page": _PAGE,
+        "page": PAGE,
         "step": fullest,
         "requests": _REQUESTS,
         "pool_bytes": _POOL * size,

@@ -19,6 +19,6 @@ def asked(described: dict[str, Any], settings: Settings) -> "Pattern":
 
     parameters = dict(described["parameters"])
     if described["key"] == "matrix":
-        kept = KeptMatrices(settings.matrices_folder)
+        kept = KeptMatrices(settings.matrices_folder, days=settings.keep_days)
         parameters["matrix"] = kept.find(str(parameters["matrix"]))
     return pattern(described["key"], causal=described["causal"], **parameters)

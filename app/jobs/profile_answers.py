@@ -1,5 +1,7 @@
 """The questions about profiles: what a plan would take, what happens now, what was found."""
 
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.context import Context
@@ -95,7 +97,10 @@ def snapshot(arguments: Arguments, context: Context) -> Answer:
 
 
 def _folder(arguments: Arguments, context: Context) -> ProfileFolder:
-    return ProfileFolder(context.settings.profiles_folder, str(arguments["profile"]))
+    folder = ProfileFolder(context.settings.profiles_folder, str(arguments["profile"]))
+    with suppress(FileNotFoundError):
+        os.utime(folder.path)  # it stays for some time after its last use
+    return folder
 
 
 def _records(folder: ProfileFolder) -> "tuple[RunRecord, ...]":

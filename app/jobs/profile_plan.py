@@ -10,14 +10,13 @@ from attnscope.app.jobs.backends_offered import device_of
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.work import models, wanted
 from attnscope.kernels import registry
-from attnscope.kernels.errors import AttnscopeError, PromptRefused
+from attnscope.kernels.errors import PromptRefused
 from attnscope.models.memory import available_bytes
 from attnscope.models.shape import ModelShape, shape_of
 from attnscope.profiling.attention_memory import call_of
 from attnscope.profiling.cache_growth import cache_growth
-from attnscope.profiling.calculator import estimate
 from attnscope.profiling.measure import check_one_stack
-from attnscope.profiling.prediction import Roof, predicted, roof_of
+from attnscope.profiling.prediction import Roof, predicted, predicted_bytes, roof_of
 from attnscope.profiling.record import Cell, Prediction
 from attnscope.profiling.sweep import Planned, plan
 from attnscope.profiling.units import count
@@ -47,7 +46,7 @@ def planned(
         batches=arguments["batches"],
         dtypes=arguments["dtypes"],
         phases=arguments["phases"],
-        predict=lambda cell: _predicted(shape, cell),
+        predict=lambda cell: predicted_bytes(shape, cell),
         predict_time=lambda cell: _timed(shape, cell, roofs or {}),
         memory_bytes=None if arguments["force"] else room,
     )
@@ -106,22 +105,8 @@ def _told(each: Planned, shape: ModelShape, device: torch.device) -> dict[str, A
         "predicted_bytes": each.predicted_bytes,
         "predicted_s": None if each.prediction is None else each.prediction.seconds,
         "skip": "" if each.skip is None else each.skip.reason,
-        "refusal": _refusal(cell, shape, device),
+        "refusal": refusal_of(cell, shape, device),
     }
-
-
-def _predicted(shape: ModelShape, cell: Cell) -> int | None:
-    try:
-        return estimate(
-            shape,
-            backend=cell.backend,
-            batch=cell.batch,
-            length=cell.keys,
-            dtype=cell.dtype,
-            phase=cell.phase,
-        ).total_bytes
-    except AttnscopeError:
-        return None
 
 
 def _timed(shape: ModelShape, cell: Cell, roofs: Mapping[str, Roof]) -> Prediction | None:
@@ -129,8 +114,8 @@ def _timed(shape: ModelShape, cell: Cell, roofs: Mapping[str, Roof]) -> Predicti
     return None if roof is None else predicted(shape, cell, roof)
 
 
-def _refusal(cell: Cell, shape: ModelShape, device: torch.device) -> str:
-    """Why the backend will refuse the cell; the first layer that it refuses says it."""
+def refusal_of(cell: Cell, shape: ModelShape, device: torch.device) -> str:
+    """Why the backend will refuse the cell, as the first layer that it refuses says it; empty where it takes it."""
     if not shape.is_swappable:
         return f"{shape.architecture} computes attention in code of its own; no backend can be chosen for it"
     if cell.phase == "decode" and not shape.has_cache:

@@ -3,6 +3,7 @@
 Plain sqlite3: two tables and a dozen statements, and no other database will ever hold a machine's own queue.
 """
 
+import fcntl
 import json
 import secrets
 import sqlite3
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import IO, Any
 
 from attnscope.app.jobs import reasons
 from attnscope.app.jobs.engine import Event, JobStatus, State
@@ -28,6 +29,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
 CREATE TABLE IF NOT EXISTS events (
     job_id TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job_id, number));
 """
+_MOST_QUEUES = 16
 _KEPT = 2000  # jobs whose history is kept; older ones go when the server starts
 
 
@@ -232,6 +234,15 @@ class JobQueue:
             raise JobMissing(f"Job {job_id} has no result: it is {row['state']}.")
         return json.loads(row["result"])
 
+    def named(self) -> set[str]:
+        """What the jobs that wait or run name in their arguments: ids of profiles and checks among it."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT arguments FROM jobs WHERE state IN ('queued','running')"
+            ).fetchall()
+        found = (value for row in rows for value in json.loads(row["arguments"]).values())
+        return {value for value in found if isinstance(value, str)}
+
     def waiting(self) -> int:
         """Jobs queued and not yet started."""
         with self._lock:
@@ -274,3 +285,24 @@ class JobQueue:
 
 def _canonical(arguments: dict[str, Any]) -> str:
     return json.dumps(arguments, sort_keys=True)
+
+
+def free_slot(data: Path) -> tuple[int, IO[str]]:
+    """The number of the first queue of a data folder that no other running server holds, and the lock that keeps it.
+
+    Raises:
+        EngineUnavailable: Servers hold all of them.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    for number in range(1, _MOST_QUEUES + 1):
+        lock = (data / f"queue-{number}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        return number, lock
+    raise EngineUnavailable(
+        f"{_MOST_QUEUES} servers already use the data folder {data}.",
+        "Stop one, or set ATTNSCOPE_DATA.",
+    )

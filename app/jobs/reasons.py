@@ -7,6 +7,10 @@ from pathlib import Path
 from attnscope.kernels.errors import AttnscopeError
 
 _SMALLER = "Try a shorter prompt, fewer layers, or a smaller model."
+_LESS_MEMORY = (
+    "Try a shorter length, a smaller batch or a smaller model, or end what else takes memory on the server. The jobs "
+    "behind it go on in a new worker."
+)
 _OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
@@ -55,11 +59,12 @@ def of_exit(code: int, *, ran_out_of_memory: bool) -> tuple[str, str]:
     known = {s.value: s.name for s in signal.Signals}
     name = known.get(-code, f"signal {-code}")
     if name == "SIGKILL" and ran_out_of_memory:
-        return "The system ended the worker process because memory ran out.", _SMALLER
+        return "The system ended the worker process because memory ran out.", _LESS_MEMORY
     if name == "SIGKILL":
         return (
-            "The worker process was killed (SIGKILL) while the job ran; often because memory ran out.",
-            _SMALLER,
+            "The worker process was killed (SIGKILL) while the job ran, most likely by the system because memory "
+            "ran out.",
+            _LESS_MEMORY,
         )
     return f"The worker process crashed ({name}) while the job ran.", "The log has the details."
 

@@ -14,6 +14,7 @@ from attnscope.kernels.errors import InvalidCall, JobMissing
 
 if TYPE_CHECKING:
     from attnscope.app.jobs.shelf import CaptureShelf
+    from attnscope.kernels.patterns.pattern import Pattern
     from attnscope.models.assignment import Assignment
     from attnscope.models.captured import Capture
 
@@ -40,20 +41,39 @@ def mask(arguments: Arguments, context: Context) -> Answer:
 
 
 def _mask(arguments: Arguments, context: Context) -> Answer:
-    from attnscope.app.jobs.mask_drawing import drawn, kept
-
     length = int(arguments["length"])
     if not 1 <= length <= LONGEST:
         raise InvalidCall(f"A mask is drawn of 1 to {LONGEST} tokens, not of {length}.")
     pattern = asked(arguments["pattern"], context.settings)
-    found = kept(pattern, length, int(arguments["block"]))
+    return _pictured(pattern, pattern.title, length, arguments)
+
+
+def fitted_mask(arguments: Arguments, context: Context) -> Answer:
+    """The picture of a pattern that was made for a head, within its layer's own rule, and what it keeps.
+
+    Arguments: as for `sparsity_best.chosen`, with block and zoom.
+
+    Returns:
+        As `mask`.
+    """
+    from attnscope.app.jobs.sparsity_best import chosen
+
+    capture = _capture(arguments, context)
+    pattern, title = chosen(arguments, context)
+    length = len(capture.token_ids[int(arguments["sequence"])])
+    return _pictured(pattern, title, length, arguments)
+
+
+def _pictured(pattern: "Pattern", title: str, length: int, arguments: Arguments) -> Answer:
+    from attnscope.app.jobs.mask_drawing import drawn, kept
+
     region = arguments["zoom"] or (0, length, 0, length)
     picture = drawn(pattern, length, region)
     return {
         "header": {
-            "title": pattern.title,
+            "title": title,
             "length": length,
-            **found,
+            **kept(pattern, length, int(arguments["block"])),
             "q0": picture.query_start,
             "q1": picture.query_end,
             "k0": picture.key_start,
@@ -105,41 +125,6 @@ def _empirical(arguments: Arguments, context: Context) -> Answer:
     }
 
 
-def approximations(arguments: Arguments, context: Context) -> Answer:
-    """What approximate attention errs on a prompt's own q, k and v: capture, sequence.
-
-    Returns:
-        approximations, each with name, size (features, or rows; None for linear), and either error (mean,
-        least and largest of the heads) or refusal.
-    """
-    memo = context.resources.get("masks", lambda: Memo(_LARGEST_CACHE))
-    key = "approximations" + json.dumps(arguments, sort_keys=True)
-    return memo.get(key, lambda: _approximations(arguments, context))
-
-
-def _approximations(arguments: Arguments, context: Context) -> Answer:
-    import numpy as np
-
-    from attnscope.models.approximations import approximation_errors, approximations
-
-    found = approximation_errors(
-        _capture(arguments, context),
-        approximations(),
-        sequence=int(arguments["sequence"]),
-        progress=context.part(0.0, 1.0, "Approximating"),
-    )
-    told = []
-    for each in found:
-        answer: Answer = {"name": each.name, "size": each.size}
-        known = each.error_LH[~np.isnan(each.error_LH)]
-        if known.size:
-            answer["error"] = [float(of(known)) for of in (np.mean, np.min, np.max)]
-        else:
-            answer["refusal"] = next(iter(each.refusals.values()), "it was not tried")
-        told.append(answer)
-    return {"approximations": told}
-
-
 def fitted(arguments: Arguments, context: Context) -> Answer:
     """What `sparsity_best` found for one head; see `sparsity_best.of_head`."""
     from attnscope.app.jobs.sparsity_best import of_head
@@ -164,16 +149,17 @@ def ran(arguments: Arguments, context: Context) -> Answer:
 def assignment(arguments: Arguments, context: Context) -> Answer:
     """Patterns by head as the JSON of an assignment.
 
-    Arguments: capture; and either patterns (each with key, causal, parameters) and heads (by layer, the number
-    of each head's pattern, or None), or best (the arguments of `sparsity_best`, which found them).
+    Arguments: capture; and one of patterns (each with key, causal, parameters) with heads (by layer, the number
+    of each head's pattern, or None), best (the arguments of `sparsity_best`, which found them), and alone (those of
+    `sparsity_best.alone`).
     """
+    from attnscope.app.jobs import sparsity_best
     from attnscope.models.assignment import Assignment
 
-    if arguments.get("best"):
-        from attnscope.app.jobs.sparsity_best import assignment
-
-        text = assignment(arguments["best"], context)
-        return {"json": text, **_told(Assignment.from_json(text))}
+    for name, made_of in (("best", sparsity_best.assignment), ("alone", sparsity_best.alone)):
+        if arguments.get(name):
+            text = made_of(arguments[name], context)
+            return {"json": text, **_told(Assignment.from_json(text))}
     capture = _capture(arguments, context)
     patterns = [asked(each, context.settings) for each in arguments["patterns"]]
     layers = {
@@ -230,8 +216,8 @@ def _shelf(context: Context) -> "CaptureShelf":
 SPARSITY_ASKS = {
     "sparsity_mask": Ask(mask, lane="patient"),
     "sparsity_empirical": Ask(empirical, lane="long"),
-    "sparsity_approximations": Ask(approximations, lane="long"),
     "sparsity_fitted": Ask(fitted, lane="patient"),
+    "sparsity_fitted_mask": Ask(fitted_mask, lane="patient"),
     "sparsity_ran": Ask(ran),
     "sparsity_assignment": Ask(assignment, lane="patient"),
     "sparsity_assignment_read": Ask(assignment_read, lane="patient"),

@@ -10,11 +10,14 @@ from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.kept_answers import write_beside
 from attnscope.app.jobs.sparsity_work import thumbnail
 from attnscope.kernels.errors import JobMissing
+from attnscope.kernels.pattern_effect import within
+from attnscope.models.assignment import Assignment
 from attnscope.models.best_patterns import best_patterns
 from attnscope.models.capture_store import pattern_from_json, pattern_to_json
 from attnscope.models.captured import Capture
 
 if TYPE_CHECKING:
+    from attnscope.kernels.patterns.pattern import Pattern
     from attnscope.models.best_patterns import Candidate
 
 Arguments = dict[str, Any]
@@ -71,6 +74,37 @@ def of_head(arguments: Arguments, context: Context) -> Result:
     }
 
 
+def chosen(arguments: Arguments, context: Context) -> "tuple[Pattern, str]":
+    """One of the patterns of a head within its layer's own rule, and a title that names the head.
+
+    Args:
+        arguments: As for `of_head`, with kind: a fitted pattern's family, or "budget".
+        context: Of the worker.
+
+    Raises:
+        JobMissing: Nothing was fitted, or no such kind.
+    """
+    capture = shelf(context).get(arguments["capture"])
+    assert isinstance(capture, Capture)
+    layer, head = capture.layers[int(arguments["layer"])].layer, int(arguments["head"])
+    found = _of_kind(arguments, context, layer)
+    pattern = pattern_from_json(found["pattern"])
+    view = capture.view(layer, int(arguments["sequence"]))
+    return within(view.layer, pattern), f"{found['title']}, layer {layer}, head {head}"
+
+
+def alone(arguments: Arguments, context: Context) -> str:
+    """One of the patterns of a head, and no other head restricted, as JSON; see `chosen`."""
+    capture = shelf(context).get(arguments["capture"])
+    assert isinstance(capture, Capture)
+    layer = capture.layers[int(arguments["layer"])]
+    pattern = pattern_from_json(_of_kind(arguments, context, layer.layer)["pattern"])
+    chosen_head = int(arguments["head"])
+    heads = range(layer.q_BHQD.shape[1])
+    layers = {layer.layer: tuple(pattern if head == chosen_head else None for head in heads)}
+    return Assignment(model=capture.title, revision=capture.revision, layers=layers).to_json()
+
+
 def assignment(arguments: Arguments, context: Context) -> str:
     """The best pattern of every head as JSON."""
     return _kept(arguments, context)["assignment"]
@@ -91,6 +125,15 @@ def _candidate(found: "Candidate") -> Result:
         "mass": found.mass,
         "error": found.error,
     }
+
+
+def _of_kind(arguments: Arguments, context: Context, layer: int) -> Result:
+    found = _kept(arguments, context)["heads"].get(f"{layer}.{int(arguments['head'])}", [])
+    kind = arguments["kind"]
+    for each in found:
+        if each["fitted"] == (kind != "budget") and kind in ("budget", each["pattern"]["key"]):
+            return each
+    raise JobMissing(f"No {kind.replace('_', ' ')} fits this head.", "Choose another pattern.")
 
 
 def _kept(arguments: Arguments, context: Context) -> Result:

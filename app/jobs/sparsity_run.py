@@ -76,7 +76,8 @@ def described(found: SparseRun, wanted_tokens: int) -> Result:
         wanted_tokens: How many were to be generated.
 
     Returns:
-        loss, nats a token over `scored` positions; next (text, two probabilities); kl and mean_kl, nats;
+        loss, nats a token over `scored` positions; hidden, of an encoder the position and text of the token
+        that next is of, else None; next (text, two probabilities); kl and mean_kl, nats;
         text and same_tokens, None where nothing was generated; ends (whether both stop at
         once); pairs, blocks, flops, workspace_bytes.
     """
@@ -84,6 +85,7 @@ def described(found: SparseRun, wanted_tokens: int) -> Result:
     return {
         "loss": _both(found.loss),
         "scored": found.scored,
+        "hidden": None if found.hidden is None else [found.hidden.position, found.hidden.text],
         "next": [[each.text, *_both(each.probability)] for each in found.next_tokens],
         "kl": found.kl_nats,
         "mean_kl": found.mean_kl_nats,
@@ -141,6 +143,10 @@ def _title(arguments: Arguments, patterns: Patterns) -> str:
     named = [pattern.title for pattern in named_patterns(patterns)]
     where = arguments.get("layers")
     if arguments.get("assignment"):
+        heads = Assignment.from_json(arguments["assignment"]).restricted
+        if len(heads) == 1:
+            ((layer, head),) = heads
+            return f"{named[0]}, layer {layer}, head {head} alone"
         return (
             f"{len(named)} patterns, each head its own"
             if len(named) != 1

@@ -286,7 +286,10 @@ WORK: dict[str, Work] = {
     "check": _of("calculation_check", "check"),
     "sparsity_effects": _of("sparsity_work", "effects"),
     "sparsity_best": _of("sparsity_best", "best"),
+    "sparsity_errors": _of("sparsity_errors", "errors"),
     "sparsity_run": _of("sparsity_run", "run"),
     "check_backends": _of("check_work", "check_backends"),
     "mechanism": _of("mechanism_work", "measure_mechanism"),
+    "advice_errors": _of("advice_errors", "measure_errors"),
+    "positions": _of("mechanism_positions", "find_positions"),
 }

@@ -37,7 +37,7 @@ def page(session: Session) -> None:
     _request_comparison(session)
     capture_head.head(session)
     under_way = session.watched or session.comparing
-    capture_head.told(session, under_way and status_of(under_way))
+    capture_head.told(session)(under_way and status_of(under_way))
     shown = session.shown
     if shown is not None:
         _inspect(session, shown)

@@ -8,7 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.components import advice, mechanism_card, mechanism_pictures
+from attnscope.app.components import (
+    advice,
+    mechanism_card,
+    mechanism_pictures,
+    model_positions,
+)
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
@@ -17,8 +22,11 @@ from attnscope.app.jobs.calculation_plan import bundled
 from attnscope.app.mechanisms import GROUPS, Mechanism, catalogue, mechanism
 from attnscope.app.mechanisms_view import LISTED, TABS, MechanismsSession, MechanismsView
 from attnscope.app.page_session import Notice
+from attnscope.app.prompts import typed
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
+from attnscope.kernels.patterns.rule_bounds import check
+from attnscope.kernels.patterns.rule_program import steps_of
 
 _RESULT_WORDS = {
     "all": "All",
@@ -80,6 +88,13 @@ def _advisor(session: MechanismsSession) -> None:
         notice(Notice.of(error))
         return
     advice.answer(answer)
+    advice.measuring(
+        on_measure=_act(session, _judge),
+        on_change=_act(session, _name),
+        is_under_way=session.job is not None,
+        again=answer["judged"] is not None,
+    )
+    _under_way(session, "advice_errors")
 
 
 def _catalogue(session: MechanismsSession) -> None:
@@ -145,13 +160,39 @@ def _card(session: MechanismsSession, card: Mechanism, lacking: str) -> None:
         lacking=lacking,
         on_measure=_act(session, _measure),
     )
-    if session.job is not None:
-        progress(engine().status(session.job))
+    _under_way(session, "mechanism")
+    if card.group == "position":
+        _positions(session)
     mechanism_card.snippet(card)
     if card.result in ("approximate", "pattern") and card.backends:
         # Above what is drawn already, for it may take seconds.
         with changed:
             _change(view)
+
+
+def _positions(session: MechanismsSession) -> None:
+    """The positions of a model that the visitor names, once they were found."""
+    found = engine().ask("positions_found", session.view.positions_asked)["found"]
+    model_positions.request(
+        session.view,
+        models=session.recent,
+        on_change=_act(session, _name),
+        on_find=_act(session, _find),
+        finding=session.job is not None,
+        again=found is not None,
+    )
+    _under_way(session, "positions")
+    if found is not None:
+        model_positions.answer(found)
+
+
+def _under_way(session: MechanismsSession, kind: str) -> None:
+    """The progress of the session's job, where it is of this kind."""
+    if session.job is None:
+        return
+    status = engine().status(session.job)
+    if status.kind == kind:
+        progress(status)
 
 
 def _drawn(session: MechanismsSession, card: Mechanism) -> None:
@@ -162,6 +203,7 @@ def _drawn(session: MechanismsSession, card: Mechanism) -> None:
         return
     mechanism_card.mask_controls(
         card.controls,
+        has_text=card.has_text,
         offers_causal=card.pattern not in _ALREADY_CAUSAL,
         key=_control,
         on_change=_act(session, _set),
@@ -193,15 +235,24 @@ def _record(view: MechanismsView) -> Mapping[str, Any] | None:
     mine = (
         record
         for record in reversed(records)
-        if record["values"] == dict(view.values) and record["causal"] == view.causal
+        if (record["values"], record["causal"]) == (view.arguments["values"], view.causal)
     )
     return next(mine, None)
 
 
 def _follow(session: MechanismsSession) -> None:
-    """Join the job that measures this card, and take it up when it is over."""
+    """Join the job about what is shown, and take it up when it is over."""
     if session.job is None:
-        session.job = engine().under_way("mechanism", session.view.arguments, owner=session.owner)
+        view = session.view
+        asked = {
+            "mechanism": view.arguments,
+            "positions": view.positions_asked,
+            "advice_errors": view.errors_asked,
+        }
+        found = (
+            engine().under_way(kind, each, owner=session.owner) for kind, each in asked.items()
+        )
+        session.job = next(filter(None, found), None)
         return
     try:
         status = engine().status(session.job)
@@ -249,7 +300,7 @@ def _ask(session: MechanismsSession) -> None:
 
 def _open(session: MechanismsSession, key: str) -> None:
     session.job = None
-    session.show(replace(session.view, card=key, values=(), causal=False))
+    session.show(replace(session.view, card=key, values=(), causal=False, rule=""))
 
 
 def _filter(session: MechanismsSession) -> None:
@@ -277,11 +328,36 @@ def _set(session: MechanismsSession) -> None:
         )
     )
     causal = bool(session.draft(Key.MECHANISM_CAUSAL, False))
-    session.show(replace(session.view, values=changed, causal=causal))
+    rule = _written(session, card)
+    session.show(replace(session.view, values=changed, causal=causal, rule=rule))
+
+
+def _written(session: MechanismsSession, card: Mechanism) -> str:
+    """The rule in the card's box; the card's own is none of the view's."""
+    if not card.has_text:
+        return ""
+    text = " ".join(str(session.draft(Key.MECHANISM_RULE) or "").split())
+    check(steps_of(text))
+    return "" if text == card.fixed["text"] else text
 
 
 def _measure(session: MechanismsSession) -> None:
     session.job = engine().submit("mechanism", session.view.arguments, owner=session.owner)
+
+
+def _name(session: MechanismsSession) -> None:
+    text = " ".join(str(session.draft(Key.MECHANISM_PROMPT) or "").split())
+    prompt = typed(text).text if text else ""
+    model = str(session.draft(Key.MECHANISM_ON) or session.view.on).strip()
+    session.show(replace(session.view, on=model, prompt=prompt))
+
+
+def _find(session: MechanismsSession) -> None:
+    session.job = engine().submit("positions", session.view.positions_asked, owner=session.owner)
+
+
+def _judge(session: MechanismsSession) -> None:
+    session.job = engine().submit("advice_errors", session.view.errors_asked, owner=session.owner)
 
 
 def _control(name: str) -> str:
@@ -300,6 +376,9 @@ def _drafts(view: MechanismsView) -> dict[str, Any]:
         Key.MECHANISM_RESULT: view.result,
         Key.MECHANISM_HERE: view.here,
         Key.MECHANISM_CAUSAL: view.causal,
+        Key.MECHANISM_ON: view.on,
+        Key.MECHANISM_PROMPT: view.prompt,
+        Key.MECHANISM_RULE: view.rule or mechanism(view.card).fixed.get("text", ""),
         **{_asked(name): getattr(view, name) for name in advice.FIELDS},
         **{_control(name): value for name, value in (controls | dict(view.values)).items()},
     }

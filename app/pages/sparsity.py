@@ -11,6 +11,7 @@ import numpy as np
 import streamlit as st
 
 from attnscope.app import sparsity_asking as asking
+from attnscope.app import sparsity_running as running
 from attnscope.app.components import capture_head, sparsity_found, sparsity_run
 from attnscope.app.components.capture_head import act
 from attnscope.app.components.chart import look
@@ -30,8 +31,8 @@ from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.prompts import shortened
-from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession
-from attnscope.app.sparsity_words import QUIET, Row, best_of, rows_of
+from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, SparsityView
+from attnscope.app.sparsity_words import QUIET, Row, best_of, no_mask, rows_of
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
 from attnscope.profiling.units import count, seconds, share
@@ -54,6 +55,7 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     if capture_head.follow(session):
         session.set_draft({Key.SPARSITY_RULE: session.view.rule})
     capture_head.head(session)
+    told = capture_head.told(session)
     shown = session.shown
     if shown is not None and shown.is_pair:
         capture_head.told(session, _under_way(session))
@@ -61,9 +63,13 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
         return
     found = None if shown is None else asking.effects(session, shown)
     best = None if shown is None else asking.fitting(session, shown)
+    made = asking.made_for_head(session, best)
+    if shown is not None and found is not None and made is not None:
+        found = {**found, "made": asking.effect_of(session, shown, made)}
     assigned = _assigned(session, shown, found, best, assignments)
-    ran = None if shown is None else asking.follow_run(session, shown, assigned)
-    capture_head.told(session, _under_way(session))
+    errors = None if shown is None else asking.errors(session, shown)
+    ran = None if shown is None else running.follow_run(session, shown, assigned)
+    told(_under_way(session))
     controls(
         session,
         matrices,
@@ -75,7 +81,7 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
         return
     mask, heads, patterns = st.columns([26, 30, 60], gap="medium")
     with mask:
-        _mask(session, shown)
+        _mask(session, shown, best, made)
     if found is None:
         return
     _place_head(session, found)
@@ -86,6 +92,7 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
         _patterns(session, shown, found, best)
     st.html(f'<p class="pg-quiet">{QUIET}</p>')
     _run(session, shown, found, assigned, assignments)
+    _errors(session, shown, found, errors)
     if ran is not None:
         sparsity_run.result(ran, model=shown.summary["model"], look=look())
 
@@ -105,33 +112,45 @@ def _under_way(session: SparsitySession) -> JobStatus | None:
     return None if job is None else engine().status(job)
 
 
-def _mask(session: SparsitySession, shown: Shown) -> None:
-    """The mask at its length, or why there is none."""
+def _mask(
+    session: SparsitySession,
+    shown: Shown,
+    best: Mapping[str, Any] | None,
+    made: Answer | None,
+) -> None:
+    """The mask of the pattern chosen, or why there is none."""
     view = session.view
-    if view.pattern == "matrix" and not view.matrix:
-        said = "Upload a matrix of booleans, and it is a pattern like the others."
+    if said := no_mask(view, best, made):
         notice(Notice(kind="told", message=said))
         return
     try:
         with st.spinner("Drawing the mask", show_time=True):
-            answer = asking.mask(session, shown)
+            answer = asking.mask(session, shown, best)
     except AttnscopeError as error:
         notice(Notice.of(error))
         return
     if not answer["header"]["pairs"]:
         said = f"This pattern sees nothing at {count(answer['header']['length'])} tokens."
         notice(Notice(message=said, remedy="Widen it, or change the rule."))
+    layers = shown.summary["layers"]
+    causal = asking.is_causal(session, shown) or view.pattern in IMPLIED_CAUSAL
+    if made is not None:
+        layers = [{**layers[view.layer or 0], "heads": 1}]
+        causal = asking.hides_future(shown)
     sparsity_found.mask_panel(
         answer,
-        shown.summary["layers"],
-        causal=asking.is_causal(session, shown) or view.pattern in IMPLIED_CAUSAL,
+        layers,
+        made=made,
+        causal=causal,
         model=shown.summary["model"],
         look=look(),
     )
 
 
 def _effect(session: SparsitySession, found: Answer) -> Answer:
-    """What was found of the pattern chosen; without a matrix, of the first."""
+    """What was found of the pattern chosen, empty before; without a matrix, of the first."""
+    if "made" in found:
+        return found["made"] or {}
     key = session.view.pattern
     patterns = found["patterns"]
     return next((each for each in patterns if each["asked"]["key"] == key), patterns[0])
@@ -140,7 +159,8 @@ def _effect(session: SparsitySession, found: Answer) -> Answer:
 def _place_head(session: SparsitySession, found: Answer) -> None:
     """Open the head that the pattern does most harm to, where none was chosen."""
     view, effect = session.view, _effect(session, found)
-    if (view.layer is not None and view.head is not None) or "refusal" in effect:
+    placed = view.layer is not None and view.head is not None
+    if placed or view.fitted or "refusal" in effect:
         return
     error_LH = np.array(effect["error"], float)
     layer, head = np.unravel_index(np.nanargmax(error_LH), error_LH.shape)
@@ -156,6 +176,8 @@ def _head_of(session: SparsitySession, found: Answer) -> tuple[int, int, int]:
 def _heads(session: SparsitySession, shown: Shown, found: Answer) -> None:
     """The pattern chosen, on every head."""
     view, effect = session.view, _effect(session, found)
+    if not effect:
+        return
     if "refusal" in effect:
         notice(Notice(message=effect["refusal"]))
         return
@@ -237,12 +259,13 @@ def _patterns(
         )
     if rows:
         at = best_of(rows, view.budget / 100)
+        chosen = next((n for n, row in enumerate(rows) if _is_chosen(view, row)), None)
         sparsity_found.patterns_table(
             rows,
             best=at,
-            chosen=next((n for n, row in enumerate(rows) if row.key == view.pattern), None),
+            chosen=chosen,
             look=look(),
-            on_choose=_told_key(session, partial(_choose_pattern, session, rows)),
+            on_choose=_told_key(session, partial(_choose_pattern, session, rows, chosen)),
         )
         within = f"{share(view.budget / 100)} of the pairs"
         said = (
@@ -252,6 +275,10 @@ def _patterns(
         )
         st.html(f'<p class="pg-note">{html.escape(said)}</p>')
     _refusals(found["patterns"])
+
+
+def _is_chosen(view: SparsityView, row: Row) -> bool:
+    return row.fitted == view.fitted if view.fitted else row.key == view.pattern
 
 
 def _fit_button(session: SparsitySession, shown: Shown, best: Mapping[str, Any] | None) -> None:
@@ -265,16 +292,15 @@ def _fit_button(session: SparsitySession, shown: Shown, best: Mapping[str, Any] 
         )
 
 
-def _choose_pattern(session: SparsitySession, rows: Sequence[Row], key: str) -> None:
+def _choose_pattern(
+    session: SparsitySession, rows: Sequence[Row], chosen: int | None, key: str
+) -> None:
     ticked = session.draft(key)["selection"]["rows"]
-    if not ticked:
+    # A browser that lags behind the page may send a table that is gone, as it was drawn.
+    if not ticked or ticked == [chosen]:
         return
-    row = rows[ticked[0]]
-    if row.key:
-        session.show(replace(session.view, pattern=row.key, zoom=None))
-    else:
-        said = "A pattern made for one head is run with “each head its best”, below."
-        session.tell(Notice(kind="told", message=said))
+    row, view = rows[ticked[0]], session.view
+    session.show(replace(view, pattern=row.key or view.pattern, fitted=row.fitted, zoom=None))
 
 
 def _refusals(patterns: Sequence[Answer]) -> None:
@@ -296,9 +322,14 @@ def _assigned(
     kept: KeptPrompts,
 ) -> Answer | None:
     """The patterns by head, where the model is to run with them."""
-    if shown is None or found is None or session.view.run != "heads":
+    view = session.view
+    if shown is None or found is None or view.run in APPROXIMATE:
         return None
     try:
+        if view.run == "pattern":
+            if best is None or "made" not in found:
+                return None
+            return asking.alone(session, shown, best)
         return asking.assigned(session, shown, found, best, kept)
     except PromptRefused:
         session.tell(
@@ -320,38 +351,44 @@ def _run(
     kept: KeptPrompts,
 ) -> None:
     """What the model is run with, and the button."""
-    refused = session.view.run == "pattern" and "refusal" in _effect(session, found)
+    view = session.view
+    refused = view.run == "pattern" and "refusal" in _effect(session, found)
     sparsity_run.form(
         session,
         layers=found["layers"],
-        backends=asking.exact_backends(capture_head.backends(session)),
+        backends=running.exact_backends(capture_head.backends(session)),
+        generates=running.generates(shown),
         on_run=act(session, lambda _: _start(session, shown, assigned)),
-        disabled=session.run_job is not None
-        or refused
-        or (session.view.run == "heads" and assigned is None),
+        disabled=session.run_job is not None or refused or (view.by_head and assigned is None),
     )
-    if session.view.run in APPROXIMATE:
-        try:
-            with st.spinner("Approximating every head", show_time=True):
-                found_of = asking.approximations(session, shown)
-            sparsity_run.approximations(found_of, session.view.run)
-        except AttnscopeError as error:
-            notice(Notice.of(error))
-    if assigned is not None:
+    if view.run == "pattern" and "made" in found:
+        _, number, head = _head_of(session, found)
+        sparsity_run.alone(number, head)
+    if view.run == "heads" and assigned is not None:
         safe = re.sub(r"[^A-Za-z0-9.-]+", "-", shown.summary["model"])[:60]
         sparsity_run.assignment(
             assigned["counts"],
             assigned["json"],
             name=f"{safe}_patterns-by-head.json",
-            imported=bool(session.view.assignment),
+            imported=bool(view.assignment),
             on_import=act(session, lambda _: _import(session, shown, kept)),
             on_clear=act(session, lambda _: session.show(replace(session.view, assignment=""))),
         )
 
 
+def _errors(session: SparsitySession, shown: Shown, found: Answer, errors: Answer | None) -> None:
+    """What the approximation that is to be run errs, where one is."""
+    run = session.view.run
+    if run in APPROXIMATE:
+        sparsity_run.idea(run)
+    if errors is not None:
+        place, model = _head_of(session, found), shown.summary["model"]
+        sparsity_run.approximations(errors, run, place=place, model=model, look=look())
+
+
 def _start(session: SparsitySession, shown: Shown, assigned: Answer | None) -> None:
     session.tell()
-    asking.start_run(session, shown, assigned)
+    running.start_run(session, shown, assigned)
 
 
 def _import(session: SparsitySession, shown: Shown, kept: KeptPrompts) -> None:

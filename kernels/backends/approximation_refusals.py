@@ -18,6 +18,11 @@ def refuses_approximation(call: AttentionCall, device: torch.device) -> Refusal 
             reason="its weights are no softmax that a sink logit could join",
             remedy="Use eager or tiled, or a model without sink logits.",
         )
+    if call.has_distance_bias:
+        return Refusal(
+            reason="it computes no scores, so no bias by distance can be added to them",
+            remedy="Use eager or tiled, or a model without a position bias.",
+        )
     if device.type == "mps" and call.dtype == "float64":
         return Refusal(reason="Apple GPUs have no float64", remedy="Use float32.")
     return None

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.causal import Causal
@@ -92,6 +93,7 @@ class Backend(ABC):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
         """The computation, on a call that was checked."""
 
@@ -110,6 +112,7 @@ class Backend(ABC):
         *,
         sinks_H: Tensor | None = None,
         visible_keys_BK: Tensor | None = None,
+        distance_bias_HR: Tensor | None = None,
     ) -> AttentionOutput:
         """Attention over these tensors.
 
@@ -120,16 +123,21 @@ class Backend(ABC):
             call: What the tensors are and which pairs are visible.
             sinks_H: One logit a head that joins the denominator; given iff `has_sinks`.
             visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+            distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+                `has_distance_bias`.
 
         Raises:
             InvalidCall: The tensors are not those of the call.
             UnsupportedCall: This backend refuses the call on the tensors' device.
         """
-        call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+        modifiers = {
+            "sinks_H": sinks_H,
+            "visible_keys_BK": visible_keys_BK,
+            "distance_bias_HR": distance_bias_HR,
+        }
+        call.check(q_BHQD, k_BGKD, v_BGKD, **modifiers)
         self.check(call, q_BHQD.device)
-        return self._attend(
-            q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK
-        )
+        return self._attend(q_BHQD, k_BGKD, v_BGKD, call, **modifiers)
 
 
 def sees_every_key(call: AttentionCall) -> bool:
@@ -159,6 +167,21 @@ def io_bytes(call: AttentionCall) -> tuple[int, int]:
 def lse_bytes(call: AttentionCall) -> int:
     """Bytes of the log-sum-exp: one float32 a query of a head."""
     return call.batch * call.query_heads * call.query_length * 4
+
+
+def distance_bias_bytes(call: AttentionCall) -> int:
+    """Bytes of the bias by distance: one float32 a distance of a head."""
+    if not call.has_distance_bias:
+        return 0
+    return call.query_heads * distance_bias.columns(call.query_length, call.key_length) * 4
+
+
+def laid_out_bias_bytes(call: AttentionCall) -> int:
+    """Bytes held while that bias is laid out for every pair: a number a head, and the column it is from."""
+    if not call.has_distance_bias:
+        return 0
+    pairs = call.query_length * call.key_length
+    return pairs * (call.query_heads * call.torch_dtype.itemsize + 8)
 
 
 def attention_flops(call: AttentionCall, pairs: int) -> int:

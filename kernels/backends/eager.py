@@ -6,12 +6,15 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.backends.backend import (
     Backend,
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
+    laid_out_bias_bytes,
     lse_bytes,
     sees_every_key,
 )
@@ -49,14 +52,17 @@ class Eager(Backend):
             keys = call.batch * call.query_heads * call.key_length
             repeated = keys * (call.head_dim + call.value_dim) * size
         read, written = io_bytes(call)
+        # The bias is gone when the softmax starts.
+        held = max(scores * a_score, scores * size + laid_out_bias_bytes(call))
         return Cost(
             flops=attention_flops(call, pairs),
-            bytes_read=read + 2 * scores * size,
+            bytes_read=read + distance_bias_bytes(call) + 2 * scores * size,
             bytes_written=written + 2 * scores * size,
-            workspace_bytes=scores * a_score + repeated + lse_bytes(call),
+            workspace_bytes=held + repeated + lse_bytes(call),
             formula=(
                 "FLOP 2·B·H·n_q·n_k·(D + D_v), hidden pairs included; holds every score: "
-                "B·H·n_q·n_k·(s + 4 + 4) in 16 bits, ·2s otherwise, and k and v once for each "
+                "B·H·n_q·n_k·(s + 4 + 4) in 16 bits, ·2s otherwise (or before that a bias by distance "
+                "laid out, n_q·n_k·(H·s + 8), beside B·H·n_q·n_k·s), and k and v once for each "
                 "query head; reads and writes scores and probabilities, 4·B·H·n_q·n_k·s"
             ),
         )
@@ -70,9 +76,14 @@ class Eager(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
         k_BHKD, v_BHKD = (_repeated(t, call.group_size) for t in (k_BGKD, v_BGKD))
         scores_BHQK = _scores(q_BHQD, k_BHKD, call)
+        if distance_bias_HR is not None:
+            # In the call's dtype, in which models hold their bias.
+            bias_HR = distance_bias_HR.to(scores_BHQK.dtype)
+            scores_BHQK += distance_bias.of_call(bias_HR, call.query_length, call.key_length)
         if call.has_padding or not sees_every_key(call):
             queries = range(call.query_offset, call.query_offset + call.query_length)
             padding = None if visible_keys_BK is None else visible_keys_BK[:, None]

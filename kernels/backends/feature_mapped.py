@@ -115,8 +115,9 @@ class FeatureMapped(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        del sinks_H
+        del sinks_H, distance_bias_HR
         if self._is_compiled(call, q_BHQD.device):
             out_BHQD = self._compiled(q_BHQD, k_BGKD, v_BGKD, call, visible_keys_BK)
         else:

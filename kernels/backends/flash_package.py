@@ -130,7 +130,9 @@ class FlashPackage(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
+        del distance_bias_HR
         window = flash_window_of(call)
         assert window is not None, "others are refused"
         keys = slice(window.keys.start, window.keys.stop)

@@ -55,7 +55,7 @@ def refused_widths(call: AttentionCall, reason: str) -> Refusal:
 
 
 def refuses_numbers(call: AttentionCall) -> Refusal | None:
-    """Numbers that none of the packages computes with: their dtype, scale and count in a row."""
+    """Numbers that none of the packages computes with: their dtype, scale, bias and count in a row."""
     if call.dtype not in ("float16", "bfloat16"):
         return Refusal(
             reason=f"its kernels compute in float16 and bfloat16, and the call is in {call.dtype}",
@@ -65,6 +65,11 @@ def refuses_numbers(call: AttentionCall) -> Refusal | None:
         return Refusal(
             reason=f"its kernels' scale is above 0, and the call's is {call.scale:g}",
             remedy="Use tiled.",
+        )
+    if call.has_distance_bias:
+        return Refusal(
+            reason="its kernels add no bias by distance to their scores",
+            remedy="Use flex or tiled, which read it from one vector a head.",
         )
     if call.head_dim % ALIGNED_NUMBERS or call.value_dim % ALIGNED_NUMBERS:
         return refused_widths(call, f"its heads are a multiple of {ALIGNED_NUMBERS} wide")

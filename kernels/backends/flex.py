@@ -19,6 +19,7 @@ from attnscope.kernels.backends.backend import (
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
     join_sinks,
     lse_bytes,
@@ -78,15 +79,17 @@ class Flex(Backend):
         pairs = min(kept * BLOCK * BLOCK, call.query_length * call.key_length)
         read, written = io_bytes(call)
         workspace = self.workspace_bytes(call)
+        bias = distance_bias_bytes(call)
         return Cost(
             flops=attention_flops(call, pairs),
-            bytes_read=read + workspace - lse_bytes(call),
+            bytes_read=read + bias + workspace - lse_bytes(call),
             bytes_written=written + lse_bytes(call),
             workspace_bytes=workspace,
             formula=(
                 f"FLOP 2·B·H·pairs·(D + D_v), pairs those of the {BLOCK}-by-{BLOCK} blocks that hold "
                 "a visible one; reads q, k, v once at best; holds the lists of blocks, about "
-                f"16·n_q·n_k/{BLOCK}² bytes, and on CUDA B·H·n_q·4 of log-sum-exp"
+                f"16·n_q·n_k/{BLOCK}² bytes, on CUDA B·H·n_q·4 of log-sum-exp, and a bias by "
+                "distance in up to H·(n_q + n_k)·8"
             ),
         )
 
@@ -95,7 +98,7 @@ class Flex(Backend):
         rows, columns = -(-call.query_length // BLOCK), -(-call.key_length // BLOCK)
         # Counts and indices of partial and of full blocks, by row and by column, in int32.
         mask = (call.batch if call.has_padding else 1) * 4 * (rows + 1) * (columns + 1) * 4
-        return mask + lse_bytes(call)
+        return mask + 2 * distance_bias_bytes(call) + lse_bytes(call)
 
     def _attend(
         self,
@@ -106,6 +109,7 @@ class Flex(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
         device = q_BHQD.device
         block_mask = None
@@ -117,7 +121,7 @@ class Flex(Backend):
                 q_BHQD,
                 k_BGKD,
                 v_BGKD,
-                score_mod=None if call.softcap is None else _softcap(call.softcap, device),
+                score_mod=_score_rule(call, distance_bias_HR, device),
                 block_mask=block_mask,
                 scale=call.scale,
                 enable_gqa=call.group_size > 1,
@@ -213,18 +217,35 @@ def _rule(call: AttentionCall, visible_keys_BK: Tensor | None, device: torch.dev
     return pattern_rule if kept_BK is None else padded_rule
 
 
-def _of_fixed_size(visible_keys_BK: Tensor) -> Tensor:
-    """Enlarged to powers of two, which the compiler takes as constants.
+def _of_fixed_size(table: Tensor) -> Tensor:
+    """A table of two dimensions that a rule reads, enlarged to powers of two, which the compiler takes as constants.
 
     Its C++ writer (PyTorch 2.11 to 2.13) replaces the names of variable sizes by text, mangles
     longer names that begin alike, and the kernel does not compile.
     """
-    batch, keys = visible_keys_BK.shape
-    rows, columns = 1 << (batch - 1).bit_length(), max(1024, 1 << (keys - 1).bit_length())
-    enlarged = (0, columns - keys, 0, rows - batch)
-    fixed_BK = torch.nn.functional.pad(visible_keys_BK, enlarged, value=False)
-    torch._dynamo.mark_static(fixed_BK)
-    return fixed_BK
+    height, width = table.shape
+    rows, columns = 1 << (height - 1).bit_length(), max(1024, 1 << (width - 1).bit_length())
+    fixed = torch.nn.functional.pad(table, (0, columns - width, 0, rows - height), value=0)
+    torch._dynamo.mark_static(fixed)
+    return fixed
+
+
+def _score_rule(
+    call: AttentionCall, distance_bias_HR: Tensor | None, device: torch.device
+) -> Callable[..., Tensor] | None:
+    """What becomes of a score, scale included: bounded, then with its bias; None where nothing does."""
+    capped = None if call.softcap is None else _softcap(call.softcap, device)
+    if distance_bias_HR is None:
+        return capped
+    bias_HR = _of_fixed_size(distance_bias_HR)
+    # A tensor and not a number, so that one compiled kernel serves every length.
+    first = torch.tensor(call.query_length - 1, device=device)
+
+    def biased(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        score = score if capped is None else capped(score, b, h, q_idx, kv_idx)
+        return score + bias_HR[h, kv_idx - q_idx + first]
+
+    return biased
 
 
 def _softcap(softcap: float, device: torch.device) -> Callable[..., Tensor]:

@@ -87,8 +87,9 @@ class Linformer(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        del sinks_H
+        del sinks_H, distance_bias_HR
         projection_KR = length_projection(call.key_length, self.rank, self.seed)
         out_BHQD = linformer(
             q_BHQD,

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.backends.backend import (
     Backend,
     Cost,
@@ -20,6 +21,7 @@ from attnscope.kernels.backends.backend import (
     io_bytes,
     is_causal,
     join_sinks,
+    laid_out_bias_bytes,
     lse_bytes,
     sees_every_key,
 )
@@ -69,7 +71,7 @@ class Sdpa(Backend):
     def _refuses_mask(self, call: AttentionCall, device: torch.device) -> Refusal | None:
         size = self.mask_bytes(call, device)
         if size and device.type not in self.mask_devices:
-            asked = "padding" if call.has_padding else call.pattern.title
+            asked = _masked(call)
             return Refusal(
                 reason=f"the kernel takes no mask on {device.type}, and {asked} from query "
                 f"position {call.query_offset} needs one",
@@ -77,7 +79,7 @@ class Sdpa(Backend):
             )
         if size > MASK_LIMIT_BYTES:
             return Refusal(
-                reason=f"{call.pattern.title} would need a mask of {size / 2**20:.0f} MiB in "
+                reason=f"{_masked(call)} would need a mask of {size / 2**20:.0f} MiB in "
                 f"memory, over the limit of {MASK_LIMIT_BYTES // 2**20} MiB",
                 remedy="Use flex or tiled, which hold no such mask.",
             )
@@ -90,18 +92,24 @@ class Sdpa(Backend):
 
     def masks_pattern(self, call: AttentionCall, device: torch.device) -> bool:
         """Whether the pattern must go into the kernel as a mask of n_q × n_k numbers."""
+        if call.has_distance_bias:
+            return True
         if sees_every_key(call):
             return False
         flag = self.causal_flag(call, device)
         return not flag or (call.has_padding and not self.flag_joins_mask)
 
     def mask_bytes(self, call: AttentionCall, device: torch.device) -> int:
-        """Bytes of the mask this call needs: 0, a row a sequence for padding alone, or n²."""
+        """Bytes of the mask this call needs: 0, a row a sequence for padding alone, n², or H·n²."""
+        heads = call.query_heads if call.has_distance_bias else 1
+        return heads * self._mask_pairs(call, device) * call.torch_dtype.itemsize
+
+    def _mask_pairs(self, call: AttentionCall, device: torch.device) -> int:
         queries = call.query_length if self.masks_pattern(call, device) else 1
         if queries == 1 and not call.has_padding and not self.masks_pattern(call, device):
             return 0
         sequences = call.batch if call.has_padding else 1
-        return sequences * queries * call.key_length * call.torch_dtype.itemsize
+        return sequences * queries * call.key_length
 
     def cost(self, call: AttentionCall) -> Cost:
         """See `Backend.cost`; on the first of `devices`."""
@@ -109,19 +117,21 @@ class Sdpa(Backend):
         masked = self.masks_pattern(call, device)
         pairs = call.query_length * call.key_length if masked else call.kept_pairs
         mask = self.mask_bytes(call, device)
+        # The booleans and the bias that the mask is made of are gone when the kernel starts.
+        bias = mask // (call.batch if call.has_padding else 1) if call.has_distance_bias else 0
+        making = self._mask_pairs(call, device) + max(laid_out_bias_bytes(call), bias + mask)
+        running = mask + lse_bytes(call) + self._tile_bytes(call)
         read, written = io_bytes(call)
         return Cost(
             flops=attention_flops(call, pairs),
             bytes_read=read + mask,
             bytes_written=written + lse_bytes(call),
-            workspace_bytes=mask
-            # The booleans that the mask is made of are gone when the kernel starts.
-            + max(mask // call.torch_dtype.itemsize, lse_bytes(call) + self._tile_bytes(call)),
+            workspace_bytes=max(making, running),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones where the pattern is full or "
                 "causal, n_q·n_k where it goes in as a mask; reads q, k, v once at best; holds "
                 "B·H·n_q·4 of log-sum-exp, on a CPU one tile of scores a thread, and the mask "
-                "where there is one: n_q·n_k·s, B times with padding"
+                "where there is one: n_q·n_k·s, B times with padding, H times with a bias by distance"
             ),
         )
 
@@ -139,11 +149,12 @@ class Sdpa(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
         device = q_BHQD.device
         masks_pattern = self.masks_pattern(call, device)
         causal = not masks_pattern and not sees_every_key(call)
-        mask_BHQK = _mask(call, visible_keys_BK, device, with_pattern=masks_pattern)
+        mask_BHQK = _mask(call, visible_keys_BK, distance_bias_HR, device, masks_pattern)
         try:
             out_BHQD, lse_BHQ = self._kernel(q_BHQD, k_BGKD, v_BGKD, mask_BHQK, causal, call)
         except torch.OutOfMemoryError:
@@ -217,11 +228,11 @@ def refuses_multiple(call: AttentionCall, multiple: int) -> Refusal | None:
 def _mask(
     call: AttentionCall,
     visible_keys_BK: Tensor | None,
+    distance_bias_HR: Tensor | None,
     device: torch.device,
-    *,
     with_pattern: bool,
 ) -> Tensor | None:
-    """0 where a pair is visible and −inf where not, or None where no mask is needed."""
+    """The bias, or 0, where a pair is visible and −inf where not; None where no mask is needed."""
     padding_B1K = None if visible_keys_BK is None else visible_keys_BK[:, None]
     if with_pattern:
         queries = range(call.query_offset, call.query_offset + call.query_length)
@@ -232,8 +243,18 @@ def _mask(
     else:
         return None
     seen_BHQK = seen_QK if seen_QK.ndim == 4 else seen_QK[None, None]
-    zero = torch.zeros((), dtype=call.torch_dtype, device=device)
-    return torch.where(seen_BHQK, zero, -torch.inf)
+    added = torch.zeros((), dtype=call.torch_dtype, device=device)
+    if distance_bias_HR is not None:
+        bias_HR = distance_bias_HR.to(call.torch_dtype)
+        added = distance_bias.of_call(bias_HR, call.query_length, call.key_length)
+    return torch.where(seen_BHQK, added, -torch.inf)
+
+
+def _masked(call: AttentionCall) -> str:
+    """What of a call needs a mask, in words."""
+    if call.has_distance_bias:
+        return "a bias by distance"
+    return "padding" if call.has_padding else call.pattern.title
 
 
 def _blind(mask_BHQK: Tensor, query_length: int, *, causal: bool) -> Tensor:

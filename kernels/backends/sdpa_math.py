@@ -48,8 +48,10 @@ class SdpaMath(Sdpa):
         keys = call.batch * call.query_heads * call.key_length
         repeated = keys * (call.head_dim + call.value_dim) if call.group_size > 1 else 0
         mask = 0
-        if call.has_padding or not sees_every_key(call):
-            mask = (call.batch if call.has_padding else 1) * pairs * wide
+        if call.has_padding or call.has_distance_bias or not sees_every_key(call):
+            # A bias goes in as a mask a head, in the call's own dtype.
+            a_pair = call.query_heads * size if call.has_distance_bias else wide
+            mask = (call.batch if call.has_padding else 1) * pairs * a_pair
         read, written = io_bytes(call)
         widened = (read * wide) // size if size < 4 else 0
         return Cost(
@@ -60,8 +62,8 @@ class SdpaMath(Sdpa):
             formula=(
                 "FLOP 2·B·H·n_q·n_k·(D + D_v), hidden pairs included; holds scores and "
                 "probabilities in float32 and which are hidden, B·H·n_q·n_k·(4 + 4 + 1), k and v "
-                "once for each query head, a mask of n_q·n_k·4 (causal too), and q, k, v in "
-                "float32 where they are narrower; reads and writes 4·B·H·n_q·n_k·4"
+                "once for each query head, a mask of n_q·n_k·4 (causal too; H·n_q·n_k·s with a "
+                "bias by distance), and q, k, v in float32 where they are narrower; reads and writes 4·B·H·n_q·n_k·4"
             ),
         )
 

@@ -8,6 +8,7 @@ from attnscope.kernels.backends.backend import (
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
     lse_bytes,
 )
@@ -50,19 +51,24 @@ class Tiled(Backend):
             cast = keys * max(call.head_dim, call.value_dim)
             if region.blocks > 1:
                 cast = (keys + stop - start - queries) * (call.head_dim + call.value_dim)
+        beside = heads * cast * wide
+        if call.has_distance_bias:
+            # The bias of a tile, one for all sequences and blocks, and which column each pair is given.
+            beside = max(beside, region.kv_heads.stop * rows * keys * 4 + queries * keys * 8)
         read, written = io_bytes(call)
         return Cost(
             flops=attention_flops(call, call.kept_pairs),
-            bytes_read=read,
+            bytes_read=read + distance_bias_bytes(call),
             bytes_written=written + lse_bytes(call),
-            workspace_bytes=heads * (region.blocks * (rows * keys + vectors) + cast) * wide
+            workspace_bytes=heads * region.blocks * (rows * keys + vectors) * wide
+            + beside
             + queries * divided * (4 + 2)
             + lse_bytes(call),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best "
                 "(k and v once per block of queries at worst); holds the scores of the tiles that are "
-                "worked on together in float32, their rows of q and output, their mask, and "
-                "B·H·n_q·4 of log-sum-exp"
+                "worked on together in float32, their rows of q and output, their mask, their "
+                "bias by distance, and B·H·n_q·4 of log-sum-exp"
             ),
         )
 
@@ -75,5 +81,14 @@ class Tiled(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        return tiled(q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+        return tiled(
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            call,
+            sinks_H=sinks_H,
+            visible_keys_BK=visible_keys_BK,
+            distance_bias_HR=distance_bias_HR,
+        )

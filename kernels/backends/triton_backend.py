@@ -72,7 +72,9 @@ class Triton(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
+        del distance_bias_HR
         # Here and not above, so that everything else works where Triton is not installed.
         from attnscope.kernels.triton.flash import flash
 

@@ -82,7 +82,9 @@ class TritonBlockSparse(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
+        del distance_bias_HR
         # Imported here: a machine without Triton still lists the backends.
         from attnscope.kernels.triton.block_sparse import block_sparse
 

@@ -90,7 +90,9 @@ class TritonDecode(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
+        del distance_bias_HR
         # Imported here: a machine without Triton still lists the backends.
         from attnscope.kernels.triton.decode import decode
 

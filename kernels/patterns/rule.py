@@ -69,7 +69,9 @@ class Rule(Pattern):
     def visible(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """See `Pattern.visible`."""
         seen = carried_out(self._steps, _DOES, query_index.long(), key_index.long())
-        return seen.expand(torch.broadcast_shapes(query_index.shape, key_index.shape))
+        shape = torch.broadcast_shapes(query_index.shape, key_index.shape)
+        # FlexAttention asks of a single pair, and its compiler knows no expansion to no dimension.
+        return seen if seen.shape == shape else seen.expand(shape)
 
     def key_spans(self, query_start: int, query_end: int, key_length: int) -> Spans:
         """See `Pattern.key_spans`; by cells of keys in which the rule may hold."""

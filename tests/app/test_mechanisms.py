@@ -105,6 +105,13 @@ def _broken(tmp_path: Path, old: str, new: str) -> Path:
         pytest.param('title = "Linear attention"', 'title = ""', "title is empty", id="empty"),
         pytest.param('key = "linear"', 'key = "linear"\nhue = 1', "hue", id="unknown field"),
         pytest.param('backends = ["linear"]', 'backends = ["warp"]', "warp", id="backend"),
+        pytest.param('backends = ["linear"]', "", "what is timed in their place", id="untimed"),
+        pytest.param(
+            'backends = ["linear"]',
+            'timed = { what = "magic", words = "It." }',
+            "timed.what is 'magic'",
+            id="timed",
+        ),
         pytest.param("import torch", "import torch (", "syntax", id="snippet"),
         pytest.param("https://arxiv.org/abs/2006.16236", "2006.16236", "no address", id="paper"),
         pytest.param('pattern = "full"', 'pattern = "spiral"', "spiral", id="pattern"),

@@ -46,6 +46,7 @@ def test_the_port_follows_port_too(environment, port):
         ("MODEL_BYTES", "5 parsecs"),
         ("MODEL_BYTES", "-1"),
         ("ASK_TIMEOUT_S", "0"),
+        ("KEEP_DAYS", "0"),
         ("PROMPT_AT_START", "perhaps"),
         ("DEVICES", ","),
         ("JOBS_PER_OWNER", "-3"),

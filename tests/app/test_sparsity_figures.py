@@ -3,6 +3,12 @@
 import numpy as np
 import pytest
 
+from attnscope.app.figures.approximation_errors import (
+    ErrorCurve,
+    error_curves,
+    error_curves_frame,
+    error_curves_words,
+)
 from attnscope.app.figures.heads_grid import Heads, heads_frame, heads_grid
 from attnscope.app.figures.mask import (
     Mask,
@@ -96,3 +102,30 @@ def test_next_tokens_have_two_bars_each_and_their_text_is_text() -> None:
     framed = next_tokens(found, **WORDS)
     assert "&lt;b&gt;" in framed.layout.title.text
     assert next_tokens_frame(found).to_numpy().tolist() == [list(each) for each in found]
+
+
+CURVES = [
+    ErrorCurve(name="layer <1>", mean=[0.5, 0.25], least=[0.4, 0.2], most=[0.6, 0.3]),
+    ErrorCurve(name="mean of the heads", mean=[1.0, None], least=[1.0, None], most=[1.0, None]),
+]
+
+
+@pytest.mark.parametrize("words", [{}, {"title": "<b>a title</b>", "note": "a note"}])
+def test_a_line_lies_in_the_band_of_its_seeds(words: dict[str, str]) -> None:
+    figure = error_curves(CURVES, [16, 64], across="rows", look=LOOK, **words)
+    band, line = figure.data[:2]
+    assert list(band.x) == [16, 64, 64, 16]
+    assert list(band.y) == [0.6, 0.3, 0.2, 0.4]
+    assert (list(line.x), list(line.y)) == ([16, 64], [0.5, 0.25])
+    assert line.name == "layer &lt;1&gt;"
+    assert list(figure.layout.xaxis.ticktext) == ["16", "64"]
+    assert (figure.layout.title.text is not None) == bool(words)
+
+
+def test_lines_are_a_table_and_a_sentence() -> None:
+    frame = error_curves_frame(CURVES, [16, 64], across="random features")
+    assert list(frame.columns) == ["random_features", "of", "mean", "least", "most"]
+    assert frame.iloc[1].tolist() == [64, "layer <1>", 0.25, 0.2, 0.3]
+    said = error_curves_words(CURVES, [16, 64], "rows")
+    assert said.startswith("layer <1>: 0.5 at 16 rows, 0.25 at 64; ")
+    assert said.endswith("none at 64")

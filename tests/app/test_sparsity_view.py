@@ -15,6 +15,7 @@ CHANGED = SparsityView(
     layer=2,
     head=1,
     pattern="rule",
+    fitted="block_list",
     causal=False,
     settings=(("bigbird.block", 8), ("local.window", 5)),
     rule="i - j < 4 or j % 3 == 0",
@@ -53,6 +54,7 @@ def test_a_link_reproduces_the_view(tmp_path: Path) -> None:
     ("query", "said"),
     [
         ({"pattern": "<b>"}, "“<b>” is not one of causal, sliding_window"),
+        ({"fitted": "local"}, "is not one of sinks_window, vertical_slash, block_list, budget"),
         ({"set": "local.window.0"}, "is not numbers such as sinks_window.window.64"),
         ({"rule": "x" * 1001}, "is not a rule of 1000 characters"),
         ({"matrix": "../x"}, "fingerprint of a kept matrix"),

@@ -4,12 +4,15 @@ from attnscope.app.sparsity_words import (
     approximation_rows,
     best_at,
     best_of,
+    judged_token,
     mask_facts,
     measured_note,
+    no_text,
     rows_of,
     run_facts,
     run_rows,
     run_verdict,
+    sweep_note,
 )
 
 MASK = {
@@ -30,6 +33,7 @@ RUN = {
     "title": "local (window 4)",
     "loss": [1.0, 1.5],
     "scored": 9,
+    "hidden": None,
     "kl": 0.25,
     "mean_kl": 0.125,
     "same_tokens": 3,
@@ -63,6 +67,16 @@ REFUSED = {"title": "axial", "asked": {"key": "axial"}, "refusal": "no"}
 def facts(**changed) -> dict[str, str]:
     found = mask_facts({**MASK, **changed}, LAYERS)
     return {name: value.replace("\u202f", " ") for name, value, _ in found}
+
+
+def test_what_one_heads_mask_keeps_is_of_that_head() -> None:
+    made = {"mass": 0.9, "error": 0.125}
+    found = mask_facts(MASK, [{"heads": 1, "head_dim": 8}], made)
+    said = {name: value.replace("\u202f", " ") for name, value, _ in found}
+    assert (said["mass kept"], said["output error"]) == ("90 %", "0.125")
+    assert said["attention FLOP"] == f"{4 * 8 * 11} FLOP of {4 * 8 * 55 / 1e3:.3g} kFLOP"
+    assert said["scores of the head"] == f"{4 * 11} B of {4 * 55} B"
+    assert next(long for name, _, long in found if name == "attention FLOP").count("this head")
 
 
 def test_what_a_mask_keeps_is_said_with_its_whole() -> None:
@@ -100,9 +114,11 @@ def test_a_row_says_what_its_pattern_does_to_the_head() -> None:
 
 def test_what_was_made_for_the_head_stands_first() -> None:
     made = {"title": "slash", "thumbnail": [[1]], "kept": 0.2, "mass": 0.9, "error": 0.1}
+    made["pattern"] = {"key": "vertical_slash"}
     rows = rows_of([effect(0.2, 0.5)], [{**made, "fitted": True}, {**made, "fitted": False}], 0, 0)
     assert [row.title for row in rows] == ["fitted: slash", "at the budget: slash", "local"]
     assert [row.key for row in rows] == ["", "", "local"]
+    assert [row.fitted for row in rows] == ["vertical_slash", "budget", ""]
     assert rows[0].all_heads is None
 
 
@@ -112,6 +128,29 @@ def test_the_best_keeps_most_mass_within_the_budget(budget: float, best: int | N
     assert best_of(rows_of(effects, (), 0, 0), budget) == best
     tried = [each for each in effects if each is not REFUSED]
     assert best_at(tried, budget, 0, 0) == best
+
+
+def test_curves_say_how_they_were_found() -> None:
+    found = {"refusal": "", "tokens": 512, "size": 256, "over_lengths": [{"seeds": 5}]}
+    said = sweep_note(found, "performer")
+    assert said.startswith("Lines are the mean of 5 seeds, and their least and most.")
+    assert said.endswith("over tokens it has 256 random features.")
+    assert sweep_note({**found, "over_lengths": [{"seeds": 1}]}, "linformer").startswith(
+        "Lines are one seed. Over rows"
+    )
+    assert "no features to vary" in sweep_note(found, "linear")
+    assert sweep_note({**found, "refusal": "it is causal"}, "linear") == "No curve: it is causal"
+
+
+def test_an_encoder_is_judged_by_hidden_tokens() -> None:
+    run = {**RUN, "hidden": [4, " silver"], "same_tokens": None}
+    assert "nats a hidden token" in run_verdict(run)
+    assert dict(run_facts(run))["KL, that token"] == "0.25 nats"
+    where = "“ silver”, hidden at 4"
+    assert judged_token(run) == ("Moved most", where, f"the token that moved most, {where}")
+    assert judged_token(RUN) == ("The next token", "", "the next token")
+    assert no_text(RUN) == "No text was asked for."
+    assert "hidden once, a seventh" in no_text(run)
 
 
 @pytest.mark.parametrize(
@@ -145,11 +184,12 @@ def test_what_was_measured_says_where_and_whether_it_may_be_compared() -> None:
 def test_an_approximation_has_its_error_or_its_refusal() -> None:
     rows = approximation_rows(
         [
-            {"name": "performer", "size": 256, "error": [0.5, 0.25, 1.5]},
-            {"name": "linformer", "size": 256, "refusal": "it is causal"},
-            {"name": "linear", "size": None, "error": [0.5, 0.5, 0.5]},
+            {"name": "performer", "size": 256, "refused": [0, 2], "error": [0.5, 0.25, 1.5]},
+            {"name": "linformer", "size": 256, "refused": [2, 2], "refusal": "it is causal"},
+            {"name": "linear", "size": None, "refused": [1, 2], "error": [0.5, 0.5, 0.5]},
         ]
     )
     assert rows[0] == ("performer, 256", "0.5", "0.25 to 1.5")
+    assert rows[2][2] == "0.5 to 0.5; 1 of 2 layers refuse it"
     assert rows[1] == ("linformer, 256", "refused", "it is causal")
     assert rows[2][0] == "linear"

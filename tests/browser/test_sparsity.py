@@ -1,4 +1,4 @@
-"""Sparsity as a visitor meets it: answered at once, a head clicked, a pattern ticked, the model run, a link found."""
+"""Sparsity as a visitor meets it: answered at once, a head clicked, the model run, a pattern ticked, a link found."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def visit(browser: Browser) -> Iterator[Page]:
         page = context.new_page()
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if _is_ours(said) else None)
+        page.on("console", lambda said: wrong.append(_words(said)) if _is_ours(said) else None)
         page.on(
             "request",
             lambda request: (
@@ -38,6 +38,10 @@ def visit(browser: Browser) -> Iterator[Page]:
 def _is_ours(said) -> bool:
     # Streamlit looks for its server below the page's own path first, and is told 404.
     return said.type == "error" and "/_stcore/" not in said.location["url"]
+
+
+def _words(said) -> str:
+    return f"{said.text} ({said.location['url']})"
 
 
 def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Page):
@@ -67,6 +71,16 @@ def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Pa
     loss = visit.locator(".pg-verdict").inner_text()
     visit.reload()
     expect(visit.locator(".pg-verdict")).to_have_text(loss, timeout=90_000)
+
+    # A row of the table is a pattern; those made for the head stand first.
+    table = visit.get_by_test_id("stDataFrame")
+    made = table.locator("[role=gridcell]").filter(has_text="fitted:").first
+    expect(made).to_be_attached(timeout=90_000)
+    box = table.bounding_box()
+    assert box is not None
+    visit.mouse.click(box["x"] + 16, box["y"] + 1.5 * 34)
+    visit.wait_for_url("**fitted=*")
+    expect(visit.get_by_text("it runs on that head alone")).to_be_visible(timeout=90_000)
 
     visit.locator(".st-key-export_mask button").first.click()
     with visit.expect_download() as started:

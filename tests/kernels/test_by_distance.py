@@ -7,11 +7,11 @@ from attnscope.kernels import by_distance as module
 from attnscope.kernels.by_distance import Reading, by_distance
 from attnscope.kernels.errors import InvalidCall
 from tests.layers import last_layer
-from tests.shapes import CASES, Case
+from tests.shapes import CASES, Case, every_case
 
 
 @pytest.mark.parametrize("reading", ["score", "weight"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@every_case(biased=True)
 def test_equals_a_loop_over_the_visible_pairs(
     case: Case, reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,11 @@ from tests.layers import last_layer
 from tests.shapes import Case
 
 
-def on(device: str, *, dtype=torch.float16, keys=None, width: int = 128) -> Any:
+def on(device: str, *, dtype=torch.float16, keys=None, width: int = 128, bias=None) -> Any:
     """As much of a layer as the rule looks at, on a device that need not be there."""
     q_HQD = SimpleNamespace(device=torch.device(device), dtype=dtype, shape=(4, 32, width))
-    return SimpleNamespace(q_HQD=q_HQD, k_GKD=SimpleNamespace(dtype=keys or dtype))
+    k_GKD = SimpleNamespace(dtype=keys or dtype)
+    return SimpleNamespace(q_HQD=q_HQD, k_GKD=k_GKD, distance_bias_HR=bias)
 
 
 def test_on_a_gpu_triton_computes_and_elsewhere_torch() -> None:
@@ -33,6 +34,7 @@ def test_on_a_gpu_triton_computes_and_elsewhere_torch() -> None:
         (on("cuda", dtype=torch.float64), "float64"),
         (on("cuda", keys=torch.float32), "torch.float16 and torch.float32"),
         (on("cuda", width=264), "264"),
+        (on("cuda", bias=torch.zeros(4, 63)), "no bias by distance"),
         (on("cpu"), "need an NVIDIA or AMD GPU"),
     ],
 )

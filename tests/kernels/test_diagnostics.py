@@ -72,7 +72,7 @@ def by_hand(weights_QK, seen_QK, offset, tokens, shown, sinks):
     return means
 
 
-@every_case()
+@every_case(biased=True)
 @pytest.mark.parametrize("sinks", [1, 3])
 def test_every_diagnostic_equals_three_loops(case: Case, sinks):
     made = case.inputs()
@@ -90,6 +90,7 @@ def test_every_diagnostic_equals_three_loops(case: Case, sinks):
             softcap=made.call.softcap,
             sinks_H=made.sinks_H,
             visible_keys_K=None if shown_BK is None else shown_BK[item],
+            distance_bias_HR=made.distance_bias_HR,
             token_ids_K=tokens[item],
             windows=WINDOWS,
             sinks=sinks,

@@ -32,6 +32,7 @@ def test_a_head_is_a_layer_of_one_and_copies_nothing():
         ({"lse_Q": torch.zeros(5)}, r"lse_Q must have shape \[3\], got \(5,\)"),
         ({"visible_keys_K": torch.ones(3, dtype=torch.bool)}, "visible_keys_K"),
         ({"value_norm_K": torch.ones(5, 2)}, "value_norm_K"),
+        ({"distance_bias_R": torch.ones(8)}, r"distance_bias_R must have shape \[7\]"),
         ({"q_QD": torch.zeros(1, 3, 8)}, "one head"),
     ],
 )

@@ -51,7 +51,7 @@ def pool_by_hand(truth, rows, columns, reduce, reading, queries, keys, read=None
     return values, share
 
 
-@every_case()
+@every_case(biased=True)
 def test_a_whole_tile_is_the_reference(case: Case):
     for truth in truths(case):
         for reading in READINGS:
@@ -60,7 +60,7 @@ def test_a_whole_tile_is_the_reference(case: Case):
         assert torch.equal(maps.mask_tile(truth.head, slice(None), slice(None)), truth.seen_QK)
 
 
-@every_case()
+@every_case(biased=True)
 def test_any_rectangle_row_and_column_is_cut_from_the_whole(case: Case):
     truth = next(truths(case))
     length, width = truth.seen_QK.shape
@@ -84,7 +84,7 @@ def test_other_dtypes_are_read_in_float32_or_better(dtype):
     assert near(maps.pooled(head, 1, 1, reduce="sum").values, torch.tensor([[20.0]]).double())
 
 
-@every_case()
+@every_case(biased=True)
 def test_a_pooled_map_is_what_its_cells_hold(case: Case):
     for truth in truths(case):
         length, width = truth.seen_QK.shape
@@ -99,7 +99,7 @@ def test_a_pooled_map_is_what_its_cells_hold(case: Case):
             assert given.sampled_rows is None
 
 
-@every_case()
+@every_case(biased=True)
 def test_a_map_as_fine_as_its_head_is_the_tile(case: Case):
     for truth in truths(case):
         for reduce, reading in product(("mean", "max", "sum"), READINGS):
@@ -123,7 +123,7 @@ def test_a_part_is_pooled_by_its_own_edges(case: Case, reduce):
         assert given.column_edges.tolist() == spaced((3, 25), 4)
 
 
-@every_case()
+@every_case(biased=True)
 def test_a_row_of_sums_totals_its_queries_less_their_sinks(case: Case):
     for truth in truths(case):
         rows = min(6, truth.head.query_length)
@@ -211,7 +211,7 @@ def test_an_overview_is_each_head_pooled(case: Case, reduce):
     assert torch.equal(thumbnails.visible_share, one.visible_share)
 
 
-@every_case()
+@every_case(biased=True)
 def test_the_cost_of_a_map_bounds_its_visible_pairs(case: Case):
     for truth in truths(case):
         cost = maps.pair_cost(truth.head)

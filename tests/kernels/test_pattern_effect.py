@@ -83,7 +83,7 @@ def assert_right(truth: LayerTruth, v_GKV: Tensor, tried: tuple[Pattern, ...]) -
         assert effect.empty_queries == empty
 
 
-@every_case()
+@every_case(biased=True)
 def test_mass_and_error_are_those_of_dense_attention_over_what_is_left(case: Case) -> None:
     made = case.inputs()
     for item, truth in enumerate(layer_truths(made)):
@@ -105,6 +105,15 @@ def test_a_row_whose_keys_hold_next_to_nothing_is_renormalised_all_the_same() ->
     made.k_BGKD[..., 0] = 0.0
     # All queries score the first key at 400: every other one has less than e^-300 of the mass.
     made.k_BGKD[:, :, 0, 0] = 40.0
+    assert_right(next(layer_truths(made)), made.v_BGKD[0], (pattern("sliding_window", window=3),))
+
+
+def test_a_row_faint_by_its_bias_is_renormalised_with_its_bias() -> None:
+    case = Case(id="faint", queries=300, keys=300, query_heads=2, kv_heads=1, distance_bias=True)
+    made = case.inputs()
+    assert made.distance_bias_HR is not None
+    # Keys 40 tokens back score 400 above all others, and the window does not reach them.
+    made.distance_bias_HR[:, 299 - 40] += 400.0
     assert_right(next(layer_truths(made)), made.v_BGKD[0], (pattern("sliding_window", window=3),))
 
 

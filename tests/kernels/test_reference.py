@@ -11,7 +11,7 @@ from attnscope.kernels.reference import reference
 TOKENS = 5
 
 
-def by_hand(q, k, v, *, scale, softcap, sees, sink):
+def by_hand(q, k, v, *, scale, softcap, sees, sink, bias):
     """One head in plain Python: three loops and no tensor operation."""
     out, lses = [], []
     for i in range(len(q)):
@@ -20,6 +20,7 @@ def by_hand(q, k, v, *, scale, softcap, sees, sink):
             score = sum(a * b for a, b in zip(q[i], k[j], strict=True)) * scale
             if softcap is not None:
                 score = softcap * math.tanh(score / softcap)
+            score += bias(i, j)
             if sees(i, j):
                 terms[j] = math.exp(score)
         total = sum(terms.values()) + (0.0 if sink is None else math.exp(sink))
@@ -70,6 +71,7 @@ def test_equals_three_loops(chosen, rule, hidden, sink, softcap) -> None:
             softcap=softcap,
             sees=lambda i, j: rule(i, j) and j != hidden,
             sink=sink,
+            bias=lambda i, j: 0.0,
         )
         torch.testing.assert_close(found.out_BHQD[0, head], out, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found.lse_BHQ[0, head], lse, rtol=1e-12, atol=1e-12)
@@ -79,9 +81,35 @@ def test_equals_three_loops(chosen, rule, hidden, sink, softcap) -> None:
     torch.testing.assert_close(total_BHQ, sees_some * (1.0 - sink_share))
 
 
+@pytest.mark.parametrize(("queries", "offset"), [(TOKENS, 0), (3, 2), (3, 0)])
+def test_a_bias_by_distance_equals_three_loops(queries, offset) -> None:
+    """The distance counts from the first query's own index, wherever the call puts it."""
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 2, queries, 3), torch.randn(1, 1, TOKENS, 3)
+    bias_HR = torch.randn(2, queries + TOKENS - 1)
+    call = AttentionCall.of(
+        q, k, k, pattern=pattern("causal"), query_offset=offset, softcap=2.0, has_distance_bias=True
+    )
+    found = reference(q, k, k, call, distance_bias_HR=bias_HR)
+    for head in range(2):
+        out, lse = by_hand(
+            q[0, head].tolist(),
+            k[0, 0].tolist(),
+            k[0, 0].tolist(),
+            scale=call.scale,
+            softcap=2.0,
+            sees=lambda i, j: j <= i + offset,
+            sink=None,
+            bias=lambda i, j, head=head: bias_HR[head, j - i + queries - 1].item(),
+        )
+        torch.testing.assert_close(found.out_BHQD[0, head], out, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found.lse_BHQ[0, head], lse, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("extras", "said"),
     [
+        ({"distance_bias_HR": torch.zeros(2, 9)}, "has_distance_bias is False"),
         ({"sinks_H": torch.zeros(2)}, "has_sinks is False"),
         ({"visible_keys_BK": torch.ones(1, 5, dtype=torch.bool)}, "has_padding is False"),
     ],

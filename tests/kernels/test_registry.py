@@ -13,7 +13,7 @@ from attnscope.kernels.backends.backend import Backend
 from attnscope.kernels.errors import InvalidCall, UnknownBackend, UnsupportedCall
 from attnscope.kernels.reference import reference
 from attnscope.kernels.registry import BACKENDS, backend
-from tests.shapes import CASES, SPARSE_CASES, Case
+from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 COMPILED = ("flex",)
 
 every_case_and_pattern = pytest.mark.parametrize(
-    "case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id
+    "case", [*CASES, *SPARSE_CASES, *BIAS_CASES], ids=lambda case: case.id
 )
 every_backend = pytest.mark.parametrize("found", BACKENDS, ids=lambda found: found.name)
 

@@ -4,6 +4,7 @@ import torch
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.streaming import Layer, exponentials, rows_of, segments
+from tests.heads import bias_of
 from tests.shapes import Case, every_case
 
 
@@ -17,6 +18,7 @@ def layer_of(made):
         scale=call.scale,
         softcap=call.softcap,
         visible_keys_K=None if shown_BK is None else shown_BK[0],
+        distance_bias_HR=made.distance_bias_HR,
     )
 
 
@@ -38,9 +40,14 @@ def test_segments_hold_every_visible_pair_and_mask_where_one_is_hidden(case: Cas
         assert not bool(seen_RC[:, keys.start :][:, ~visited[keys.start :]].any())
 
 
-@every_case("causal", "multi-query", "multi-head", "softcap", "more keys than queries")
+@every_case(
+    *("causal", "multi-query", "multi-head", "softcap", "more keys than queries"),
+    *("bias by distance", "bias by distance of a cache"),
+    biased=True,
+)
 def test_scores_of_a_block_are_those_of_each_head(case: Case):
-    layer = layer_of(case.inputs())
+    made = case.inputs()
+    layer, bias_HQK = layer_of(made), bias_of(made)
     group = layer.heads // layer.k_GKD.shape[0]
     for queries in (slice(1, 4), torch.tensor([0, 2, 2])):
         for laid_out in (layer, layer.key_major()):
@@ -49,6 +56,8 @@ def test_scores_of_a_block_are_those_of_each_head(case: Case):
                 exact = layer.q_HQD[head, queries] @ layer.k_GKD[head // group, 2:9].T * layer.scale
                 if layer.softcap is not None:
                     exact = layer.softcap * torch.tanh(exact / layer.softcap)
+                if layer.distance_bias_HR is not None:
+                    exact = exact + bias_HQK[head, queries, 2:9].float()
                 torch.testing.assert_close(given[head], exact, rtol=1e-5, atol=1e-5)
 
 
@@ -66,16 +75,23 @@ def test_rows_are_read_by_slice_or_by_index():
 
 
 @pytest.mark.parametrize(
-    ("q", "k", "hidden", "words"),
+    ("q", "k", "others", "words"),
     [
-        ((4, 5, 8), (3, 5, 8), None, "dividing"),
-        ((4, 5, 8), (2, 5, 9), None, "dim"),
-        ((5, 8), (1, 5, 8), None, "got q"),
-        ((2, 5, 8), (2, 5, 8), torch.ones(4, dtype=torch.bool), "visible_keys_K"),
-        ((2, 5, 8), (2, 5, 8), torch.ones(5), "bool"),
+        ((4, 5, 8), (3, 5, 8), {}, "dividing"),
+        ((4, 5, 8), (2, 5, 9), {}, "dim"),
+        ((5, 8), (1, 5, 8), {}, "got q"),
+        (
+            *((2, 5, 8), (2, 5, 8)),
+            *({"visible_keys_K": torch.ones(4, dtype=torch.bool)}, "visible_keys_K"),
+        ),
+        ((2, 5, 8), (2, 5, 8), {"visible_keys_K": torch.ones(5)}, "bool"),
+        (
+            *((2, 5, 8), (2, 5, 8)),
+            *({"distance_bias_HR": torch.ones(2, 5)}, r"\(2, 9\), got \(2, 5\)"),
+        ),
     ],
 )
-def test_shapes_that_contradict_each_other_are_refused(q, k, hidden, words):
+def test_shapes_that_contradict_each_other_are_refused(q, k, others, words):
     with pytest.raises(InvalidCall, match=words):
         Layer(
             q_HQD=torch.zeros(q),
@@ -83,5 +99,5 @@ def test_shapes_that_contradict_each_other_are_refused(q, k, hidden, words):
             pattern=pattern("full"),
             query_offset=0,
             scale=1.0,
-            visible_keys_K=hidden,
+            **others,
         )

@@ -7,8 +7,8 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import scores, visible
 from attnscope.kernels.tiled import tiled
-from attnscope.kernels.tiling import Block
-from tests.shapes import CASES, SPARSE_CASES, Case
+from attnscope.kernels.tiling import Block, regions
+from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 SMALL = Block(queries=8, keys=16, scores=512)
@@ -29,7 +29,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *SPARSE_CASES, *BIAS_CASES], ids=lambda case: case.id)
 @pytest.mark.parametrize(
     ("dtype", "block"),
     [
@@ -49,6 +49,25 @@ def test_equals_the_reference(case: Case, block: Block | None, dtype) -> None:
     assert_as_good_as(found.out_BHQD, exact.out_BHQD, theirs)
     assert found.lse_BHQ is not None
     assert_as_good_as(found.lse_BHQ, exact.lse_BHQ, theirs_lse)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_bias_by_distance_is_the_same_of_every_block_side_by_side(kv_heads: int) -> None:
+    case = Case(
+        id="blocks",
+        queries=200,
+        keys=220,
+        query_heads=2,
+        kv_heads=kv_heads,
+        distance_bias=True,
+        pattern=pattern("sliding_window", window=20),
+    )
+    inputs = case.inputs()
+    assert any(region.blocks > 1 for region in regions(inputs.call, SMALL))
+    exact = reference(*inputs.tensors, inputs.call, **inputs.extras)
+    theirs, _ = pytorch_attention(*inputs.tensors, inputs.call, **inputs.extras)
+    found = tiled(*inputs.tensors, inputs.call, **inputs.extras, block=SMALL)
+    assert_as_good_as(found.out_BHQD, exact.out_BHQD, theirs)
 
 
 def test_takes_transposed_queries_as_models_hand_them() -> None:

@@ -49,7 +49,7 @@ def assert_top_is_right(truth: LayerTruth, by: By, count: int = 5) -> None:
     assert (keys[..., some:] == -1).all()
 
 
-@every_case()
+@every_case(biased=True)
 def test_totals_are_those_of_the_dense_weights(case: Case) -> None:
     for truth in layer_truths(case.inputs()):
         assert_right(truth, "torch")

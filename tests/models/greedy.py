@@ -18,6 +18,7 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from attnscope.models.phases import Backends
 from attnscope.models.swapping import Recorder, swapped
+from tests.models.biased import BIASED, biased
 from tests.models.conftest import DECODERS, VOCABULARY, tiny
 
 NEW_TOKENS = 64
@@ -50,6 +51,7 @@ ENCODER_DECODERS: dict[str, tuple[Callable[[], hf.PreTrainedConfig], type]] = {
         ),
         hf.AutoModelForSpeechSeq2Seq,
     ),
+    **{family: BIASED[family] for family in ("t5", "umt5")},
 }
 FAMILIES = [*DECODERS, *ENCODER_DECODERS]
 
@@ -150,7 +152,9 @@ def greedy(family: str, *, small: bool = False) -> Greedy:
     config.max_position_embeddings = max(LENGTHS) + NEW_TOKENS
     if small:
         _shrink(config)
-    model = tiny(config, loader)
+    if family in BIASED:
+        config.num_layers = config.num_decoder_layers = 1
+    model = biased(loader, config) if family in BIASED else tiny(config, loader)
     if family == "bart":
         # It normalises last, which drowns its positions: it would say one token for ever.
         for name, weight in model.named_parameters():

@@ -56,7 +56,7 @@ def test_a_rule_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"position_bias": IDS}, "position bias"),
+        ({"position_bias": IDS}, "position_bias of torch.int64"),
         ({"indices": IDS}, "indexer"),
         ({"block_indices": IDS}, "indexer"),
         ({"cache": object()}, "paged cache"),

@@ -17,6 +17,7 @@ from attnscope.kernels.errors import (
     UnsupportedCall,
 )
 from attnscope.models.cross_attention import CrossCapture, cross_capture
+from tests.models.biased import BIASED, biased
 from tests.models.conftest import DECODERS, VOCABULARY, tiny
 from tests.models.greedy import ENCODER_DECODERS
 
@@ -57,7 +58,7 @@ def bart() -> PreTrainedModel:
 def inputs_of(model: PreTrainedModel, queries: int = 5) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     target = torch.randint(3, VOCABULARY, (1, queries), generator=generator)
-    if model.config.model_type == "bart":
+    if model.config.model_type in ("bart", "t5"):
         source = torch.randint(3, VOCABULARY, (1, 9), generator=generator)
         return {"input_ids": source, "decoder_input_ids": target}
     pixels = torch.randn(1, 3, 12, 12, generator=generator)
@@ -75,12 +76,13 @@ def captured(model: PreTrainedModel, inputs: dict[str, Tensor], **asked: Any) ->
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, PreTrainedModel]:
-    return {"bart": bart(), "vision": vision()}
+    config, loader = BIASED["t5"]
+    return {"bart": bart(), "vision": vision(), "t5": biased(loader, config())}
 
 
 @pytest.mark.parametrize("queries", [1, 5, 14])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["bart", "vision"])
+@pytest.mark.parametrize("name", ["bart", "vision", "t5"])
 def test_the_maps_are_those_of_transformers(
     models: dict[str, PreTrainedModel], name: str, backend: str, queries: int
 ) -> None:
@@ -155,10 +157,4 @@ def test_what_has_no_map_is_refused(models: dict[str, PreTrainedModel]) -> None:
     llama = tiny(DECODERS["llama"](), hf.AutoModelForCausalLM)
     with pytest.raises(ModelUnsupported, match="llama has no cross-attention"):
         cross_capture(llama, {"input_ids": torch.ones(1, 4).long()}, source=["a"], target=["b"])
-    t5 = tiny(
-        hf.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4),
-        hf.AutoModelForSeq2SeqLM,
-    )
-    with pytest.raises(UnsupportedCall, match="t5 adds a learned position bias"):
-        captured(t5, inputs)
     assert not any(module._forward_pre_hooks for module in models["bart"].modules())

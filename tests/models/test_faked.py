@@ -16,6 +16,8 @@ from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.kernels.tiling import default_block, fullest
 from attnscope.models import faked
+from attnscope.models.attention_arguments import Asked
+from attnscope.models.masks import Mask
 from attnscope.models.shape import config_of, shape_of
 
 SEVENTY_BILLION = {
@@ -46,13 +48,27 @@ def test_weights_that_are_tied_stay_tied() -> None:
         assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
 
 
-def _peak(run: Callable[..., Tensor], heads: tuple[int, int], length: int, rule: Pattern) -> int:
+def _peak(
+    run: Callable[..., Tensor],
+    heads: tuple[int, int],
+    length: int,
+    rule: Pattern,
+    *,
+    biased: bool,
+) -> int:
     """Of one call with fake tensors, operation by operation."""
     with FakeTensorMode(), torch.device("cpu"), torch.no_grad():
         q, k, v = (torch.empty(2, count, length, 32) for count in (heads[0], heads[1], heads[1]))
-        call = AttentionCall.of(q, k, v, pattern=rule)
+        call = AttentionCall.of(q, k, v, pattern=rule, has_distance_bias=biased)
+        asked = Asked(
+            mask=Mask(patterns=(rule,), query_offset=0, visible_keys_BK=None),
+            scale=call.scale,
+            softcap=None,
+            sinks_H=None,
+            distance_bias_HR=torch.empty(heads[0], 2 * length - 1) if biased else None,
+        )
         with MemTracker() as tracker:
-            kept = run("tiled", (q, k, v), call, None)
+            kept = run("tiled", (q, k, v), call, asked)
             assert tuple(kept.shape) == (2, heads[0], length, 32)
     return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
@@ -68,9 +84,12 @@ def _rows(heads: tuple[int, int], length: int, rule: Pattern) -> int:
 
 @pytest.mark.parametrize("heads", [(4, 4), (8, 2)])
 @pytest.mark.parametrize("rule", [Causal(), SlidingWindow(window=700)])
-def test_one_region_holds_as_much_as_all_of_them(heads: tuple[int, int], rule: Pattern) -> None:
-    whole = _peak(faked._whole, heads, 2048, rule)
-    one = _peak(faked._fullest_region, heads, 2048, rule)
+@pytest.mark.parametrize("biased", [False, True])
+def test_one_region_holds_as_much_as_all_of_them(
+    heads: tuple[int, int], rule: Pattern, biased: bool
+) -> None:
+    whole = _peak(faked._whole, heads, 2048, rule, biased=biased)
+    one = _peak(faked._fullest_region, heads, 2048, rule, biased=biased)
     # The region has an output and a log-sum-exp of its own beside the whole ones.
     assert 0 <= one - whole <= _rows(heads, 2048, rule) * (32 + 1) * 4
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 
 from attnscope.kernels.backends.tiled import Tiled
 from attnscope.kernels.errors import UnsupportedCall
 from attnscope.models.swapping import LayerCall, swapped
 from tests.models.conftest import WINDOW
-from tests.models.greedy import CACHES, FAMILIES, LENGTHS, NEW_TOKENS, Cache, Greedy, greedy
+from tests.models.greedy import CACHES, FAMILIES, LENGTHS, Cache, Greedy, greedy
 
 REFUSED = {
     ("gemma2", "sdpa_math"): "no softcap, and the call's is 2",
@@ -127,14 +126,3 @@ def test_an_encoder_that_runs_by_itself_is_counted_from_its_first_layer(model: M
         (1, "model.decoder.layers.0.encoder_attn"),
     ]
     assert seen == once * 2
-
-
-def test_a_position_bias_is_refused_by_name() -> None:
-    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    model: Any = hf.T5ForConditionalGeneration(hf.T5Config(**sizes, vocab_size=96)).eval()
-    model.generation_config.decoder_start_token_id = 0
-    with (
-        pytest.raises(UnsupportedCall, match=r"t5 adds a learned position bias.*position_bias"),
-        swapped(model, "tiled"),
-    ):
-        model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=NEW_TOKENS)

@@ -8,14 +8,14 @@ import torch
 import transformers as hf
 from transformers import AutoModelForSeq2SeqLM
 
-from attnscope.kernels.errors import InvalidCall, JobCancelled, PromptRefused, UnsupportedCall
+from attnscope.kernels.errors import InvalidCall, JobCancelled, PromptRefused
 from attnscope.models.capture import capture, plan, plan_of
 from attnscope.models.captured import Capture
 from attnscope.models.heads import KEYS, WHATEVER_IS_READ, diagnose_capture
 from attnscope.models.loading import LoadedModel, load
 from attnscope.models.pairs import LONGEST_TARGET, read_batch
 from attnscope.models.swapping import swapped
-from tests.models.conftest import VOCABULARY, tiny, tiny_tokenizer
+from tests.models.conftest import tiny, tiny_tokenizer
 
 SOURCES = ["hello there", "abc"]
 TARGETS = ["xyz", "uvwxyz"]
@@ -40,6 +40,15 @@ FAMILIES: dict[str, Any] = {
         **SIZES, decoder_start_token_id=0, forced_eos_token_id=None
     ),
     "m2m_100": lambda: hf.M2M100Config(**SIZES, decoder_start_token_id=2),
+    "t5": lambda: hf.T5Config(
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=1,
+        num_decoder_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+    ),
 }
 
 
@@ -79,6 +88,8 @@ def test_all_three_are_those_of_transformers(family: str, backend: str) -> None:
     found = capture(model, SOURCES, target=TARGETS, backend=backend)
     assert (model.kind, found.kind) == ("encoder-decoder", "encoder-decoder")
     assert found.attentions == ("cross", "decoder", "encoder")
+    # T5 does not scale its scores: with these weights they reach hundreds, and float32 rounds them by more.
+    atol = 2e-4 if family == "t5" else 2e-5
     for sequence in range(len(SOURCES)):
         for attention, theirs in of_transformers(model, found, sequence).items():
             alone = found.of(attention)  # pyright: ignore[reportArgumentType]
@@ -86,7 +97,7 @@ def test_all_three_are_those_of_transformers(family: str, backend: str) -> None:
             for layer, weights_BHQK in enumerate(theirs):
                 for head, weights_QK in enumerate(weights_BHQK[0]):
                     ours = alone.tile(layer, head, sequence=sequence)
-                    np.testing.assert_allclose(ours, weights_QK, atol=2e-5)
+                    np.testing.assert_allclose(ours, weights_QK, atol=atol)
 
 
 def test_a_target_is_read_as_labels_are_shifted(bart: LoadedModel) -> None:
@@ -204,11 +215,3 @@ def test_what_cannot_be_read_is_refused(
 def test_a_target_for_another_kind_of_model_is_refused() -> None:
     with pytest.raises(PromptRefused, match="Demo model is no encoder-decoder"):
         read_batch(load("demo", device="cpu"), "abc", target="x")
-
-
-def test_t5_says_why_it_cannot_be_captured_yet() -> None:
-    config = hf.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
-    config.decoder_start_token_id, config.vocab_size = 0, VOCABULARY
-    model = LoadedModel.of(tiny(config, AutoModelForSeq2SeqLM), tiny_tokenizer())
-    with pytest.raises(UnsupportedCall, match="t5 adds a learned position bias"):
-        capture(model, "abc", target="x")

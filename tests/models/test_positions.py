@@ -22,6 +22,7 @@ from attnscope.models.positions import (
     rope_frequencies,
     without_rope,
 )
+from tests.models.biased import BIASED, biased
 from tests.models.conftest import DECODERS, ENCODERS, tiny, tiny_tokenizer
 
 Family = Callable[[str], LoadedModel]
@@ -91,6 +92,16 @@ def test_alibi_is_found_in_the_class_and_its_switch(family: str) -> None:
     assert found.kinds == ("alibi",)
     assert len(found.layers) == 2
     assert words in found.evidence
+
+
+def test_a_bias_by_distance_is_found_in_the_calls() -> None:
+    """T5: of the source's and of the target's own attention, not across."""
+    config, loader = BIASED["t5"]
+    found = positions_of(biased(loader, config()))
+    assert [layer.kind for layer in found.layers] == ["bias"] * 3 + ["none", "bias", "none"]
+    assert "4 of 6 layers add a bias" in found.evidence
+    encoder = positions_of(biased(hf.T5EncoderModel, config()))
+    assert encoder.kinds == ("bias",)
 
 
 def test_what_cannot_be_seen_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from transformers import PreTrainedModel
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from attnscope.kernels import registry
 from attnscope.kernels.backends.flash_package import FlashPackage
@@ -231,18 +232,21 @@ def test_models_that_cannot_be_swapped_say_so(family: str) -> None:
     assert _run(model).isfinite().all()
 
 
-def test_a_position_bias_is_refused_by_name() -> None:
-    config = hf.T5Config(
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=4,
-        vocab_size=96,
-    )
+def test_a_position_bias_that_is_none_by_distance_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = T5Attention.compute_bias
+
+    def dearer_first_key(*given: Any, **named: Any) -> torch.Tensor:
+        bias = right(*given, **named).clone()
+        bias[..., 0] += 1.0
+        return bias
+
+    monkeypatch.setattr(T5Attention, "compute_bias", dearer_first_key)
+    config = hf.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=96)
     model = hf.T5ForConditionalGeneration(config).eval()
     with (
-        pytest.raises(UnsupportedCall, match=r"t5 adds a learned position bias.*position_bias"),
+        pytest.raises(UnsupportedCall, match=r"t5 adds a bias.*position_bias.*no function of the"),
         swapped(model),
         torch.no_grad(),
     ):

@@ -8,11 +8,13 @@ from tests.profiling.planted_backends import (
     cell,
     grouped,
     interleaved,
+    mirrored_bias,
     rows,
     ruled,
     scaled,
     seeing,
     shuffled_sinks,
+    without_bias,
     without_padding,
     without_sinks,
 )
@@ -147,6 +149,19 @@ FAULTS = (
         id="heads have the sinks of others",
         family="gpt_oss",
         answer=shuffled_sinks,
+        query=0,
+    ),
+    Fault(
+        id="a bias by distance is left out",
+        family="t5_encoder",
+        answer=without_bias,
+        query=0,
+        words="Its bias by distance is left out",
+    ),
+    Fault(
+        id="a bias by distance has the wrong sign",
+        family="t5_encoder",
+        answer=mirrored_bias,
         query=0,
     ),
     Fault(

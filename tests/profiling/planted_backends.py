@@ -27,6 +27,7 @@ class Asked:
     call: AttentionCall
     sinks_H: Tensor | None
     visible_keys_BK: Tensor | None
+    distance_bias_HR: Tensor | None
 
     def answer(self) -> Reference:
         """Dense attention in float64."""
@@ -37,6 +38,7 @@ class Asked:
             self.call,
             sinks_H=self.sinks_H,
             visible_keys_BK=self.visible_keys_BK,
+            distance_bias_HR=self.distance_bias_HR,
         )
 
     def with_call(self, **changes: object) -> "Asked":
@@ -111,6 +113,7 @@ class Planted(Backend):
         *,
         sinks_H: Tensor | None,
         visible_keys_BK: Tensor | None,
+        distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
         asked = Asked(
             q_BHQD=q_BHQD,
@@ -119,6 +122,7 @@ class Planted(Backend):
             call=call,
             sinks_H=sinks_H,
             visible_keys_BK=visible_keys_BK,
+            distance_bias_HR=distance_bias_HR,
         )
         exact = asked.answer()
         out_BHQD = exact.out_BHQD.clone()
@@ -181,6 +185,19 @@ def shuffled_sinks(asked: Asked) -> Tensor:
     """Every head has the sink of the next."""
     assert asked.sinks_H is not None
     return replace(asked, sinks_H=asked.sinks_H.roll(1)).answer().out_BHQD
+
+
+def without_bias(asked: Asked) -> Tensor:
+    """Scores are q·k alone."""
+    return (
+        replace(asked.with_call(has_distance_bias=False), distance_bias_HR=None).answer().out_BHQD
+    )
+
+
+def mirrored_bias(asked: Asked) -> Tensor:
+    """The distance has the wrong sign."""
+    assert asked.distance_bias_HR is not None
+    return replace(asked, distance_bias_HR=asked.distance_bias_HR.flip(-1)).answer().out_BHQD
 
 
 def without_padding(asked: Asked) -> Tensor:

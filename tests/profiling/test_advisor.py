@@ -198,6 +198,39 @@ def test_what_is_left_out_says_why() -> None:
     assert "nobody has measured" in reasons["performer"]
 
 
+def test_patterns_other_than_windows_are_no_candidates_where_they_cannot_be_laid_out() -> None:
+    families = {one.family for one in asked(length=131_072).field[0]}
+    assert {"bigbird", "dilated", "strided", "block_sparse", "chunked", "longformer"} <= families
+    found, without = asked(length=131_073).field
+    assert {one.family for one in found if one.pattern is not None} == {"sliding_window"}
+    assert "too slow to advise by" in next(one.reason for one in without if one.key == "laid")
+    assert "no grid" in next(one.reason for one in without if one.key == "axial")
+
+
+def test_a_pattern_saves_what_it_hides_and_its_cache_what_it_need_not_hold() -> None:
+    errors = {one.key: 0.1 for one in asked().field[0] if not one.exact}
+    for phase in PHASES:
+        found = {
+            each.candidate.key: each
+            for each in ranked(asked(phase=phase, tolerated=0.5, errors=errors))[0]
+        }
+        whole, chunk, bigbird = (
+            found[key] for key in ("sdpa_flash", "chunked:128", "bigbird:64,16,1,16,0")
+        )
+        if phase == "prefill":
+            assert max(chunk.work.flops, bigbird.work.flops) < whole.work.flops
+        else:
+            assert chunk.nbytes < whole.nbytes
+            # No decoding kernel skips keys: all of its cache is read.
+            assert bigbird.work.flops == whole.work.flops
+
+
+def test_on_a_gpu_a_pattern_is_given_to_a_kernel_and_not_to_operators_one_by_one() -> None:
+    backends = {one.key: one.backend for one in asked().field[0]}
+    assert backends["sliding_window:64"] == "triton"
+    assert backends["strided:32"] == backends["bigbird:64,16,1,16,0"] == "flex"
+
+
 def test_sinks_are_worth_a_thought_where_the_beginning_is_needed() -> None:
     keys = {
         workload: {one.key for one in asked(workload=workload).field[0]}

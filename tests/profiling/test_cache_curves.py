@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from attnscope.models.shape import ModelShape, shape_of
-from attnscope.profiling.cache_curves import AGAINST, PAGE, as_multi_head, compared, windowless
+from attnscope.profiling.cache_curves import AGAINST, as_multi_head, compared, windowless
+from attnscope.profiling.cache_growth import PAGE
 
 CONFIGS = Path(__file__).parents[2] / "assets" / "configs"
 GIB = 2**30

@@ -19,6 +19,7 @@ from attnscope.kernels.errors import (
 from attnscope.kernels.registry import backend
 from attnscope.models.shape import config_of, shape_of
 from attnscope.models.swapping import swapped
+from attnscope.profiling.attention_memory import attention
 from attnscope.profiling.calculator import estimate, longest
 from attnscope.profiling.peak import cache_bytes, cache_tensor_bytes
 from attnscope.profiling.plan import Plan
@@ -62,6 +63,10 @@ def test_what_eager_holds_a_score() -> None:
     assert backend("eager").workspace_bytes(call) - small == 2 * _scores(12, 4096, 4)
     narrow = dataclasses.replace(call, dtype="bfloat16")
     assert backend("eager").workspace_bytes(narrow) - small == _scores(12, 4096, 10)
+    # To PyTorch's kernels a position bias is a mask of a number a pair and head.
+    biased = dataclasses.replace(call, has_distance_bias=True)
+    held = [attention("transformers_sdpa", each).nbytes for each in (call, biased)]
+    assert held[1] - held[0] == _scores(12, 4096, 4)
 
 
 def _plan(shape, dtype: str = "bfloat16", **fields) -> Plan:

@@ -4,7 +4,7 @@ import torch
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.registry import backend
-from attnscope.profiling.call_bench import bench_calls, random_inputs
+from attnscope.profiling.call_bench import Trial, bench, random_inputs
 from attnscope.profiling.latency import Effort
 
 CPU = torch.device("cpu")
@@ -28,11 +28,11 @@ def call(length: int = 64, *, rule: str = "causal", kv_heads: int = 4) -> Attent
 
 def test_calls_are_timed_in_turns_and_what_refuses_is_a_result() -> None:
     heard: list[str] = []
-    found = bench_calls(
+    found = bench(
         {
-            "dense": (backend("eager"), call()),
-            "shared": (backend("tiled"), call(kv_heads=2)),
-            "refused": (backend("triton"), call()),
+            "dense": Trial.of(backend("eager"), call(), CPU),
+            "shared": Trial.of(backend("tiled"), call(kv_heads=2), CPU),
+            "refused": Trial.of(backend("triton"), call(), CPU),
         },
         CPU,
         effort=QUICK,
@@ -52,7 +52,7 @@ def test_calls_are_timed_in_turns_and_what_refuses_is_a_result() -> None:
 
 def test_the_memory_is_that_of_the_call_alone() -> None:
     length = 256
-    found = bench_calls({"dense": (backend("eager"), call(length))}, CPU, effort=QUICK)
+    found = bench({"dense": Trial.of(backend("eager"), call(length), CPU)}, CPU, effort=QUICK)
     held = found["dense"].peak.value
     one_matrix = 4 * length * length * 4
     assert held is not None
@@ -74,4 +74,4 @@ def test_whoever_listens_can_end_it() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench_calls({"dense": (backend("eager"), call())}, CPU, effort=QUICK, on_run=stop)
+        bench({"dense": Trial.of(backend("eager"), call(), CPU)}, CPU, effort=QUICK, on_run=stop)

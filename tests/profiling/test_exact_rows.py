@@ -8,7 +8,7 @@ from attnscope.models.masks import Mask
 from attnscope.models.swapping import LayerCall
 from attnscope.profiling import exact_rows
 from attnscope.profiling.exact_rows import blocks, most_rows, rows_of
-from tests.shapes import CASES, Case
+from tests.shapes import CASES, Case, every_case
 from tests.tolerance import pytorch_attention
 
 
@@ -33,11 +33,12 @@ def layer_call(case: Case, backend: str = "tiled") -> LayerCall:
         scale=call.scale,
         softcap=call.softcap,
         sinks_H=made.sinks_H,
+        distance_bias_HR=made.distance_bias_HR,
         calls=(call,),
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+@every_case(biased=True)
 def test_blocks_are_the_whole(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     made, call = case.inputs("float32"), layer_call(case)
     monkeypatch.setattr(exact_rows, "SCORES", 3 * case.query_heads * call.k_BGKD.shape[2])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5Config, T5EncoderModel
 
 from attnscope.kernels import registry
 from attnscope.models.loading import LoadedModel
@@ -10,6 +10,7 @@ from attnscope.models.prompting import Batch, batch_of
 from attnscope.profiling.backend_check import BackendResult, check
 from attnscope.profiling.exactness import FLOAT32_ERROR
 from attnscope.profiling.head_errors import CELL_TIMES
+from tests.models.biased import biased, t5_sizes
 from tests.models.conftest import DECODERS, VOCABULARY, tiny, tiny_tokenizer
 from tests.profiling.faults import FAULTS
 from tests.profiling.planted_backends import LAYERS, Fault, Planted
@@ -21,12 +22,15 @@ Cells = dict[tuple[int, int], tuple[int, int, int]]
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, LoadedModel]:
-    return {
+    families = {fault.family for fault in FAULTS} - {"t5_encoder"}
+    decoders = {
         family: LoadedModel.of(
             tiny(DECODERS[family](), AutoModelForCausalLM), tiny_tokenizer("left")
         )
-        for family in sorted({fault.family for fault in FAULTS})
+        for family in sorted(families)
     }
+    t5 = biased(T5EncoderModel, T5Config(**t5_sizes()))
+    return decoders | {"t5_encoder": LoadedModel.of(t5, tiny_tokenizer(), has_head=False)}
 
 
 @pytest.fixture

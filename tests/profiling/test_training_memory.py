@@ -1,63 +1,109 @@
 """Training beside PyTorch's memory tracker, and optimiser states beside PyTorch's own."""
 
-import copy
+from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
+import transformers as hf
 from transformers import AutoModelForCausalLM
 
-from attnscope.models.shape import ModelShape, config_of
+from attnscope.kernels.errors import UnsupportedCall
+from attnscope.models.shape import config_of, shape_of
 from attnscope.profiling.calculator import estimate
+from attnscope.profiling.tracker import traced_training
 from attnscope.profiling.training_memory import kept
-from tests.profiling.shapes import llama, tiny
+from tests.profiling.shapes import tiny
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "vocab_size": 1000,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
+WINDOWED: dict[str, Any] = {**GROUPED, "head_dim": 16, "sliding_window": 64}
+ARCHITECTURES = {
+    "multi-head": lambda: hf.LlamaConfig(**SIZES, num_key_value_heads=8),
+    "grouped": lambda: hf.LlamaConfig(**GROUPED),
+    "windows": lambda: hf.MistralConfig(**GROUPED, sliding_window=64),
+    "windows and softcap": lambda: hf.Gemma2Config(**WINDOWED),
+    "experts": lambda: hf.MixtralConfig(**GROUPED, num_local_experts=4),
+    "experts and sinks": lambda: hf.GptOssConfig(
+        **WINDOWED, num_local_experts=4, num_experts_per_tok=2
+    ),
+    "learned positions": lambda: hf.GPT2Config(
+        n_embd=128,
+        n_layer=3,
+        n_head=8,
+        vocab_size=1000,
+        attn_pdrop=0.0,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "encoder": lambda: hf.BertConfig(**SIZES, attention_probs_dropout_prob=0.0),
+}
+EAGER, SDPA = "transformers_eager", "transformers_sdpa"
+PLAIN: dict[str, Any] = {"dtype": "bfloat16", "optimizer": "adamw"}
+SHORT: dict[str, Any] = {"dtype": "bfloat16", "optimizer": "adafactor", "length": 16}
+RECOMPUTED: dict[str, Any] = {"dtype": "float32", "optimizer": "sgd", "checkpointing": True}
+CELLS = [
+    ("multi-head", EAGER, PLAIN),
+    ("multi-head", SDPA, RECOMPUTED),
+    ("grouped", SDPA, PLAIN),
+    ("grouped", "sdpa_flash", SHORT),
+    ("grouped", "sdpa_math", PLAIN),
+    ("grouped", "sdpa_math", RECOMPUTED),
+    ("windows", EAGER, RECOMPUTED),
+    ("windows", SDPA, PLAIN),
+    ("windows", "sdpa_flash", PLAIN),
+    ("windows and softcap", EAGER, PLAIN),
+    ("experts", SDPA, PLAIN),
+    ("experts and sinks", EAGER, PLAIN),
+    ("learned positions", SDPA, PLAIN),
+    ("learned positions", EAGER, {**SHORT, "optimizer": "adam"}),
+    ("encoder", SDPA, RECOMPUTED),
+]
 
 
-def _traced(shape: ModelShape, implementation: str, length: int, *, checkpointing: bool) -> int:
-    tracker = MemTracker()
-    config = copy.deepcopy(config_of(shape))
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.bfloat16, attn_implementation=implementation
-        ).train()
-        if checkpointing:
-            model.config.use_cache = False
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        ids = torch.zeros(2, length, dtype=torch.long)
-        tracker.track_external(model, ids)
-        with tracker:
-            model(input_ids=ids, labels=ids).loss.backward()
-    return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+@pytest.mark.parametrize(("architecture", "backend", "asked"), CELLS)
+def test_a_step_of_training_is_the_traced_one(
+    architecture: str, backend: str, asked: dict[str, Any]
+) -> None:
+    shape = shape_of(ARCHITECTURES[architecture]())
+    given = {"backend": backend, "batch": 2, "length": 256, **asked}
+    found = estimate(shape, phase="training", **given)
+    traced = traced_training(shape, **given)
+    assert found.total_bytes == pytest.approx(traced.total_bytes, rel=2e-3)
+    assert (found.peak_phase == "optimiser") is (traced.module == "optimiser")
+    held = {term.name: term.nbytes for term in found.terms}
+    assert traced.gradient_bytes == held.get("gradients", 0)
+    kept_bytes = held.get("master weights", 0) + held.get("optimiser states", 0)
+    # Of each parameter PyTorch also keeps the number of its steps.
+    assert kept_bytes == pytest.approx(traced.kept_bytes, rel=2e-3)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_a_step_of_training_is_the_traced_one(implementation: str, checkpointing: bool) -> None:
-    shape = llama(
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=3,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        vocab_size=2000,
-    )
-    for length in (256, 1024):
-        found = estimate(
-            shape,
-            backend=f"transformers_{implementation}",
-            batch=2,
-            length=length,
-            phase="training",
-            optimizer="sgd",
-            checkpointing=checkpointing,
-        )
-        predicted = found.total_bytes - found.term("master weights").nbytes
-        traced = _traced(shape, implementation, length, checkpointing=checkpointing)
-        # While a layer is recomputed, a fused kernel keeps two vectors a token longer than what
-        # stands in for it.
-        allowed = 0.04 if implementation == "sdpa" and checkpointing else 0
-        assert predicted == pytest.approx(traced, rel=allowed, abs=0)
+def test_a_kernel_that_cannot_be_traced_keeps_what_flash_kernels_do() -> None:
+    given: dict[str, Any] = {"backend": "triton", "batch": 2, "length": 256}
+    shape = shape_of(ARCHITECTURES["windows"]())
+    with pytest.raises(UnsupportedCall):
+        traced_training(shape, **given)
+    traced = traced_training(shape, stated=True, **given)
+    found = estimate(shape, phase="training", **given)
+    assert found.total_bytes == pytest.approx(traced.total_bytes, rel=1e-4)
+
+
+def test_dropout_that_sdpa_takes_on_a_gpu_only_is_refused() -> None:
+    shape = shape_of(hf.BertConfig(**SIZES, attention_probs_dropout_prob=0.1))
+    with pytest.raises(UnsupportedCall, match="drops attention weights"):
+        traced_training(shape, backend=SDPA, length=8)
+
+
+def test_an_optimizer_that_pytorch_lacks_is_refused() -> None:
+    with pytest.raises(UnsupportedCall, match="PyTorch has no adamw_8bit"):
+        traced_training(tiny(), backend="sdpa_flash", length=8, optimizer="adamw_8bit")
 
 
 def _states(optimizer: torch.optim.Optimizer) -> int:

@@ -46,22 +46,23 @@ def test_the_answer_is_json_and_its_words_hold_its_numbers(context: Context) -> 
     assert "Triton flash" in said
     fits = next(change for change in found["changes"] if change["what"] == "fits")
     assert count(fits["at"]) in said
-    assert len(advice_words.rows(found)) == len(found["ranked"])
+    assert len(advice_words.rows(found["ranked"])) == len(found["ranked"])
     assert "Mamba" in said
 
 
 def test_what_does_not_fit_says_so(context: Context) -> None:
     found = advice({**ASKED, "free_bytes": 2**20}, context)
     assert advice_words.recommendation(found).startswith("Nothing fits 1.00")
-    assert "does not fit" in " ".join(advice_words.rows(found)[0])
+    assert "does not fit" in " ".join(advice_words.rows(found["ranked"])[0])
 
 
 def test_a_tolerated_error_lets_in_what_was_measured_on_the_demo(context: Context) -> None:
     found = advice({**ASKED, "tolerated": 0.5}, context)
     known = {each["key"]: each["error"] for each in found["ranked"] if not each["exact"]}
-    assert set(known) == {"sliding_window:64", "sliding_window:256"}
+    assert {"sliding_window:64", "sliding_window:256", "bigbird:256,64,1,64,0"} <= set(known)
     assert known["sliding_window:256"] < known["sliding_window:64"] < 0.5
     assert found["ranked"][0]["key"] == "sliding_window:64"
+    assert found["judged"] is None
     left_out = {each["key"]: each["reason"] for each in found["excluded"]}
     assert "50.0%" in left_out["linear"]
     # A window longer than the text that was judged hides nothing there: its error stays unknown.
@@ -101,6 +102,18 @@ def test_the_command_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> No
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["ranked"][0]["key"] == "sdpa_flash"
+    measured = [
+        *asked,
+        "--tolerated",
+        "1",
+        "--measure",
+        "--prompt",
+        "Mara found the key, and lost it.",
+    ]
+    assert main(measured) == 0
+    said = capsys.readouterr().out
+    assert "linear" in said.casefold()
+    assert "Mara found the key" in said
 
 
 @pytest.mark.usefixtures("at_home")

@@ -7,7 +7,7 @@ import pytest
 from attnscope.app.calculation_files import device_of
 from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.jobs import calculation_check
-from attnscope.app.jobs.calculation_check import PARTS, check
+from attnscope.app.jobs.calculation_check import PARTS, TRAINING_PARTS, check
 from attnscope.app.jobs.calculations import devices
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
@@ -52,6 +52,28 @@ def test_the_demo_is_traced_and_measured_part_by_part(
         assert column["moment"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"backend": "sdpa_flash", "dtype": "bfloat16"},
+        {"backend": "transformers_eager", "checkpointing": True, "optimizer": "sgd"},
+    ],
+)
+def test_a_step_of_training_is_traced_and_measured(
+    context: Context, fields: dict[str, Any]
+) -> None:
+    found = check(asked(context, phase="training", length=128, **fields), context)
+    json.dumps(found)
+    closed = found["closed"]
+    assert closed["total"] == sum(closed[part] for part in TRAINING_PARTS[:-1])
+    for column, allowed in ((found["traced"], 1e-4), (found["measured"], 1e-2)):
+        assert column["weights"] == closed["weights"]
+        assert column["kept"] == pytest.approx(closed["kept"], rel=1e-4)
+        assert column["total"] == pytest.approx(closed["total"], rel=allowed)
+        assert column["moment"]
+    assert found["traced"]["gradients"] == closed["gradients"]
+
+
 def test_a_kernel_that_needs_a_gpu_is_stated_and_all_else_traced(context: Context) -> None:
     found = check(asked(context, backend="triton", dtype="bfloat16"), context)
     assert "cannot be traced" in found["traced"]["note"]
@@ -63,8 +85,17 @@ def test_a_kernel_that_needs_a_gpu_is_stated_and_all_else_traced(context: Contex
 @pytest.mark.parametrize(
     ("fields", "column", "words"),
     [
-        ({"phase": "training", "backend": "sdpa_math"}, "traced", "training step"),
-        ({"phase": "training", "backend": "sdpa_math"}, "measured", "training step"),
+        (
+            {"phase": "training", "backend": "sdpa_math", "optimizer": "adamw_8bit"},
+            "traced",
+            "no adamw_8bit",
+        ),
+        (
+            {"phase": "training", "backend": "sdpa_math", "optimizer": "adamw_8bit"},
+            "measured",
+            "no adamw_8bit",
+        ),
+        ({"phase": "training", "backend": "triton"}, "measured", "GPU"),
         ({"page": 16}, "traced", "without pages"),
         ({"page": 16}, "measured", "without pages"),
         ({"pasted": json.dumps(TINY)}, "measured", "downloads no weights"),

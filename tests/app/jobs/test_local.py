@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.app.jobs import reasons
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import (
@@ -148,6 +150,30 @@ def test_a_dead_worker_is_noticed_within_a_second_and_replaced(engine, tmp_path,
         engine.result(job)
     assert over(engine, later).state == "done"
     assert engine.ask("recall", {"name": "c1"})["body"] == b"kept"
+    assert processes_of(engine)[0] != before[0]
+    assert processes_of(engine)[1] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("counted", "reason"), [(1, "because memory ran out"), (0, "most likely by the system")]
+)
+def test_a_worker_that_the_system_kills_for_memory_ends_its_job_with_a_sentence_and_no_other(
+    engine, monkeypatch, counted, reason
+):
+    kills = itertools.count(step=counted)
+    monkeypatch.setattr(reasons, "out_of_memory_kills", lambda: next(kills))
+    large = engine.submit("stubborn", {}, owner="ada")
+    behind = [engine.submit("step", {"steps": 1}, owner=owner) for owner in ("ada", "bob")]
+    until(engine, large, running)
+    before = processes_of(engine)
+
+    os.kill(before[0], signal.SIGKILL)
+
+    status = over(engine, large)
+    assert status.state == "failed"
+    assert reason in status.reason
+    assert "smaller batch" in status.remedy
+    assert [over(engine, job).state for job in behind] == ["done", "done"]
     assert processes_of(engine)[0] != before[0]
     assert processes_of(engine)[1] == before[1]
 

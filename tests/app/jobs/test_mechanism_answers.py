@@ -8,16 +8,17 @@ import torch
 
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.mechanism_answers import LENGTHS, MASK_BLOCK, MASK_TOKENS, MECHANISM_ASKS
-from attnscope.app.jobs.mechanism_calls import DRAWN, HeadShape, choice, dense_rule
+from attnscope.app.jobs.mechanism_calls import DRAWN, choice, dense_rule
 from attnscope.app.jobs.mechanism_folder import MechanismFolder
 from attnscope.app.jobs.mechanism_work import asked_at, measure_mechanism
 from attnscope.app.jobs.work import WORK
-from attnscope.app.mechanisms import catalogue, mechanism
+from attnscope.app.mechanisms import Mechanism, catalogue, mechanism
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import InvalidCall, JobCancelled
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.registry import backend
 from attnscope.profiling.latency import Effort
+from attnscope.profiling.mechanism_trials import Heads
 
 CPU = torch.device("cpu")
 
@@ -132,9 +133,45 @@ def test_a_measurement_is_cancelled_between_two_runs(context: Context) -> None:
     assert ask("mechanism_measured", context, mechanism="tiled")["records"] == []
 
 
-def test_what_has_no_call_is_not_measured(context: Context) -> None:
-    with pytest.raises(InvalidCall, match="no call of its own"):
-        measure_mechanism({"mechanism": "rope", "values": {}, "causal": False}, context)
+@pytest.mark.parametrize(
+    "card",
+    [card for card in catalogue() if card.timed is not None and not card.trains],
+    ids=lambda card: card.key,
+)
+def test_what_is_no_call_of_a_backend_is_measured_beside_dense_attention(
+    card: Mechanism, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnscope.app.jobs.mechanism_work.LENGTHS", {"cpu": (32,)})
+    quick = Effort(runs=2, seconds=0.0, warmup_runs=1, warmup_seconds=0.0)
+    monkeypatch.setattr("attnscope.app.jobs.mechanism_work._EFFORT", quick)
+    record = measure_mechanism({"mechanism": card.key, "values": {}, "causal": False}, context)
+    assert [cell["name"] for cell in record["cells"]][:2] == ["dense", "mechanism"]
+    assert all(cell["runs"] == 2 and not cell["failure"] for cell in record["cells"])
+    assert ask("mechanisms_here", context)["reasons"][card.key] == ""
+
+
+def test_the_cache_of_latents_is_what_the_calculator_says_of_a_layer(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnscope.app.jobs.mechanism_work.LENGTHS", {"cpu": (32,)})
+    quick = Effort(runs=2, seconds=0.0, warmup_runs=1, warmup_seconds=0.0)
+    monkeypatch.setattr("attnscope.app.jobs.mechanism_work._EFFORT", quick)
+    cache = WORK["mechanism"]({"mechanism": "latent", "values": {}, "causal": False}, context)[
+        "cache"
+    ]
+    assert cache["held"] == cache["calculated"] == 32 * (512 + 64) * 4
+    assert cache["expanded"] == 32 * 8 * (128 + 64 + 128) * 4
+
+
+def test_a_rule_of_the_visitors_own_is_drawn_and_timed(context: Context) -> None:
+    asked = {"mechanism": "any-mask", "values": {"text": "j <= i and i % 2 == j % 2"}}
+    assert ask("mechanism_mask", context, **asked)["header"]["kept"] == 256 * 257
+    chosen = choice(mechanism("any-mask"), asked["values"], causal=False)
+    calls = asked_at(chosen, 64, CPU)
+    assert list(calls) == ["dense", "mechanism", "compiled", "everything"]
+    runner, own = calls["mechanism"]
+    assert (runner.name, calls["compiled"][0].name) == ("tiled", "flex")
+    assert own.pattern.title == "rule (j <= i and i % 2 == j % 2)"
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
@@ -148,4 +185,4 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 def test_the_heads_drawn_are_those_of_a_layer_of_llama() -> None:
-    assert HeadShape(heads=32, head_dim=128, dtype="bfloat16") == DRAWN
+    assert Heads(heads=32, head_dim=128, dtype="bfloat16") == DRAWN

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from attnscope.app.jobs.sparsity_run import described
-from attnscope.models.sparse_run import Change, NextToken, Saving, SparseRun
+from attnscope.models.sparse_run import Change, HiddenToken, NextToken, Saving, SparseRun
 
 
 def run(continuation: Change | None) -> SparseRun:
@@ -13,6 +13,7 @@ def run(continuation: Change | None) -> SparseRun:
     return SparseRun(
         loss=Change(before=1.0, after=1.5),
         scored=3,
+        hidden=HiddenToken(position=4, text=" b"),
         next_tokens=(NextToken(id=1, text=" a", probability=Change(before=0.5, after=0.25)),),
         kl_nats=0.1,
         mean_kl_nats=0.2,
@@ -30,6 +31,7 @@ def run(continuation: Change | None) -> SparseRun:
 def test_what_has_two_values_has_that_of_the_model_as_it_is_first() -> None:
     found = json.loads(json.dumps(described(run(Change(before=(1, 2), after=(1, 3))), 2)))
     assert found["loss"] == [1.0, 1.5]
+    assert found["hidden"] == [4, " b"]
     assert found["next"] == [[" a", 0.5, 0.25]]
     assert (found["kl"], found["mean_kl"], found["scored"]) == (0.1, 0.2, 3)
     assert found["same_tokens"] == 1

@@ -14,6 +14,7 @@ from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import AttnscopeError, CaptureMissing, JobCancelled, JobMissing
 from attnscope.kernels.patterns.catalogue import pattern
+from attnscope.models.assignment import Assignment
 from attnscope.models.best_patterns import best_patterns
 from attnscope.models.sparsity import pattern_effects
 from tests.app.jobs.captures import DIM, KV_HEADS, made
@@ -202,6 +203,37 @@ def test_what_is_fitted_to_every_head_is_told_head_by_head(context, capture):
     assert max(max(row) for row in found[0]["thumbnail"]) > 0
     by_head = ask(context, "sparsity_assignment", best=asked)
     assert sum(number for _, number in by_head["counts"]) == 8
+
+
+@pytest.mark.parametrize("kind", ["sinks_window", "vertical_slash", "block_list", "budget"])
+def test_the_mask_of_what_is_fitted_is_drawn_and_goes_to_its_head_alone(context, capture, kind):
+    asked = {"capture": "c" * 32, "sequence": 0, "budget": 0.5}
+    WORK["sparsity_best"](asked, context)
+    place = {"sequence": 0, "budget": 0.5, "layer": 1, "head": 3, "kind": kind}
+    answer = ask(context, "sparsity_fitted_mask", block=16, zoom=None, **place)
+    header = answer["header"]
+    drawn = np.frombuffer(answer["body"], np.uint8).reshape(header["rows"], header["cols"])
+    of_head = best_patterns(capture, 0.5, layers=[2]).of(2, 3)
+    meant = next(
+        each
+        for each in of_head
+        if each.fitted == (kind != "budget") and kind in ("budget", each.pattern.key)
+    )
+    index = torch.arange(40)
+    seen = meant.pattern.visible(index[:, None], index[None]) & (index[:, None] >= index[None])
+    assert np.array_equal(drawn > 0, seen.numpy())
+    assert header["pairs"] == np.count_nonzero(drawn)
+    assert header["title"] == f"{meant.pattern.title}, layer 2, head 3"
+    alone = ask(context, "sparsity_assignment", alone={"capture": "c" * 32, **place})
+    assert Assignment.from_json(alone["json"]).layers == {2: (None, None, None, meant.pattern)}
+
+
+def test_a_kind_that_does_not_fit_says_so(context):
+    asked = {"capture": "c" * 32, "sequence": 0, "budget": 0.5}
+    WORK["sparsity_best"](asked, context)
+    place = {"layer": 1, "head": 3, "kind": "axial", "block": 16, "zoom": None}
+    with pytest.raises(JobMissing, match="No axial fits this head"):
+        ask(context, "sparsity_fitted_mask", **asked, **place)
 
 
 @pytest.mark.parametrize("run", ["0" * 32, "../../etc/passwd"])

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.context import Context, Resources
-from attnscope.app.jobs.mechanism_folder import MechanismFolder
+from attnscope.app.jobs.mechanism_folder import Findings, MechanismFolder
 from attnscope.app.mechanisms import catalogue, mechanism
 from attnscope.app.settings import Settings
 from attnscope.kernels.patterns.catalogue import pattern
@@ -182,6 +182,60 @@ def record(**asked: Any) -> dict[str, Any]:
     }
 
 
+def test_a_models_positions_are_asked_for_and_found_again(
+    visit: Open, engine: AnsweringEngine, tmp_path: Path
+) -> None:
+    app = visit(card="rope", prompt="One line.")
+    next(button for button in app.button if button.label == "Find its positions").click().run()
+    told(app)
+    asked = {"source": "demo", "revision": None, "text": "One line."}
+    assert engine.submitted == [asked]
+    Findings(tmp_path, "positions").keep(asked, FOUND)
+    engine.finish("job1")
+    said = told(app.run())
+    assert "<b>2</b>" not in said
+    assert "Table &lt;b&gt;2&lt;/b&gt;" in said
+    assert "Its own q·k cannot be had: no." in said
+    assert "1 of 9 positions are drawn" in said
+    app.text_input(key="mechanism_prompt").set_value("Another.").run()
+    assert url(app) == {"card": "rope", "prompt": "Another."}
+    assert "Table" not in told(app)
+
+
+FOUND = {
+    "model": "A model",
+    "kinds": ["learned"],
+    "evidence": "Table <b>2</b>",
+    "rope_type": None,
+    "tokens": 2,
+    "refusal": "no.",
+    "table": [[0.0, 1.0]],
+    "positions": 9,
+    "distances": [0, 1],
+    "curves": {"mean product": [1.0, 0.5]},
+    "layers": [
+        {
+            "layer": 1,
+            "kind": "learned",
+            "distances": [0, 1],
+            "scores": [[1.0, None]],
+            "parts": None,
+        }
+    ],
+}
+
+
+def test_a_rule_is_written_and_one_that_cannot_be_read_is_told(visit: Open) -> None:
+    app = visit(card="any-mask", rule="i == j")
+    assert "512 are kept" in told(app)
+    app.text_input(key="mechanism_rule").set_value("i == ").run()
+    assert url(app)["rule"] == "i == j"
+    assert "512 are kept" in told(app)
+    app.text_input(key="mechanism_rule").set_value("i == j or j == 0").run()
+    assert url(app) == {"card": "any-mask", "rule": "i == j or j == 0"}
+    assert count(512 + 511) + " are kept" in told(app)
+
+
 def test_the_advisor_answers_and_its_request_stands_in_the_link(visit: Open) -> None:
     app = visit(tab="advisor", device="RTX 4090", dtype="bfloat16")
     told_first = estimate(shape_of("demo"), backend="sdpa_flash", length=2048)
@@ -193,6 +247,27 @@ def test_the_advisor_answers_and_its_request_stands_in_the_link(visit: Open) -> 
     shorter = estimate(shape_of("demo"), backend="sdpa_flash", length=512)
     assert nbytes(shorter.total_bytes) in told(app)
     assert url(app)["length"] == "512"
+
+
+def test_the_errors_of_a_model_are_measured_from_the_advisor(
+    visit: Open, engine: AnsweringEngine, tmp_path: Path
+) -> None:
+    app = visit(tab="advisor", device="RTX 4090", dtype="bfloat16", tolerated="50", model="gpt2")
+    said = told(app)
+    assert "nobody has measured" in said
+    next(button for button in app.button if button.label == "Measure its errors").click().run()
+    (asked,) = engine.submitted
+    assert (asked["model"], asked["tolerated"]) == ("gpt2", 0.5)
+    assert asked["text"].startswith("The Brown Lantern")
+    kept = {"text": "<b>A text</b>", "tokens": 351, "created": "2026-11-27T18:00:00Z"}
+    known = {"errors": {"sliding_window:64": 0.25}, "losses": {"sliding_window:64": [1.0, 1.5]}}
+    asked_of = {"source": "gpt2", "revision": None}
+    Findings(tmp_path, "errors").keep(asked_of, kept | known | {"unjudged": ""})
+    engine.finish("job1")
+    said = told(app.run())
+    assert "1.000 → 1.500" in said
+    assert "“&lt;b&gt;A text&lt;/b&gt;”" in said
+    assert share(0.25) in said
 
 
 def test_what_the_advisor_cannot_answer_is_a_sentence(visit: Open) -> None:
@@ -211,6 +286,7 @@ def test_what_the_advisor_cannot_answer_is_a_sentence(visit: Open) -> None:
         pytest.param({"tab": "sale"}, "catalogue, advisor", id="tab"),
         pytest.param({"tolerated": "200"}, "a number from 0 to 100", id="tolerated"),
         pytest.param({"here": "yes"}, "0 or 1", id="switch"),
+        pytest.param({"rule": "import os"}, "rule", id="rule"),
         pytest.param({"search": "x" * 81}, "a few words", id="search"),
     ],
 )

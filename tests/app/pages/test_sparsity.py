@@ -3,95 +3,27 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
-from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.context import Context, Resources
-from attnscope.app.jobs.engine import Event, JobStatus
-from attnscope.app.jobs.work import WORK
 from attnscope.app.kept_matrices import KeptMatrices
 from attnscope.app.patterns_offered import SETTINGS
 from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key
-from attnscope.kernels.errors import AttnscopeError, JobCancelled, JobFailed, JobMissing
-from tests.app.statuses import RUNNING
+from tests.app.pages.working_engine import Engine
+from tests.models.conftest import ENCODERS, tiny, tiny_tokenizer
 
 SCRIPT = "from attnscope.app.main import sparsity_page\n\nsparsity_page()\n"
 PROMPT = 8 * "Mara found the silver key. Later Mara found the silver key. "
 Open = Callable[..., AppTest]
-
-
-class Engine:
-    """Does each job as it is submitted, unless its kind is held; then the test ends it."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.jobs: dict[str, tuple[str, dict[str, Any], JobStatus]] = {}
-        self.results: dict[str, Any] = {}
-        self.held: set[str] = set()
-
-    def submit(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str:
-        job_id = f"job{len(self.jobs)}"
-        asked = json.loads(json.dumps(arguments))
-        self.jobs[job_id] = (kind, asked, replace(RUNNING, id=job_id, kind=kind))
-        if kind not in self.held:
-            self.work(job_id)
-        return job_id
-
-    def work(self, job_id: str) -> None:
-        kind, arguments, _ = self.jobs[job_id]
-        try:
-            self.results[job_id] = json.loads(json.dumps(WORK[kind](arguments, self.context)))
-            self.end(job_id, "done")
-        except AttnscopeError as error:
-            self.end(job_id, "failed", error.message)
-
-    def end(self, job_id: str, state: Any, reason: str = "") -> None:
-        kind, arguments, status = self.jobs[job_id]
-        self.jobs[job_id] = (kind, arguments, replace(status, state=state, reason=reason))
-
-    def kinds(self) -> list[str]:
-        return [kind for kind, _, _ in self.jobs.values()]
-
-    def under_way(self, kind: str, arguments: dict[str, Any], *, owner: str) -> str | None:
-        for job_id, (known, asked, status) in self.jobs.items():
-            if known == kind and asked == json.loads(json.dumps(arguments)) and not status.is_over:
-                return job_id
-        return None
-
-    def status(self, job_id: str) -> JobStatus:
-        if job_id not in self.jobs:
-            raise JobMissing("No such job.")
-        return self.jobs[job_id][2]
-
-    def events(self, job_id: str, after: int = 0) -> list[Event]:
-        return []
-
-    def cancel(self, job_id: str) -> None:
-        if not self.status(job_id).is_over:
-            self.end(job_id, "cancelled")
-
-    def result(self, job_id: str) -> dict[str, Any]:
-        status = self.status(job_id)
-        if status.state == "failed":
-            raise JobFailed(status.reason)
-        if status.state == "cancelled":
-            raise JobCancelled("Cancelled.")
-        return self.results[job_id]
-
-    def ask(self, method: str, arguments: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return ASKS[method].answer(json.loads(json.dumps(arguments)), self.context)
-
-    def health(self) -> dict[str, Any]:
-        return {"status": "ok", "workers": [{"name": "worker auto"}]}
 
 
 @pytest.fixture(scope="module")
@@ -336,12 +268,44 @@ def test_each_head_runs_with_its_best_and_the_assignment_goes_round_a_file(
     assert "not kept here. Import it again" in re.sub("<[^>]*>", "", told(lost))
 
 
+def test_a_pattern_made_for_a_head_is_drawn_and_run_on_that_head_alone(
+    visit: Open, engine: Engine
+) -> None:
+    app = visit(prompt=packed_prompt(), layer="2", head="3", fitted="vertical_slash", timed="0")
+    assert app.selectbox(key="sparsity_pattern").value == "made:vertical_slash"
+    rows = table(app)
+    row = rows[rows.index.str.startswith("fitted: vertical slash")].iloc[0]
+    # The mask's own stand first, and those of the head's own mask after them.
+    kept = dict(reversed(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", told(app))))
+    assert float(kept["pairs kept"].split()[0]) == pytest.approx(100 * row["kept"], rel=1e-2)
+    assert float(kept["mass kept"].split()[0]) == pytest.approx(100 * row["mass"], rel=1e-2)
+    assert "made for layer 2, head 3: it runs on that head alone" in told(app)
+    app = run_model(app)
+    assert ", layer 2, head 3 alone: the loss" in told(app)
+    asked = list(engine.jobs.values())[-1][1]
+    (layer,) = json.loads(asked["assignment"])["layers"].items()
+    assert layer == ("2", [None, None, None, 0, None, None, None, None])
+    assert "alone: the loss" in told(visit(**url(app)))
+    app.selectbox(key="sparsity_pattern").set_value("causal").run()
+    assert "fitted" not in url(app)
+    assert url(app)["pattern"] == "causal"
+    assert len(app.get("plotly_chart")) == 4
+
+
+def test_a_kind_that_does_not_fit_the_head_says_so(visit: Open) -> None:
+    app = visit(prompt=packed_prompt(), layer="2", head="3", fitted="block_list", budget="1")
+    assert "No block list within 1 % of the pairs fits this head" in told(app)
+    button = next(each for each in app.button if each.label == "Run the model")
+    assert button.disabled
+
+
 @pytest.mark.parametrize("name", ["linear", "performer"])
 def test_an_approximation_says_what_it_is_and_how_far_it_is_off(visit: Open, name: str) -> None:
     app = visit(prompt=packed_prompt(), run=name, new_tokens="0", timed="0")
     assert "it changes every weight" in told(app)
     assert "mean of the heads" in told(app)
     assert "a query would see past what its pattern shows" in told(app)
+    assert len(app.get("plotly_chart")) == (4 if name == "linear" else 5)
     assert "the loss rose by" in told(run_model(app))
 
 
@@ -350,6 +314,48 @@ def test_linformer_refuses_a_model_that_hides_the_future(visit: Open) -> None:
     assert "Linformer" in told(app)
     assert "the loss" not in told(app)
     assert "ran" not in url(app)
+
+
+@pytest.fixture(scope="module", params=["bert", "modernbert"])
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random encoder with a mask token, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("models") / f"tiny-{request.param}"
+    config = ENCODERS[request.param]()
+    config.max_position_embeddings = 512
+    tiny(config, hf.AutoModelForMaskedLM).save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "~"})
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_encoder_goes_through_the_whole_page(visit: Open, engine: Engine, encoder: str) -> None:
+    prompt = packed(("Mara found the silver key. " * 4,)) or ""
+    app = visit(prompt=prompt, model=encoder, timed="0")
+    rows = table(app)
+    assert {"local (window 32)", "sinks window (window 32, sinks 4)"} <= set(rows.index)
+    assert rows.index.str.startswith("fitted: ").sum() == 3
+    assert rows.loc["causal", "mass"] < 0.9
+    assert not app.checkbox(key="sparsity_causal").value
+    assert "read off the head" in told(app)
+    app = run_model(app)
+    assert "nats a hidden token" in told(app)
+    assert "Moved most" in told(app)
+    assert "An encoder generates no text" in told(app)
+    assert app.number_input(key="sparsity_new_tokens").disabled
+    assert list(engine.jobs.values())[-1][1]["new_tokens"] == 0
+    app.selectbox(key="sparsity_run").set_value("linformer").run()
+    assert "mean of the heads" in told(app)
+    charts = [element.proto.id for element in app.get("plotly_chart")]
+    assert sum("errors-over" in each for each in charts) == 2
+    app = run_model(app)
+    if "modernbert" in encoder:
+        assert "; 1 of 2 layers refuse it" in told(app)
+        assert "see past what its pattern shows" in told(app)
+    else:
+        assert "Linformer (random projection of the length): the loss" in told(app)
+    by_head = run_model(visit(prompt=prompt, model=encoder, run="heads", timed="0"))
+    assert "nats a hidden token" in told(by_head)
 
 
 def test_a_run_is_watched_survives_a_reload_and_can_be_cancelled(

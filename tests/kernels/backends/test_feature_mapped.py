@@ -54,6 +54,7 @@ def test_is_its_own_definition(found: FeatureMapped, case: Case) -> None:
     [
         ({"softcap": 2.0}, "none can be bounded at 2"),
         ({"has_sinks": True}, "no softmax that a sink logit could join"),
+        ({"has_distance_bias": True}, "no bias by distance can be added"),
         ({"pattern": pattern("sliding_window", window=8)}, "sliding window"),
         ({"pattern": pattern("local", window=8)}, "a pattern's gaps"),
         ({"pattern": pattern("sinks_window", window=8, sinks=1)}, "a pattern's gaps"),

@@ -83,6 +83,7 @@ def test_a_version_of_other_functions_is_refused(monkeypatch: pytest.MonkeyPatch
         (Fa3(), {"head_dim": 192, "value_dim": 96}, "104 to 128 beside keys of 136 to 192"),
         (Fa4(), {"head_dim": 264, "value_dim": 64}, "at most 256 wide"),
         (Fa4(), {"pattern": pattern("sinks_window", window=6, sinks=3)}, "sinks window"),
+        (Fa2(), {"has_distance_bias": True}, "add no bias by distance"),
         (Fa2(), {"pattern": pattern("chunked", chunk=8)}, "chunked (chunk 8) is none"),
         (
             Fa3(),

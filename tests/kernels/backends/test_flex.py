@@ -47,6 +47,8 @@ FITTED = compose(
         ),
         Case(id="bigbird", pattern=pattern("bigbird", **BIGBIRD), **LONG),
         Case(id="block list and vertical slash", pattern=FITTED, **LONG),
+        Case(id="bias by distance", distance_bias=True, softcap=3.0, **LONG),
+        Case(id="bias by distance, full", distance_bias=True, pattern=pattern("full"), **LONG),
     ],
     ids=lambda case: case.id,
 )

@@ -41,6 +41,7 @@ def test_is_its_own_definition(case: Case) -> None:
         (Case(id="window", pattern=pattern("local", window=8)), "this is local"),
         (replace(FULL, softcap=2.0), "none can be bounded"),
         (replace(FULL, sinks=True), "no softmax that a sink logit could join"),
+        (replace(FULL, distance_bias=True), "no bias by distance can be added"),
     ],
     ids=lambda value: value.id if isinstance(value, Case) else None,
 )

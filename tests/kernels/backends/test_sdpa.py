@@ -32,6 +32,8 @@ WINDOW = pattern("sliding_window", window=8)
         (SdpaFlash(), CUDA, {"head_dim": 20, "value_dim": 20}, "a multiple of 8 wide"),
         (SdpaFlash(), CUDA, {"has_padding": True}, "no mask on cuda, and padding"),
         (SdpaFlash(), CUDA, {"pattern": WINDOW}, "sliding window .window 8. from query"),
+        (SdpaFlash(), CUDA, {"has_distance_bias": True}, "no mask on cuda, and a bias by distance"),
+        (SdpaCudnn(), CUDA, {"has_distance_bias": True}, "no mask on cuda, and a bias by distance"),
         (SdpaFlash(), CUDA, {"key_length": 40}, "no mask on cuda, and causal from query"),
         (SdpaCudnn(), CUDA, {"key_length": 40, "query_offset": 7}, "causal from query position 7"),
         (SdpaEfficient(), CUDA, {}, "4 query heads share 2"),
@@ -55,6 +57,7 @@ def test_refusals(found, device, change, said) -> None:
         (SdpaFlash(), {"query_length": 1, "key_length": 40, "query_offset": 39}),
         (SdpaCudnn(), {}),
         (SdpaEfficient(), {"kv_heads": 4, "pattern": WINDOW, "has_padding": True}),
+        (SdpaEfficient(), {"kv_heads": 4, "has_distance_bias": True}),
     ],
 )
 def test_taken_on_cuda(found, change) -> None:
@@ -67,6 +70,9 @@ def test_a_window_whose_mask_would_be_too_large_is_refused() -> None:
     refusal = SdpaFlash().refuses(replace(wide, pattern=WINDOW), CPU)
     assert refusal is not None
     assert "a mask of 763 MiB in memory, over the limit of 256 MiB" in refusal.reason
+    refusal = SdpaFlash().refuses(replace(wide, has_distance_bias=True), CPU)
+    assert refusal is not None
+    assert "a bias by distance would need a mask of 3052 MiB" in refusal.reason
 
 
 @pytest.mark.parametrize(
@@ -77,6 +83,8 @@ def test_a_window_whose_mask_would_be_too_large_is_refused() -> None:
         ({"pattern": WINDOW}, 33 * 33 * 2),
         ({"batch": 3, "has_padding": True, "pattern": WINDOW}, 3 * 33 * 33 * 2),
         ({"pattern": pattern("full"), "query_length": 5}, 0),
+        ({"has_distance_bias": True}, 4 * 33 * 33 * 2),
+        ({"batch": 3, "has_padding": True, "has_distance_bias": True}, 3 * 4 * 33 * 33 * 2),
     ],
 )
 def test_the_cpu_mask_is_no_larger_than_needed(change, size: int) -> None:

@@ -55,6 +55,7 @@ def test_refuses_where_triton_is_not_installed(monkeypatch: pytest.MonkeyPatch) 
         ({"dtype": "float64"}, "float32, float16 and bfloat16"),
         ({"head_dim": 257}, "up to 256 wide"),
         ({"value_dim": 300}, "up to 256 wide"),
+        ({"has_distance_bias": True}, "add no bias by distance"),
         ({"pattern": EVEN}, "visits a band of keys, and even steps is none"),
         ({"scale": 0.0}, "scale is above 0"),
         ({"scale": -0.1}, "scale is above 0"),

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from attnscope.kernels.errors import InvalidCall, UnknownPattern
 from attnscope.kernels.patterns.catalogue import pattern
@@ -230,3 +231,11 @@ def test_a_mask_of_the_longest_text_is_drawn_from_bounds_and_a_few_pairs(monkeyp
     assert mask[100, 0] == PARTIAL
     assert mask[100, 99] == FULL
     assert mask[0, 100] == PARTIAL
+
+
+def test_of_a_single_pair_nothing_is_expanded_for_a_compiler_that_cannot() -> None:
+    rule = pattern("rule", text="i - j < 64 and j <= i or j % 32 == 0")
+    traced = make_fx(lambda i, j: rule.visible(i, j))(torch.tensor(70), torch.tensor(64))
+    assert "expand" not in traced.code
+    assert bool(traced(torch.tensor(70), torch.tensor(7)))
+    assert not bool(traced(torch.tensor(70), torch.tensor(6)))

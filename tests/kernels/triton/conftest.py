@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.prepared_once import prepared_once
+from tests.quick_interpreter import quick_interpreter
 
-__all__ = ["prepared_once"]
+__all__ = ["quick_interpreter"]
 
 collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["test_*.py"]
 
