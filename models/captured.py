@@ -81,7 +81,7 @@ class Capture:
         held = {layer.attention for layer in self.layers}
         return tuple(one for one in get_args(Attention) if one in held)
 
-    def of(self, attention: Attention) -> "Capture":
+    def of(self, attention: str) -> "Capture":
         """One kind of attention alone: its layers, its queries as the prompts, its keys as `encoded`.
 
         Raises:

@@ -58,7 +58,7 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     told = capture_head.told(session)
     shown = session.shown
     if shown is not None and shown.is_pair:
-        capture_head.told(session, _under_way(session))
+        told(_under_way(session))
         notice(_pair(shown))
         return
     found = None if shown is None else asking.effects(session, shown)
