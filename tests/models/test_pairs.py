@@ -32,6 +32,15 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+T5: dict[str, Any] = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 1,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+}
 FAMILIES: dict[str, Any] = {
     "bart": lambda: hf.BartConfig(**SIZES, forced_eos_token_id=None),
     "marian": lambda: hf.MarianConfig(**SIZES, decoder_start_token_id=0, forced_eos_token_id=None),
@@ -40,15 +49,7 @@ FAMILIES: dict[str, Any] = {
         **SIZES, decoder_start_token_id=0, forced_eos_token_id=None
     ),
     "m2m_100": lambda: hf.M2M100Config(**SIZES, decoder_start_token_id=2),
-    "t5": lambda: hf.T5Config(
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=1,
-        num_decoder_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
-    ),
+    "t5": lambda: hf.T5Config(**T5),
 }
 
 
