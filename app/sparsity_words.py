@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
+from attnscope.app.inspections import Shown
+from attnscope.app.page_session import Notice
 from attnscope.app.sparsity_view import SparsityView
 from attnscope.profiling.units import count, flop, latency, nbytes, share
 
@@ -313,4 +315,12 @@ def sweep_note(found: Answer, run: str) -> str:
     return (
         f"Lines are {drawn}. Over {unit} it is judged on the first {tokens} tokens; over tokens it has "
         f"{count(found['size'])} {unit}."
+    )
+
+
+def pair_told(shown: Shown) -> Notice:
+    """What stands in place of patterns where the model is an encoder-decoder."""
+    return Notice(
+        message=f"{shown.summary['model']} is an encoder-decoder: patterns are tried on models of one stack.",
+        remedy="Choose a decoder or an encoder above; its three kinds of attention are on the page Inspect.",
     )

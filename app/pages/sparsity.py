@@ -32,7 +32,7 @@ from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompt_links import KeptPrompts
 from attnscope.app.prompts import shortened
 from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, SparsityView
-from attnscope.app.sparsity_words import QUIET, Row, best_of, no_mask, rows_of
+from attnscope.app.sparsity_words import QUIET, Row, best_of, no_mask, pair_told, rows_of
 from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
 from attnscope.profiling.units import count, seconds, share
@@ -59,7 +59,7 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     shown = session.shown
     if shown is not None and shown.is_pair:
         told(_under_way(session))
-        notice(_pair(shown))
+        notice(pair_told(shown))
         return
     found = None if shown is None else asking.effects(session, shown)
     best = None if shown is None else asking.fitting(session, shown)
@@ -95,13 +95,6 @@ def page(session: SparsitySession, matrices: KeptMatrices, assignments: KeptProm
     _errors(session, shown, found, errors)
     if ran is not None:
         sparsity_run.result(ran, model=shown.summary["model"], look=look())
-
-
-def _pair(shown: Shown) -> Notice:
-    return Notice(
-        message=f"{shown.summary['model']} is an encoder-decoder: patterns are tried on models of one stack.",
-        remedy="Choose a decoder or an encoder above; its three kinds of attention are on the page Inspect.",
-    )
 
 
 def _under_way(session: SparsitySession) -> JobStatus | None:
