@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from attnscope.kernels import distance_bias, registry
@@ -28,6 +28,9 @@ from attnscope.models.prompt_pass import least_inputs, prompt_logits
 from attnscope.models.prompting import Batch
 from attnscope.models.sides import Attention, Sides
 from attnscope.models.swapping import LayerCall, swapped
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "Capture",
@@ -154,7 +157,7 @@ def capture(  # noqa: PLR0913 -- what is read, how it runs, and what is kept
     input_ids: Tensor | Sequence | None = None,
     attention_mask: Tensor | Sequence | None = None,
     target: str | Sequence[str] | None = None,
-    picture: Image.Image | None = None,
+    picture: "Image.Image | None" = None,
     backend: Backends = "eager",
     layers: Iterable[int] | None = None,
     values: bool = False,

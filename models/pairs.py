@@ -7,10 +7,9 @@ T tokens of a target.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -20,6 +19,9 @@ from attnscope.models.hub import Progress
 from attnscope.models.loading import LoadedModel
 from attnscope.models.pictures import picture_source
 from attnscope.models.prompting import Batch, batch_of, check_texts, padded
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LONGEST_TARGET = 128
 """Tokens that a model says at most where no target is given."""
@@ -32,7 +34,7 @@ def read_batch(
     input_ids: Tensor | Sequence | None = None,
     attention_mask: Tensor | Sequence | None = None,
     target: str | Sequence[str] | None = None,
-    picture: Image.Image | None = None,
+    picture: "Image.Image | None" = None,
     progress: Progress | None = None,
 ) -> Batch:
     """What a model reads, whatever its kind.

@@ -5,21 +5,23 @@ B pictures (one), K places, h and w pixels.
 
 import base64
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from attnscope.models.encoded import Encoded, Source
 from attnscope.models.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _MOST_HALVINGS = 5
 _MOST_EXTRA = 2
 """Places before the patches: a token for the whole picture, and one for a teacher."""
 
 
-def picture_source(model: LoadedModel, picture: Image.Image) -> Source:
+def picture_source(model: LoadedModel, picture: "Image.Image") -> Source:
     """What the encoder of a model that reads pictures is given of one.
 
     Args:
@@ -52,7 +54,7 @@ def picture_source(model: LoadedModel, picture: Image.Image) -> Source:
     return Source(inputs={"pixel_values": pixels_B3hw}, encoded=encoded)
 
 
-def pixel_values(model: LoadedModel, picture: Image.Image) -> Tensor:
+def pixel_values(model: LoadedModel, picture: "Image.Image") -> Tensor:
     """A picture as the encoder takes it, `[1, 3, h, w]`, in the model's dtype."""
     prepared = model.image_processor(images=picture.convert("RGB"), return_tensors="pt")
     return prepared["pixel_values"].to(model.device, model.dtype)
@@ -82,6 +84,8 @@ def _as_read(processor: Any, pixels_3hw: Tensor) -> str:
         pixels_hw3 = pixels_hw3 * deviation + mean
     if getattr(processor, "do_rescale", False):
         pixels_hw3 = pixels_hw3 / processor.rescale_factor
+    from PIL import Image  # a machine that only measures may be without it
+
     file = io.BytesIO()
     array = pixels_hw3.round().clamp(0, 255).to(torch.uint8).numpy()
     Image.fromarray(array).save(file, "PNG")

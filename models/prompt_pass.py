@@ -7,7 +7,6 @@ import inspect
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from attnscope.models.loading import LoadedModel
@@ -53,6 +52,8 @@ def least_inputs(model: LoadedModel) -> dict[str, Tensor]:
         return read
     source = read
     if model.image_processor is not None:
+        from PIL import Image  # a machine that only measures may be without it
+
         source = {"pixel_values": pixel_values(model, Image.new("RGB", (32, 32)))}
     return {**source, **_as_targets(read)}
 
