@@ -44,3 +44,28 @@ def test_pyright_sees_the_rooms(tmp_path: Path):
         planted.unlink()
     assert result.returncode == 1
     assert "wrong" in result.stdout or "AttentionCall" in result.stdout
+
+
+HISTORY = {"advisor", "prospects", "record_files", "reference_runs"}
+"""What reads the history, beside its own modules."""
+
+
+def test_what_measures_imports_nothing_that_a_bare_gpu_machine_lacks():
+    names = [
+        f"attnscope.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}"
+        for room in ("kernels", "models", "profiling")
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if path.stem not in HISTORY | {"__init__"}
+        and not path.stem.startswith("store")
+        and "migrations" not in path.parts
+    ]
+    lacking = ["PIL", "streamlit", "plotly", "rich", "sqlalchemy", "alembic", "psycopg", "pynvml"]
+    script = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({lacking}))\n"
+        f"for name in {names}: importlib.import_module(name)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
