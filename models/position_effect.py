@@ -83,8 +83,13 @@ def position_effect(
 
     Raises:
         PromptRefused: No token in it.
-        UnsupportedCall: What tells its positions apart cannot be seen.
+        UnsupportedCall: What tells its positions apart cannot be seen, or it is an encoder-decoder.
     """
+    if model.kind == "encoder-decoder":
+        raise UnsupportedCall(
+            f"{model.title} is an encoder-decoder: positions are found in models of one stack.",
+            "Choose a decoder or an encoder.",
+        )
     ids = batch_of(model, text, None, None).ids[0][:MOST_TOKENS]
     with model.lock:
         found = positions_of(model.model)

@@ -7,7 +7,7 @@ import torch
 import transformers as hf
 
 from attnscope.kernels.errors import UnsupportedCall
-from attnscope.models.loading import LoadedModel
+from attnscope.models.loading import LoadedModel, load
 from attnscope.models.position_effect import MOST_TOKENS, position_effect, thinned
 from attnscope.models.swapping import LayerCall, swapped
 from tests.models.conftest import tiny, tiny_tokenizer
@@ -58,6 +58,11 @@ def test_alibi_is_told_where_the_scores_are_out_of_reach() -> None:
     assert found.layers == ()
     assert found.heads == 4
     assert found.refusal
+
+
+def test_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(UnsupportedCall, match="models of one stack"):
+        position_effect(load("copying"), "abc")
 
 
 def test_what_cannot_be_seen_is_refused() -> None:
