@@ -21,7 +21,7 @@ from attnscope.models.positions import (
     positional_part,
     positions_of,
 )
-from attnscope.models.prompting import batch_of
+from attnscope.models.prompting import batch_of, check_one_stack
 
 if TYPE_CHECKING:
     from attnscope.models.captured import Capture
@@ -83,13 +83,10 @@ def position_effect(
 
     Raises:
         PromptRefused: No token in it.
-        UnsupportedCall: What tells its positions apart cannot be seen, or it is an encoder-decoder.
+        ModelUnsupported: An encoder-decoder.
+        UnsupportedCall: What tells its positions apart cannot be seen.
     """
-    if model.kind == "encoder-decoder":
-        raise UnsupportedCall(
-            f"{model.title} is an encoder-decoder: positions are found in models of one stack.",
-            "Choose a decoder or an encoder.",
-        )
+    check_one_stack(model, "positions are found in")
     ids = batch_of(model, text, None, None).ids[0][:MOST_TOKENS]
     with model.lock:
         found = positions_of(model.model)

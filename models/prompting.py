@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnscope.kernels.errors import InvalidCall, PromptRefused
+from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
 from attnscope.models.encoded import Source
 from attnscope.models.loading import LoadedModel
 
@@ -140,6 +140,20 @@ def padded(
     return Batch(
         rows=tuple(rows), seen=tuple(masks), spans=tuple(spans), texts=texts, source=source
     )
+
+
+def check_one_stack(model: LoadedModel, what: str) -> None:
+    """Raises ModelUnsupported of an encoder-decoder, whose passes read a source and a target.
+
+    Args:
+        model: Any.
+        what: Is done to models that read one prompt alone, such as "patterns are tried on".
+    """
+    if model.kind == "encoder-decoder":
+        raise ModelUnsupported(
+            f"{model.title} is an encoder-decoder: {what} models of one stack.",
+            "Choose a decoder or an encoder.",
+        )
 
 
 def check_texts(texts: Sequence[str]) -> None:

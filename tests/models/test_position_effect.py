@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as hf
 
-from attnscope.kernels.errors import UnsupportedCall
+from attnscope.kernels.errors import ModelUnsupported, UnsupportedCall
 from attnscope.models.loading import LoadedModel, load
 from attnscope.models.position_effect import MOST_TOKENS, position_effect, thinned
 from attnscope.models.swapping import LayerCall, swapped
@@ -61,7 +61,7 @@ def test_alibi_is_told_where_the_scores_are_out_of_reach() -> None:
 
 
 def test_an_encoder_decoder_is_refused() -> None:
-    with pytest.raises(UnsupportedCall, match="models of one stack"):
+    with pytest.raises(ModelUnsupported, match="models of one stack"):
         position_effect(load("copying"), "abc")
 
 

@@ -18,7 +18,7 @@ from attnscope.kernels.errors import (
 )
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.models import sparse_run
-from attnscope.models.loading import LoadedModel
+from attnscope.models.loading import LoadedModel, load
 from attnscope.models.sparse_run import BLOCK, run_sparse
 from tests.models.masked import Rule, masked
 
@@ -178,6 +178,11 @@ def test_models_and_prompts_without_a_loss_are_refused(tiny_family: Family) -> N
         run_sparse(tiny_family("gpt2"), "a", patterns=WINDOW)
     with pytest.raises(PromptRefused, match="got 2 of 12"):
         run_sparse(tiny_family("gpt2"), input_ids=[IDS, IDS], patterns=WINDOW)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(ModelUnsupported, match="models of one stack"):
+        run_sparse(load("copying"), "abcdef", patterns=WINDOW)
 
 
 def test_a_backends_refusal_comes_through(tiny_family: Family) -> None:

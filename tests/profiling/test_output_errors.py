@@ -13,12 +13,12 @@ from torch import Tensor
 from attnscope.kernels.approximate.feature_maps import orthogonal_projection
 from attnscope.kernels.approximate.linformer import length_projection
 from attnscope.kernels.call import AttentionCall
-from attnscope.kernels.errors import CaptureMissing, InvalidCall, JobCancelled
+from attnscope.kernels.errors import CaptureMissing, InvalidCall, JobCancelled, ModelUnsupported
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.models.capture import capture
 from attnscope.models.captured import Capture
-from attnscope.models.loading import LoadedModel
+from attnscope.models.loading import LoadedModel, load
 from attnscope.models.swapping import LayerCall, swapped
 from attnscope.profiling.approximation_sweep import approximation
 from attnscope.profiling.output_errors import Way, output_errors, way_errors
@@ -189,3 +189,8 @@ def test_progress_is_told_and_cancels() -> None:
 
     with pytest.raises(JobCancelled):
         way_errors(shown, ALL, progress=cancel)
+
+
+def test_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(ModelUnsupported, match="models of one stack"):
+        output_errors(load("copying"), [5, 6, 7], {"linear": Way(backend="linear")})
