@@ -8,7 +8,7 @@ S slots of a page, P pages, n tokens, W width of the model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -220,39 +220,18 @@ def added_trials(length: int, heads: Heads, device: torch.device) -> Trials:
 
 
 def biased_trials(length: int, heads: Heads, device: torch.device) -> Trials:
-    """Eager attention whose scores are lowered by the distance."""
-    call = _causal(length, heads)
+    """Attention whose scores are lowered by the distance, and without that."""
+    call, tiled = _causal(length, heads), backend("tiled")
     return {
         "dense": Trial.of(backend("eager"), call, device),
         "mechanism": Trial(
-            title="Eager with ALiBi",
+            title=f"{tiled.title} with ALiBi",
             over="causal, a slope a head",
-            make=partial(_biased, call, device),
+            make=partial(_biased, tiled, call, device),
+            backend=tiled.name,
         ),
+        "everything": Trial.of(tiled, call, device),
     }
-
-
-def biased(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, call: AttentionCall) -> Tensor:
-    """Causal attention with ALiBi (arXiv 2108.12409), by PyTorch's operators, every score held.
-
-    The bias is slope · j, as the models add it: less by slope · i than the published one throughout a
-    row, which no softmax sees.
-
-    Args:
-        q_BHQD: `[B, H, n, D]`.
-        k_BHKD: Likewise.
-        v_BHKD: Likewise.
-        call: Theirs.
-
-    Returns:
-        `[B, H, n, D]`.
-    """
-    slopes_H = positions.alibi_slopes(call.query_heads).to(q_BHQD.device)
-    at_K = torch.arange(call.key_length, device=q_BHQD.device)
-    bias_H1K = (slopes_H[:, None, None] * at_K).to(q_BHQD.dtype)
-    scores_BHQK = (q_BHQD @ k_BHKD.mT).mul_(call.scale).add_(bias_H1K)
-    scores_BHQK.masked_fill_(at_K[:, None] < at_K, -torch.inf)
-    return scores_BHQK.softmax(-1, dtype=torch.float32).to(v_BHKD.dtype) @ v_BHKD
 
 
 def _paged(call: AttentionCall, device: torch.device) -> "Call":
@@ -295,8 +274,14 @@ def _added(call: AttentionCall, device: torch.device) -> "Call":
     return lambda: x_BnW + table_nW[at_n]
 
 
-def _biased(call: AttentionCall, device: torch.device) -> "Call":
-    return partial(biased, *random_inputs(call, device, 0), call)
+def _biased(runner: Backend, call: AttentionCall, device: torch.device) -> "Call":
+    """With ALiBi (arXiv 2108.12409) as a bias by distance."""
+    biased = replace(call, has_distance_bias=True)
+    runner.check(biased, device)
+    keys_ahead_R = torch.arange(1 - call.query_length, call.key_length)
+    bias_HR = (positions.alibi_slopes(call.query_heads)[:, None] * keys_ahead_R).to(device)
+    run = partial(runner.run, *random_inputs(call, device, 0), biased, distance_bias_HR=bias_HR)
+    return lambda: run().out_BHQD
 
 
 def _causal(length: int, heads: Heads) -> AttentionCall:

@@ -1,9 +1,11 @@
 """What is timed beside dense attention computes what it says, against float64 written out anew."""
 
 import math
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
@@ -16,7 +18,7 @@ from attnscope.profiling.mechanism_trials import (
     Decoding,
     Heads,
     Latents,
-    biased,
+    biased_trials,
     latent_trials,
     paged_trials,
     rotary_trials,
@@ -70,25 +72,27 @@ def test_the_latents_are_timed_at_the_widths_of_deepseek() -> None:
 
 
 def test_alibi_is_the_published_penalty() -> None:
+    run = biased_trials(19, HEADS, CPU)["mechanism"].make()
+    found = cast(Tensor, run())
     call = AttentionCall(
         batch=1,
-        query_heads=4,
-        kv_heads=4,
+        query_heads=HEADS.heads,
+        kv_heads=HEADS.heads,
         query_length=19,
         key_length=19,
-        head_dim=16,
-        value_dim=16,
-        dtype="float32",
-        scale=0.25,
+        head_dim=HEADS.head_dim,
+        value_dim=HEADS.head_dim,
+        dtype=HEADS.dtype,
+        scale=HEADS.head_dim**-0.5,
         pattern=pattern("causal"),
     )
-    q, k, v = random_inputs(call, CPU, 1)
-    found = biased(q, k, v, call)
-    for head in range(4):
-        slope = 2.0 ** (-8 * (head + 1) / 4)
+    q, k, v = random_inputs(call, CPU, 0)
+    for head in range(HEADS.heads):
+        slope = 2.0 ** (-8 * (head + 1) / HEADS.heads)
         for i in range(19):
             scores = [
-                float(q[0, head, i].double() @ k[0, head, j].double()) / 4 - slope * (i - j)
+                float(q[0, head, i].double() @ k[0, head, j].double()) * call.scale
+                - slope * (i - j)
                 for j in range(i + 1)
             ]
             weights = torch.tensor(scores, dtype=torch.float64).softmax(0)
