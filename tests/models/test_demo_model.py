@@ -134,8 +134,9 @@ def test_the_log_tells_of_the_whole_run() -> None:
 
 def test_example_prompts_fit_and_are_described(tokenizer) -> None:
     examples = json.loads((ROOT / "assets" / "prompts" / "examples.json").read_text("utf-8"))
-    assert 8 <= len(examples) <= 10
-    for example in examples:
+    prompts = [one for one in examples if one.get("model", "demo") == "demo"]
+    assert 8 <= len(prompts) <= 10
+    for example in prompts:
         assert set(example) == {"title", "text", "about"}
         assert 40 <= len(tokenizer.encode(example["text"]).ids) <= 500
     assert 250 <= len(tokenizer.encode(examples[0]["text"]).ids) <= 400

@@ -332,7 +332,7 @@ def test_a_machine_with_a_gpu_needs_neither_rich_nor_psutil_nor_nvml() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('rich', 'psutil', 'pynvml')));"
         "import attnscope.app.cli, attnscope.models.loading;"
-        "import attnscope.profiling.measure, attnscope.profiling.sweep, attnscope.profiling.floor;"
+        "import attnscope.profiling.measure, attnscope.profiling.sweep;"
         "print('torch' in sys.modules)"
     )
     told = subprocess.run(

@@ -12,13 +12,14 @@ from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import JobCancelled, ModelUnsupported, PromptRefused
 from attnscope.kernels.patterns.catalogue import pattern
-from attnscope.models.loading import DEMO_FOLDER, load
+from attnscope.models.loading import load
+from attnscope.models.shipped import SHIPPED
 from attnscope.models.sparse_run import run_sparse
 from attnscope.profiling.output_errors import Way, output_errors
 
 TEXT = " ".join(["Mara found the silver key. Later Mara found the silver"] * 12)
 ASKED = {
-    "model": str(DEMO_FOLDER),
+    "model": str(SHIPPED["demo"].folder),
     "device": "RTX 4090",
     "length": 2048,
     "batch": 1,
