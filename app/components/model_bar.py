@@ -46,13 +46,23 @@ class Modelled(Protocol):
         ...
 
 
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def facts(view: View, shown: Shown | None) -> list[tuple[str, str, str]]:
     """Say what is on the page: (caption, value, the long form for a tooltip), plain text."""
     if shown is None:
         return [("model", view.model, view.model), ("backend", view.backend, view.backend)]
     summary, model = shown.summary, shown.model
     layers = summary["layers"]
-    shape = f"{len(layers)} layers, {layers[0]['heads']} heads, {layers[0]['kv_heads']} kv"
+    shape = ", ".join(
+        (
+            _several(len(layers), "layer"),
+            _several(layers[0]["heads"], "head"),
+            f"{layers[0]['kv_heads']} kv",
+        )
+    )
     held = f" · {nbytes(model['nbytes'])}" if model.get("nbytes") else ""
     limit = f" of {count(model['max_length'])}" if model.get("max_length") else ""
     revision = str(summary.get("revision") or "")
