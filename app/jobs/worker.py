@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,9 +52,11 @@ class Worker:
             "patient": ThreadPoolExecutor(2, "patient"),
             "long": ThreadPoolExecutor(4, "long", initializer=_step_back),
         }
+        self._preparing: Future[None] | None = None
         if start["prepare"]:
             # In the job lane: the first job needs it done, and messages are read meanwhile.
-            self._jobs.submit(named(start["prepare"])).add_done_callback(_prepared)
+            self._preparing = self._jobs.submit(named(start["prepare"]))
+            self._preparing.add_done_callback(_prepared)
 
     def serve(self) -> None:
         """Handle messages until the server goes away or says stop."""
@@ -81,7 +83,14 @@ class Worker:
             context.give_way = self._traffic.give_way
         else:
             answer = partial(self._passing, answer)
+        answer = partial(self._once_prepared, answer)
         self._lanes[lane].submit(answer).add_done_callback(partial(self._answered, message["id"]))
+
+    def _once_prepared(self, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        # Of packages that two threads import at the same time, one may see the half that is there.
+        if self._preparing is not None:
+            wait([self._preparing])
+        return answer()
 
     def _passing(self, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         with self._traffic.passing():

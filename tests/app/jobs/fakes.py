@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,13 @@ from typing import Any
 from attnscope.app.jobs.context import Context, WorkerSpentError
 from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import CaptureMissing, PromptRefused
+
+PREPARED = threading.Event()
+
+
+def prepare() -> None:
+    """Take until a test says so."""
+    PREPARED.wait(30)
 
 
 def step(arguments: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -7,11 +7,17 @@ import pytest
 from attnscope.app.jobs.wire import Wire
 from attnscope.app.jobs.worker import Worker
 from attnscope.app.settings import Settings
+from tests.app.jobs import fakes
 from tests.app.jobs.conftest import FAKES
 
 
 @pytest.fixture
-def server(tmp_path):
+def prepare() -> str:
+    return ""
+
+
+@pytest.fixture
+def server(tmp_path, prepare: str):
     """The server's end of a worker that runs in a thread of this process."""
     ours, theirs = (Wire(end) for end in multiprocessing.Pipe())
     settings = {**asdict(Settings(data=tmp_path)), "data": str(tmp_path)}
@@ -22,7 +28,7 @@ def server(tmp_path):
             "device": "cpu",
             "work": FAKES.work,
             "asks": FAKES.asks,
-            "prepare": "",
+            "prepare": prepare,
         },
     )
     thread = threading.Thread(target=worker.serve)
@@ -85,3 +91,13 @@ def test_an_answers_bytes_travel_beside_it(server, tmp_path):
     server.send({"do": "ask", "id": "a1", "method": "recall", "arguments": {"name": "c1"}})
     answer = until(server, "answer")
     assert (answer["id"], answer["body"]) == ("a1", b"\x00\x01")
+
+
+@pytest.mark.parametrize("prepare", ["tests.app.jobs.fakes:prepare"])
+def test_a_question_waits_until_the_worker_is_prepared(server, prepare: str):
+    server.send({"do": "ask", "id": "a1", "method": "echo", "arguments": {"text": "x"}})
+    try:
+        assert not server.ready(0.3)
+    finally:
+        fakes.PREPARED.set()
+    assert until(server, "answer")["id"] == "a1"
