@@ -19,11 +19,12 @@ Answer = Mapping[str, Any]
 
 LONGEST = 300
 """Characters of the prompt."""
-_KINDS = {
+KINDS = {
     "rope": "RoPE, q and k are turned",
     "learned": "learned vectors are added",
     "sinusoidal": "sinusoids are added",
     "alibi": "ALiBi, a penalty on distance",
+    "bias": "a learned bias of each distance is added to the scores",
     "none": "none, only the mask tells positions apart",
 }
 _UP = {
@@ -82,7 +83,7 @@ def request(
 
 def answer(found: Answer) -> None:
     """Draw what the model has, what that is by itself, and what its scores are over the distance."""
-    kinds = "; ".join(_KINDS[kind] for kind in found["kinds"])
+    kinds = "; ".join(KINDS[kind] for kind in found["kinds"])
     st.html(
         f"<p><strong>{html.escape(found['model'])}</strong>: {html.escape(kinds)}.</p>"
         f'<p class="pg-quiet">{html.escape(found["evidence"])}</p>'
@@ -147,7 +148,7 @@ def _layer(effect: Answer, found: Answer) -> None:
     if effect["parts"] is not None:
         drawn.append(("part", "Of mean q and k alone, turned apart", effect["parts"]))
     st.html(
-        f'<p class="pg-quiet">Layer {effect["layer"]}, {html.escape(_KINDS[effect["kind"]])}: over '
+        f'<p class="pg-quiet">Layer {effect["layer"]}, {html.escape(KINDS[effect["kind"]])}: over '
         f"{count(found['tokens'])} tokens of the prompt.</p>"
     )
     distances = np.array(effect["distances"])
