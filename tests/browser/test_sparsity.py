@@ -82,6 +82,10 @@ def test_a_pattern_is_weighed_head_by_head_and_the_model_run_within_it(visit: Pa
     visit.wait_for_url("**fitted=*")
     expect(visit.get_by_text("it runs on that head alone")).to_be_visible(timeout=90_000)
 
+    # What is opened while the script still runs may be closed by its end.
+    expect(visit.get_by_test_id("stApp")).to_have_attribute(
+        "data-test-script-state", "notRunning", timeout=90_000
+    )
     visit.locator(".st-key-export_mask button").first.click()
     with visit.expect_download() as started:
         visit.get_by_role("button", name="JSON", exact=True).click()
