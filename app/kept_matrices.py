@@ -1,17 +1,14 @@
 """Boolean matrices that visitors upload: read without trust, and kept by their content so that a link finds them."""
 
 import io
-import os
-import re
-import secrets
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from attnscope.app.kept_files import KeptFiles
 from attnscope.app.prompts import shortened
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.profiling.units import count, nbytes
@@ -21,7 +18,6 @@ MOST_SIDE = 4096
 MOST_BYTES = 40 * 2**20
 """Of the file: a CSV of the largest matrix has 32 MiB."""
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _NPY = "Save it by numpy.save('mask.npy', mask != 0)."
 _TRUTHS = {b"1": True, b"true": True, b"0": False, b"false": False}
 
@@ -143,19 +139,10 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         )
 
 
-class KeptMatrices:
-    """Matrices as files named by their content, so that an equal one is kept once.
+class KeptMatrices(KeptFiles):
+    """Matrices that visitors uploaded."""
 
-    Args:
-        folder: Where they are kept; made when first needed.
-        days: How long after their last use.
-        nbytes: The folder's size limit; the oldest go first.
-    """
-
-    def __init__(self, folder: Path, *, days: int = 30, nbytes: int = 256 * 2**20) -> None:
-        self.folder = folder
-        self.days = days
-        self.nbytes = nbytes
+    suffix = ".npy"
 
     def keep(self, matrix: np.ndarray) -> str:
         """Keep a matrix and return its fingerprint."""
@@ -163,12 +150,9 @@ class KeptMatrices:
         from attnscope.kernels.patterns.matrix import Matrix
 
         name = Matrix(matrix=matrix).content[:32]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f"{name}.{secrets.token_hex(4)}.part"
-        with unfinished.open("wb") as file:
-            np.save(file, matrix)
-        unfinished.replace(self._path(name))
-        self._prune(self._path(name))
+        file = io.BytesIO()
+        np.save(file, matrix)
+        self._write(name, file.getvalue())
         return name
 
     def find(self, name: str) -> np.ndarray:
@@ -177,24 +161,11 @@ class KeptMatrices:
         Raises:
             UnknownPattern: It is not kept here any more.
         """
-        path = self._path(name)
-        if not _FINGERPRINT.fullmatch(name) or not path.is_file():
+        data = self._read(name)
+        if data is None:
             raise UnknownPattern(
                 "The matrix of this link is not kept here: matrices stay for "
                 f"{self.days} days on the server that they were uploaded to.",
                 "Upload it again.",
             )
-        os.utime(path)
-        return np.load(path, allow_pickle=False)
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.npy"
-
-    def _prune(self, keep: Path) -> None:
-        files = sorted((path.stat().st_mtime, path) for path in self.folder.glob("*.npy"))
-        excess = sum(path.stat().st_size for _, path in files) - self.nbytes
-        for modified, path in files:
-            old = modified < time.time() - self.days * 86_400
-            if path != keep and (old or excess > 0):
-                excess -= path.stat().st_size
-                path.unlink(missing_ok=True)
+        return np.load(io.BytesIO(data), allow_pickle=False)

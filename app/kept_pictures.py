@@ -2,15 +2,11 @@
 
 import hashlib
 import io
-import os
-import re
-import secrets
-import time
 import warnings
-from pathlib import Path
 
 from PIL import Image
 
+from attnscope.app.kept_files import KeptFiles
 from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import count, nbytes
 
@@ -19,7 +15,6 @@ MOST_BYTES = 8 * 2**20
 MOST_PIXELS = 2**24
 """Width times height: a picture of 4096 a side."""
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _DAMAGED = (OSError, SyntaxError, ValueError)
 """What Pillow raises over a file that it cannot read."""
 
@@ -65,19 +60,8 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-class KeptPictures:
-    """Pictures as files named by their content, as they were uploaded.
-
-    Args:
-        folder: Where they are kept; made when first needed.
-        days: How long after their last use.
-        nbytes: The folder's size limit; the oldest go first.
-    """
-
-    def __init__(self, folder: Path, *, days: int = 30, nbytes: int = 256 * 2**20) -> None:
-        self.folder = folder
-        self.days = days
-        self.nbytes = nbytes
+class KeptPictures(KeptFiles):
+    """Pictures as they were uploaded."""
 
     def keep(self, data: bytes) -> str:
         """Keep a picture and return its fingerprint.
@@ -87,11 +71,7 @@ class KeptPictures:
         """
         read_picture(data)
         name = hashlib.sha256(data).hexdigest()[:32]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f"{name}.{secrets.token_hex(4)}.part"
-        unfinished.write_bytes(data)
-        unfinished.replace(self.folder / name)
-        self._prune(name)
+        self._write(name, data)
         return name
 
     def find(self, name: str) -> Image.Image:
@@ -100,25 +80,11 @@ class KeptPictures:
         Raises:
             PromptRefused: It is not kept here any more.
         """
-        path = self.folder / name
-        if not _FINGERPRINT.fullmatch(name) or not path.is_file():
+        data = self._read(name)
+        if data is None:
             raise PromptRefused(
                 f"The picture of this link is not kept here: pictures stay for {self.days} days on the server "
                 "that they were uploaded to.",
                 "Upload it again.",
             )
-        os.utime(path)
-        return read_picture(path.read_bytes())
-
-    def _prune(self, keep: str) -> None:
-        files = sorted(
-            (path.stat().st_mtime, path)
-            for path in self.folder.iterdir()
-            if _FINGERPRINT.fullmatch(path.name)
-        )
-        excess = sum(path.stat().st_size for _, path in files) - self.nbytes
-        for modified, path in files:
-            old = modified < time.time() - self.days * 86_400
-            if path.name != keep and (old or excess > 0):
-                excess -= path.stat().st_size
-                path.unlink(missing_ok=True)
+        return read_picture(data)

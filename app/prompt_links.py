@@ -8,21 +8,15 @@ prompts that are gone says so.
 import base64
 import binascii
 import json
-import os
-import re
-import tempfile
-import time
 import zlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from attnscope.app.kept_files import KeptFiles
 from attnscope.app.prompts import LIMITS, fingerprint, typed
 from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import count
 
 LINK_CHARACTERS = 4000
-_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _BROKEN = "Copy the whole link again, or type the prompt."
 
 
@@ -74,28 +68,10 @@ def _inflated(data: bytes) -> bytes:
     return plain
 
 
-class KeptPrompts:
-    """Prompts too long for a link, kept as files named by their fingerprint.
+class KeptPrompts(KeptFiles):
+    """Prompts too long for a link."""
 
-    Args:
-        folder: Where they are kept; made when first needed.
-        days: How long after their last use.
-        nbytes: The folder's size limit; the oldest go first.
-        clock: Seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        days: int = 30,
-        nbytes: int = 256 * 2**20,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.folder = folder
-        self.days = days
-        self.nbytes = nbytes
-        self._clock = clock
+    suffix = ".json"
 
     def for_link(self, texts: tuple[str, ...], stored: str) -> dict[str, Any]:
         """The fields `texts` and `stored` of a view that a link can carry: prompts too long for it are kept."""
@@ -106,14 +82,7 @@ class KeptPrompts:
     def keep(self, texts: tuple[str, ...]) -> str:
         """Keep `texts` and return their fingerprint."""
         name = fingerprint(texts)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(texts, file, ensure_ascii=False)
-        path = self._path(name)
-        Path(temporary).replace(path)
-        os.utime(path, (self._clock(), self._clock()))
-        self._prune(path)
+        self._write(name, json.dumps(texts, ensure_ascii=False).encode())
         return name
 
     def find(self, name: str) -> tuple[str, ...]:
@@ -122,35 +91,18 @@ class KeptPrompts:
         Raises:
             PromptRefused: Not a fingerprint, no longer kept, or altered on disk.
         """
-        if not _FINGERPRINT.fullmatch(name):
-            raise PromptRefused("The link does not name a prompt.", _BROKEN)
-        try:
-            data = self._path(name).read_text(encoding="utf-8")
-            texts = checked(json.loads(data))
-        except (OSError, ValueError) as error:
+        data = self._read(name)
+        if data is None:
             raise PromptRefused(
                 "The prompt of this link is not kept here: prompts over "
                 f"{count(LINK_CHARACTERS)} compressed characters stay for {self.days} days "
                 "on the server where they were inspected.",
                 "Ask for the text itself and type or upload it.",
-            ) from error
+            )
+        try:
+            texts = checked(json.loads(data))
+        except ValueError:
+            texts = ()
         if fingerprint(texts) != name:
             raise PromptRefused("The kept prompt of this link was altered.", "Type it again.")
-        os.utime(self._path(name), (self._clock(), self._clock()))
         return texts
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
-
-    def _prune(self, keep: Path) -> None:
-        files = sorted(
-            (path.stat().st_mtime, path.stat().st_size, path)
-            for path in self.folder.glob("*.json")
-            if path != keep
-        )
-        excess = sum(size for _, size, _ in files) + keep.stat().st_size - self.nbytes
-        oldest = self._clock() - self.days * 86_400
-        for modified, size, path in files:
-            if modified < oldest or excess > 0:
-                path.unlink(missing_ok=True)
-                excess -= size

@@ -263,13 +263,13 @@ def _fill_drafts(session: Session) -> None:
 
 
 def _prompt(session: Session) -> PromptDrafts:
-    shown = session.shown
+    shown, settings = session.shown, Settings.from_environment()
     return PromptDrafts(
         session=session,
         kept=session.kept,
         look_at=partial(_look_at, session),
         with_target=bool(session.view.target) or (shown is not None and shown.is_pair),
-        pictures=KeptPictures(Settings.from_environment().pictures_folder)
+        pictures=KeptPictures(settings.pictures_folder, days=settings.keep_days)
         if shown is not None and shown.reads_pictures
         else None,
     )

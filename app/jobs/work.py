@@ -197,7 +197,8 @@ def _picture(arguments: Arguments, context: Context) -> "Image":
     """The picture that was uploaded, or a shipped one."""
     kept = arguments.get("picture")
     if kept:
-        return KeptPictures(context.settings.pictures_folder).find(str(kept))
+        settings = context.settings
+        return KeptPictures(settings.pictures_folder, days=settings.keep_days).find(str(kept))
     return read_picture(shipped_picture(arguments.get("shipped_picture") or "").read_bytes())
 
 

@@ -1,5 +1,4 @@
 import io
-import os
 import pickle
 import struct
 import zlib
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnscope.app import kept_matrices
 from attnscope.app.kept_matrices import MOST_BYTES, MOST_SIDE, KeptMatrices, uploaded_matrix
 from attnscope.kernels.errors import UnknownPattern
 
@@ -123,16 +121,17 @@ def test_a_matrix_that_is_not_kept_is_asked_for_again(tmp_path: Path, name: str)
         KeptMatrices(tmp_path).find(name)
 
 
-def test_the_oldest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = KeptMatrices(tmp_path, nbytes=400)
-    first, second = kept.keep(DRAWN), kept.keep(~DRAWN)
-    for name, age_s in ((first, 90), (second, 60)):
-        then = kept_matrices.time.time() - age_s
-        os.utime(tmp_path / f"{name}.npy", (then, then))
+def test_the_oldest_make_room(tmp_path: Path) -> None:
+    now = [0.0]
+    kept = KeptMatrices(tmp_path, nbytes=400, clock=lambda: now[0])
+    first = kept.keep(DRAWN)
+    now[0] += 30
+    kept.keep(~DRAWN)
+    now[0] += 30
     kept.find(first)
+    now[0] += 30
     third = kept.keep(DRAWN.T)
     assert {path.stem for path in tmp_path.iterdir()} == {first, third}
-    now = kept_matrices.time.time()
-    monkeypatch.setattr(kept_matrices.time, "time", lambda: now + 31 * 86_400)
+    now[0] += 31 * 86_400
     last = kept.keep(~DRAWN.T)
     assert [path.stem for path in tmp_path.iterdir()] == [last]

@@ -53,7 +53,8 @@ def test_what_was_not_used_for_so_long_goes_and_nothing_else(settings: Settings)
     for kind in ("captures", "checks"):
         lay(data / kind / named(1) / "file", old)
         lay(data / kind / named(2) / "file", new)
-    for kind, suffix in (("prompts", ".json"), ("assignments", ".json"), ("matrices", ".npy")):
+    kept_files = {"prompts": ".json", "assignments": ".json", "matrices": ".npy", "pictures": ""}
+    for kind, suffix in kept_files.items():
         lay(data / kind / (named(1) + suffix), old)
         lay(data / kind / (named(2) + suffix), new)
     lay(data / "captures" / f"{named(3)}.ab12.part" / "file", old)
@@ -65,8 +66,7 @@ def test_what_was_not_used_for_so_long_goes_and_nothing_else(settings: Settings)
     removed = gone(settings)
     assert removed == {
         *(f"{kind}/{named(1)}" for kind in ("captures", "checks")),
-        *(f"{kind}/{named(1)}.json" for kind in ("prompts", "assignments")),
-        f"matrices/{named(1)}.npy",
+        *(f"{kind}/{named(1)}{suffix}" for kind, suffix in kept_files.items()),
         f"captures/{named(3)}.ab12.part",
     }
     left = {path for path in data.rglob("*") if path.is_file()}
