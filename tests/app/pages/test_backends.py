@@ -2,6 +2,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,6 +15,7 @@ from attnscope.app.state import Key
 from attnscope.kernels.errors import EngineUnavailable, JobMissing, QueueFull
 from tests.app.checked import CHECK, EAGER, RESULTS, TEXT, context_in
 from tests.app.fake_engine import FakeEngine
+from tests.app.pages.opened import open_page, told, url
 from tests.app.statuses import RUNNING
 
 SCRIPT = "from attnscope.app.main import backends_page\n\nbackends_page()\n"
@@ -78,25 +80,7 @@ def engine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def visit(engine) -> Open:
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=60)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
-
-
-def told(app: AppTest) -> str:
-    assert not app.exception
-    return " ".join(str(element.proto.body) for element in app.get("html"))
-
-
-def url(app: AppTest) -> dict[str, str]:
-    return {
-        name: value[-1] if isinstance(value, list) else value
-        for name, value in app.query_params.items()
-    }
+    return partial(open_page, SCRIPT)
 
 
 def press_check(app: AppTest) -> AppTest:

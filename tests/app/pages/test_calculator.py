@@ -2,6 +2,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from attnscope.profiling.solver import first_that_fits, largest_batch
 from attnscope.profiling.store import Store
 from attnscope.profiling.units import count, nbytes
 from tests.app.pages.engines import FakeEngine
+from tests.app.pages.opened import open_page, url
 from tests.app.statuses import RUNNING
 from tests.profiling.records import RECORD
 
@@ -86,13 +88,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Answerin
 
 @pytest.fixture
 def visit(engine: AnsweringEngine) -> Open:
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=60)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
+    return partial(open_page, SCRIPT)
 
 
 def told(app: AppTest) -> str:
@@ -114,13 +110,6 @@ def following(app: AppTest) -> list[str]:
     """The jobs whose progress the page draws."""
     names = (each.key for each in app.get("bidi_component"))
     return [name for name in names if name and name.startswith("progress_")]
-
-
-def url(app: AppTest) -> dict[str, str]:
-    return {
-        name: value[-1] if isinstance(value, list) else value
-        for name, value in app.query_params.items()
-    }
 
 
 def test_the_first_screen_answers_before_anything_is_set(visit: Open) -> None:

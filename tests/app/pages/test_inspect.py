@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.state import Key, Session
 from attnscope.kernels.errors import QueueFull
 from tests.app.pages.engines import FakeEngine
+from tests.app.pages.opened import open_page, said, told, url
 
 # Run from elsewhere: beside a folder named `pages`, AppTest would run its files as pages.
 SCRIPT = "from attnscope.app.main import main\n\nmain()\n"
@@ -46,17 +48,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 @pytest.fixture
 def visit(engine: FakeEngine) -> Open:
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=30)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
-
-
-def told(app: AppTest) -> str:
-    return " ".join(str(element.proto.body) for element in app.get("html"))
+    return partial(open_page, SCRIPT)
 
 
 def followed(app: AppTest) -> dict[str, Any] | None:
@@ -64,13 +56,6 @@ def followed(app: AppTest) -> dict[str, Any] | None:
     mounted = [each.proto for each in app.get("bidi_component")]
     given = (each for each in mounted if each.component_name == "attnscope_progress")
     return next((json.loads(each.json) for each in given), None)
-
-
-def url(app: AppTest) -> dict[str, str]:
-    return {
-        name: value[-1] if isinstance(value, list) else value
-        for name, value in app.query_params.items()
-    }
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -318,10 +303,10 @@ def test_an_error_of_our_own_leaves_a_code_and_no_traceback(
     engine.raises = RuntimeError("secret path /home/me")
     app = visit()
     assert not app.exception
-    assert "secret path" not in told(app)
-    assert "error of its own" in told(app)
+    assert "secret path" not in said(app)
+    assert "error of its own" in said(app)
     reference = caplog.records[-1].getMessage().rsplit(" ", 1)[1]
-    assert reference in told(app)
+    assert reference in said(app)
 
 
 def test_a_comparison_in_a_link_makes_its_capture(visit: Open, engine: FakeEngine) -> None:

@@ -1,6 +1,7 @@
 """Inspect over an encoder-decoder: a source and a target, and which attention is shown."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from attnscope.app.jobs.access import provided
 from attnscope.app.prompt_links import packed
 from attnscope.app.state import Key
 from tests.app.pages.engines import FakeEngine, summary
+from tests.app.pages.opened import open_page, told, url
 
 SCRIPT = "from attnscope.app.main import main\n\nmain()\n"
 SPARSITY = "from attnscope.app.main import sparsity_page\n\nsparsity_page()\n"
@@ -51,24 +53,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 @pytest.fixture
 def visit(engine: PairEngine) -> Open:
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=30)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
-
-
-def told(app: AppTest) -> str:
-    return " ".join(str(element.proto.body) for element in app.get("html"))
-
-
-def url(app: AppTest) -> dict[str, str]:
-    return {
-        name: value[-1] if isinstance(value, list) else value
-        for name, value in app.query_params.items()
-    }
+    return partial(open_page, SCRIPT)
 
 
 def test_the_model_s_own_example_and_no_target_at_first(visit: Open, engine: PairEngine) -> None:

@@ -2,6 +2,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from attnscope.models.shape import shape_of
 from attnscope.profiling.calculator import estimate
 from attnscope.profiling.units import count, nbytes, share
 from tests.app.pages.engines import FakeEngine
+from tests.app.pages.opened import open_page, told, url
 
 SCRIPT = "from attnscope.app.main import mechanisms_page\n\nmechanisms_page()\n"
 Open = Callable[..., AppTest]
@@ -56,28 +58,7 @@ def engine(tmp_path: Path) -> Iterator[AnsweringEngine]:
 def visit(monkeypatch: pytest.MonkeyPatch, engine: AnsweringEngine) -> Open:
     monkeypatch.setattr("attnscope.app.state.owner_of", lambda cookies: None)
 
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=60)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
-
-
-def told(app: AppTest) -> str:
-    assert not app.exception
-    text = " ".join(str(element.proto.body) for element in app.get("html"))
-    assert "Traceback" not in text
-    assert "error of its own" not in text
-    return text
-
-
-def url(app: AppTest) -> dict[str, str]:
-    return {
-        name: value[-1] if isinstance(value, list) else value
-        for name, value in app.query_params.items()
-    }
+    return partial(open_page, SCRIPT)
 
 
 def listed(app: AppTest) -> list[str]:

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -9,6 +10,7 @@ from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.state import Key
 from attnscope.kernels.errors import JobMissing, QueueFull
+from tests.app.pages.opened import open_page, told
 from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in, know_ceilings
 from tests.app.statuses import RUNNING
 from tests.profiling.records import RECORD
@@ -67,18 +69,7 @@ def engine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def visit(engine) -> Open:
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=60)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
-
-
-def told(app: AppTest) -> str:
-    assert not app.exception
-    return " ".join(str(element.proto.body) for element in app.get("html"))
+    return partial(open_page, SCRIPT)
 
 
 def button(app: AppTest, words: str):

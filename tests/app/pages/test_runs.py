@@ -14,9 +14,12 @@ from attnscope.app.state import Key
 from attnscope.profiling import reference_runs as shipped
 from attnscope.profiling.record_files import LARGEST_FILE, to_lines, to_parquet
 from attnscope.profiling.store import Store
-from tests.profiling.records import FAILED, RECORD, TIMING
 
 # Run from elsewhere: beside a folder named `pages`, AppTest would run its files as pages.
+from tests.app.pages.opened import open_page, told
+from tests.app.pages.opened import open_page, told
+from tests.profiling.records import FAILED, RECORD, TIMING
+
 SCRIPT = """
 from attnscope.app.components.notice import guarded
 from attnscope.app.pages import runs
@@ -59,16 +62,9 @@ def history(data: Path, tmp_path: Path) -> Path:
 
 
 def visit(**query: str) -> AppTest:
-    app = AppTest.from_string(SCRIPT, default_timeout=30)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
+    app = open_page(SCRIPT, **query)
     assert not app.exception
     return app
-
-
-def told(app: AppTest) -> str:
-    return " ".join(str(element.proto.body) for element in app.get("html"))
 
 
 def alternatives(app: AppTest) -> list[str]:

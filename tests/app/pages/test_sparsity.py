@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from attnscope.app.patterns_offered import SETTINGS
 from attnscope.app.prompt_links import KeptPrompts, packed
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key
+from tests.app.pages.opened import open_page, told, url
 from tests.app.pages.working_engine import Engine
 from tests.models.conftest import ENCODERS, tiny, tiny_tokenizer
 
@@ -46,28 +48,7 @@ def engine(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine
 
 @pytest.fixture
 def visit(engine: Engine) -> Open:
-    def visit(**query: str) -> AppTest:
-        app = AppTest.from_string(SCRIPT, default_timeout=60)
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return visit
-
-
-def told(app: AppTest) -> str:
-    assert not app.exception
-    text = " ".join(str(element.proto.body) for element in app.get("html"))
-    assert "Traceback" not in text
-    assert "error of its own" not in text
-    return text
-
-
-def url(app: AppTest) -> dict[str, str]:
-    return {
-        name: value[-1] if isinstance(value, list) else value
-        for name, value in app.query_params.items()
-    }
+    return partial(open_page, SCRIPT)
 
 
 def table(app: AppTest) -> Any:
