@@ -17,7 +17,6 @@ from attnscope.profiling.store import Store
 
 # Run from elsewhere: beside a folder named `pages`, AppTest would run its files as pages.
 from tests.app.pages.opened import open_page, told
-from tests.app.pages.opened import open_page, told
 from tests.profiling.records import FAILED, RECORD, TIMING
 
 SCRIPT = """
