@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnscope.app.cli_advise import add_advise
-from attnscope.app.cli_backends import add_backends
-from attnscope.app.cli_calculate import add_calculate
-from attnscope.app.cli_data import add_data
-from attnscope.app.cli_profile import add_profile
-from attnscope.app.cli_prompt import add_prompt, prompt_of
-from attnscope.app.cli_runs import add_runs
-from attnscope.app.examples import shipped_picture
-from attnscope.app.kept_pictures import read_picture
+from attnscope.app.commands.advise import add_advise
+from attnscope.app.commands.backends import add_backends
+from attnscope.app.commands.calculate import add_calculate
+from attnscope.app.commands.data import add_data
+from attnscope.app.commands.profile import add_profile
+from attnscope.app.commands.prompt import add_prompt, prompt_of
+from attnscope.app.commands.runs import add_runs
+from attnscope.app.kept.pictures import read_picture
+from attnscope.app.prompts.examples import shipped_picture
 from attnscope.kernels.errors import AttnscopeError, InvalidCall
 from attnscope.models.shipped import SHIPPED
 from attnscope.profiling.units import count, nbytes, seconds
@@ -206,8 +206,8 @@ def _say_table(captured: "Capture", found: dict[str, Any]) -> None:
 
 
 def _write(captured: "Capture", found: dict[str, Any], given: argparse.Namespace) -> None:
-    from attnscope.app.exports import export
-    from attnscope.app.images import ImageServer
+    from attnscope.app.files.charts import export
+    from attnscope.app.files.images import ImageServer
     from attnscope.app.jobs.capture_summary import describe
     from attnscope.kernels.diagnostics import DIAGNOSTICS
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attnscope.app.prompts import shortened
+from attnscope.app.prompts.uploads import shortened
 from attnscope.kernels.errors import AttnscopeError
 
 

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from attnscope.app.backends_view import BackendsSession, BackendsView
 from attnscope.app.components.notice import guarded
-from attnscope.app.kept_matrices import KeptMatrices
-from attnscope.app.mechanisms_view import MechanismsSession
+from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.pages import (
     backends,
     calculator,
@@ -18,15 +16,17 @@ from attnscope.app.pages import (
     runs,
     sparsity,
 )
-from attnscope.app.profile_view import ProfileSession, ProfileView
-from attnscope.app.prompt_links import KeptPrompts
-from attnscope.app.runs_view import RunsSession
+from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.settings import Settings
-from attnscope.app.sparsity_view import SparsitySession
 from attnscope.app.state import CalculatorSession, Session, visitor
+from attnscope.app.views.backends import BackendsSession, BackendsView
+from attnscope.app.views.mechanisms import MechanismsSession
+from attnscope.app.views.profile import ProfileSession, ProfileView
+from attnscope.app.views.runs import RunsSession
+from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
-    Path(__file__).resolve().with_name(f"{name}.css")
+    Path(__file__).resolve().with_name("styles") / f"{name}.css"
     for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"

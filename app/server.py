@@ -18,8 +18,8 @@ import streamlit as st
 from starlette.middleware import Middleware
 from streamlit.runtime.pages_manager import PagesManager
 
-from attnscope.app.images import images
-from attnscope.app.inspections import first
+from attnscope.app.asking.captures import first
+from attnscope.app.files.images import images
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine

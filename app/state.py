@@ -7,13 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app import calculator_view
-from attnscope.app.calculator_view import CalculatorView
-from attnscope.app.inspections import Shown, Watched
+from attnscope.app.asking.captures import Shown, Watched
 from attnscope.app.page_session import Notice, PageSession
-from attnscope.app.prompt_links import KeptPrompts
+from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.routes.visitor import owner_of
-from attnscope.app.view import View, encode, parse
+from attnscope.app.views import calculator as calculator_view
+from attnscope.app.views.calculator import CalculatorView
+from attnscope.app.views.inspect import View, encode, parse
 
 _RECENT = 6
 

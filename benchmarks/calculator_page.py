@@ -14,12 +14,12 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from attnscope.app.calculation_files import device_of
-from attnscope.app.calculation_panel import panel
-from attnscope.app.calculator_view import CalculatorView
+from attnscope.app.files.calculation import device_of
 from attnscope.app.jobs import calculations
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
+from attnscope.app.views.calculator import CalculatorView
+from attnscope.app.words.calculator_panel import panel
 from benchmarks import results
 from tests.browser.chromium import browser_page
 from tests.browser.served import dashboard

@@ -20,12 +20,12 @@ import psutil
 from attnscope.app.components.chart import writer_of
 from attnscope.app.figures import runs as figures
 from attnscope.app.figures.theme import LIGHT
-from attnscope.app.images import images
+from attnscope.app.files.images import images
+from attnscope.app.files.profile import export
+from attnscope.app.files.profile_report import report_of
 from attnscope.app.jobs.profile_records import described, detailed, provenance
-from attnscope.app.profile_exports import export
-from attnscope.app.profile_report import report_of
-from attnscope.app.profile_words import OF_ONE, TITLES
-from attnscope.app.runs_words import frame, points
+from attnscope.app.words.profile import OF_ONE, TITLES
+from attnscope.app.words.runs import frame, points
 from attnscope.models.shape import shape_of
 from attnscope.profiling.cache_growth import cache_growth
 from attnscope.profiling.measured import Measured

@@ -7,16 +7,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from attnscope.app import advice_words
-from attnscope.app.calculator_view import DTYPES, LONGEST, MOST_SEQUENCES
 from attnscope.app.components import model_positions
 from attnscope.app.components.chart import chart, look
 from attnscope.app.components.plain_table import plain_table
-from attnscope.app.examples import example
 from attnscope.app.figures.mechanism import prospects_figure
 from attnscope.app.jobs.advice_answers import THIS_MACHINE
-from attnscope.app.mechanisms_view import WORKLOADS, MechanismsView
+from attnscope.app.prompts.examples import example
 from attnscope.app.state import Key
+from attnscope.app.views.calculator import DTYPES, LONGEST, MOST_SEQUENCES
+from attnscope.app.views.mechanisms import WORKLOADS, MechanismsView
+from attnscope.app.words import advice as advice_words
 from attnscope.profiling.units import count
 
 FIELDS = (

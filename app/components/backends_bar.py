@@ -5,8 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.backends_view import BackendsView
 from attnscope.app.components.model_bar import facts_line, model_choice, share
+from attnscope.app.views.backends import BackendsView
 from attnscope.profiling.units import count, nbytes
 
 Told = Mapping[str, Any]

@@ -8,14 +8,14 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from attnscope.app import backends_frames as frames
-from attnscope.app.backends_words import HEADER, error_words, provenance
 from attnscope.app.components.chart import chart, table_files
 from attnscope.app.components.profile_plan import swatch
 from attnscope.app.figures import backends as figures
 from attnscope.app.figures.backends import HeadCell
 from attnscope.app.figures.theme import Theme, framed, plain
+from attnscope.app.files import backends_frames as frames
 from attnscope.app.state import Key
+from attnscope.app.words.backends import HEADER, error_words, provenance
 
 Told = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def table_html(rows: Sequence[Told], *, untimed: str = "not timed") -> str:
     """Every backend in a row: its figures, or across them why it has none.
 
     Args:
-        rows: Of a check, as `backends_words.described` writes them, or of `check_offered`, which has no figures.
+        rows: Of a check, as `words.backends.described` writes them, or of `check_offered`, which has no figures.
         untimed: What stands where what is right has no latency.
     """
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)

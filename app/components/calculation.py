@@ -7,8 +7,11 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from attnscope.app.calculation_files import Calculated, curves_of
-from attnscope.app.calculation_words import (
+from attnscope.app.figures.theme import backend_colour
+from attnscope.app.files.calculation import Calculated, curves_of
+from attnscope.app.files.charts import MEDIA_TYPES
+from attnscope.app.views.calculator import CalculatorView, encode
+from attnscope.app.words.calculation import (
     Answer,
     aside,
     batch_words,
@@ -17,9 +20,6 @@ from attnscope.app.calculation_words import (
     longest_words,
     part_words,
 )
-from attnscope.app.calculator_view import CalculatorView, encode
-from attnscope.app.exports import MEDIA_TYPES
-from attnscope.app.figures.theme import backend_colour
 from attnscope.profiling.units import count, latency, nbytes
 
 _FILES = {

@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.calculation_words import error_words, part_of_model
 from attnscope.app.components.calculation import table
 from attnscope.app.components.notice import notice
 from attnscope.app.components.progress import progress
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
+from attnscope.app.words.calculation import error_words, part_of_model
 from attnscope.profiling.units import nbytes
 
 _PARTS = {

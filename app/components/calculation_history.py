@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from attnscope.app.calculation_words import error_words
-from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.components.calculation import table
+from attnscope.app.views.calculator import CalculatorView
+from attnscope.app.words.calculation import error_words
 from attnscope.profiling.units import count, latency, nbytes
 
 _HEADER = (

@@ -5,7 +5,9 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app.calculator_view import (
+from attnscope.app.components.notice import control
+from attnscope.app.state import CalculatorSession
+from attnscope.app.views.calculator import (
     DTYPES,
     LARGEST_PAGE,
     OPTIMIZERS,
@@ -13,8 +15,6 @@ from attnscope.app.calculator_view import (
     PHASES,
     checked_configuration,
 )
-from attnscope.app.components.notice import control
-from attnscope.app.state import CalculatorSession
 from attnscope.profiling.units import nbytes
 
 _PHASE_WORDS = {"prefill": "Prompt", "decode": "Next token", "training": "Training step"}

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from streamlit.components.v2 import component
 
-from attnscope.app.calculator_view import LONGEST, MOST_SEQUENCES, CalculatorView, encode
 from attnscope.app.state import Key
+from attnscope.app.views.calculator import LONGEST, MOST_SEQUENCES, CalculatorView, encode
 
 STATIC = Path(__file__).with_name("static")
 STYLES = ("inspector.css", "calculation.css")

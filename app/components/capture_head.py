@@ -6,21 +6,22 @@ from functools import partial
 
 import streamlit as st
 
-from attnscope.app import inspections, layer_backends
+from attnscope.app import layer_backends
+from attnscope.app.asking import captures as inspections
+from attnscope.app.asking.captures import Shown, Watched
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, model_bar
 from attnscope.app.components.notice import control, notice_html
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.examples import examples_for
-from attnscope.app.inspections import Shown, Watched
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
-from attnscope.app.kept_pictures import KeptPictures
+from attnscope.app.kept.pictures import KeptPictures
 from attnscope.app.page_session import Notice
-from attnscope.app.prompt_drafts import PromptDrafts
+from attnscope.app.prompts.drafts import PromptDrafts
+from attnscope.app.prompts.examples import examples_for
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key, Session
-from attnscope.app.view import View
+from attnscope.app.views.inspect import View
 from attnscope.kernels.errors import AttnscopeError, CaptureMissing, EngineUnavailable
 from attnscope.models.shipped import SHIPPED
 

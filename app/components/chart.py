@@ -11,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from attnscope.app.exports import MEDIA_TYPES, TABLE_WRITERS, offline_html
 from attnscope.app.figures import theme as themes
-from attnscope.app.images import images
+from attnscope.app.files.charts import MEDIA_TYPES, TABLE_WRITERS, offline_html
+from attnscope.app.files.images import images
 
 _CONFIG = {"displaylogo": False, "typesetMath": False, "displayModeBar": False}
 

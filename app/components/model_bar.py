@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import streamlit as st
 from streamlit.components.v2 import component
 
-from attnscope.app.inspections import Shown
+from attnscope.app.asking.captures import Shown
 from attnscope.app.layer_backends import written
 from attnscope.app.state import Key
-from attnscope.app.view import DTYPES, View
+from attnscope.app.views.inspect import DTYPES, View
 from attnscope.profiling.units import count, nbytes
 
 

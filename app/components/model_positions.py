@@ -9,10 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from attnscope.app.components.chart import chart, look
-from attnscope.app.examples import example
 from attnscope.app.figures import positions
-from attnscope.app.mechanisms_view import MechanismsView
+from attnscope.app.prompts.examples import example
 from attnscope.app.state import Key
+from attnscope.app.views.mechanisms import MechanismsView
 from attnscope.profiling.units import count
 
 Answer = Mapping[str, Any]

@@ -8,15 +8,16 @@ from urllib.parse import urlencode
 import plotly.graph_objects as go
 import streamlit as st
 
-from attnscope.app.cli_profile import HEADER
+from attnscope.app.commands.profile import HEADER
 from attnscope.app.components.notice import notice
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.components.profile_plan import swatch
-from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures.theme import Theme
+from attnscope.app.files.charts import MEDIA_TYPES
+from attnscope.app.files.profile import figure_of
 from attnscope.app.page_session import Notice
-from attnscope.app.profile_exports import figure_of
-from attnscope.app.profile_words import (
+from attnscope.app.state import Key
+from attnscope.app.words.profile import (
     OF_ALL,
     OF_ONE,
     PREDICTED,
@@ -25,7 +26,6 @@ from attnscope.app.profile_words import (
     predicted,
     words_of,
 )
-from attnscope.app.state import Key
 from attnscope.profiling.units import count, latency
 
 Found = Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamlit.components.v2 import component
 
-from attnscope.app.cli_profile import HEADER
+from attnscope.app.commands.profile import HEADER
 from attnscope.app.figures.theme import BACKEND_COLOURS
 
 STATIC = Path(__file__).with_name("static")

@@ -8,8 +8,8 @@ import streamlit as st
 
 from attnscope.app.components.model_bar import BackendChoice, facts_line, share
 from attnscope.app.figures.theme import backend_colour
-from attnscope.app.profile_view import DTYPES, MOST_BUDGET_S, PHASES, ProfileView
 from attnscope.app.state import Key
+from attnscope.app.views.profile import DTYPES, MOST_BUDGET_S, PHASES, ProfileView
 from attnscope.profiling.units import count, flop, latency, nbytes
 
 Told = Mapping[str, Any]

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from attnscope.app.components.notice import control, notice
-from attnscope.app.examples import examples_for
-from attnscope.app.kept_pictures import MOST_BYTES, MOST_PIXELS
-from attnscope.app.kept_pictures import SUFFIXES as PICTURES
+from attnscope.app.kept.pictures import MOST_BYTES, MOST_PIXELS
+from attnscope.app.kept.pictures import SUFFIXES as PICTURES
 from attnscope.app.page_session import Notice
-from attnscope.app.prompt_drafts import PromptDrafts
-from attnscope.app.prompts import LIMITS, SUFFIXES, Prompt
+from attnscope.app.prompts.drafts import PromptDrafts
+from attnscope.app.prompts.examples import examples_for
+from attnscope.app.prompts.uploads import LIMITS, SUFFIXES, Prompt
 from attnscope.app.state import Key
 from attnscope.profiling.units import count, nbytes
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from attnscope.app import runs_words as words
 from attnscope.app.components.chart import chart, look
 from attnscope.app.components.notice import notice
 from attnscope.app.components.plain_table import plain_table
 from attnscope.app.figures.runs import memory_over_time, over_length, samples
 from attnscope.app.state import Notice
+from attnscope.app.words import runs as words
 from attnscope.profiling.comparison import Comparison
 from attnscope.profiling.record import RunRecord
 from attnscope.profiling.store_rows import RunRow

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from attnscope.app.runs_view import WHOSE, WIDGETS
+from attnscope.app.views.runs import WHOSE, WIDGETS
 
 _FILTERS = (
     ("model_title", "Model"),
@@ -39,7 +39,7 @@ _COLUMNS = {
 def runs_filters(
     choices: Mapping[str, Sequence[str]], *, with_whose: bool, on_change: Callable[[], None]
 ) -> None:
-    """Draw the filters on one line; each fills its key of `runs_view.WIDGETS`."""
+    """Draw the filters on one line; each fills its key of `views.runs.WIDGETS`."""
     search, *columns = st.columns([1.7, *[1] * (len(_FILTERS) + with_whose)], gap="small")
     search.text_input(
         "Search",

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from attnscope.app.components.notice import control
-from attnscope.app.kept_matrices import (
+from attnscope.app.kept.matrices import (
     MOST_BYTES,
     MOST_SIDE,
     SUFFIXES,
@@ -24,8 +24,8 @@ from attnscope.app.patterns_offered import (
     values,
     with_value,
 )
-from attnscope.app.sparsity_view import BLOCKS, OWN, SparsitySession
 from attnscope.app.state import Key
+from attnscope.app.views.sparsity import BLOCKS, OWN, SparsitySession
 from attnscope.kernels.errors import UnknownPattern
 from attnscope.kernels.patterns.rule_bounds import check
 from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS, steps_of

@@ -24,8 +24,8 @@ from attnscope.app.figures.mask import (
     mask_frame,
 )
 from attnscope.app.figures.theme import Theme
-from attnscope.app.sparsity_words import Row, mask_facts
 from attnscope.app.state import Key
+from attnscope.app.words.sparsity import Row, mask_facts
 from attnscope.profiling.units import count, share
 
 Answer = Mapping[str, Any]

@@ -19,8 +19,9 @@ from attnscope.app.figures.approximation_errors import (
 )
 from attnscope.app.figures.next_tokens import next_tokens, next_tokens_frame
 from attnscope.app.figures.theme import Theme
-from attnscope.app.sparsity_view import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
-from attnscope.app.sparsity_words import (
+from attnscope.app.state import Key
+from attnscope.app.views.sparsity import APPROXIMATE, MOST_NEW_TOKENS, SparsitySession
+from attnscope.app.words.sparsity import (
     approximation_rows,
     judged_token,
     measured_note,
@@ -30,7 +31,6 @@ from attnscope.app.sparsity_words import (
     run_verdict,
     sweep_note,
 )
-from attnscope.app.state import Key
 
 Answer = Mapping[str, Any]
 

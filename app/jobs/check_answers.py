@@ -83,9 +83,9 @@ def found(arguments: Arguments, context: Context) -> Answer:
         context: Names the data folder.
 
     Returns:
-        `asked`, the job's arguments; `facts`, see `check_work`; and `results`, as `backends_words.described` writes.
+        `asked`, the job's arguments; `facts`, see `check_work`; and `results`, as `words.backends.described` writes.
     """
-    from attnscope.app.backends_words import described
+    from attnscope.app.words.backends import described
 
     folder = CheckFolder(context.settings.checks_folder, str(arguments["check"]))
     asked, facts = folder.asked(), folder.facts()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.settings import Settings
 
 if TYPE_CHECKING:

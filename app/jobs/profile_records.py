@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnscope.app.cli_profile import rows_of
+from attnscope.app.commands.profile import rows_of
 
 if TYPE_CHECKING:
     from attnscope.profiling.record import RunRecord
@@ -17,7 +17,7 @@ def described(record: "RunRecord") -> Described:
     """One record in short.
 
     Returns:
-        id, the fields of its cell, `row` (its texts under `cli_profile.HEADER`), `seconds` (median, 10th and 90th
+        id, the fields of its cell, `row` (its texts under `commands.profile.HEADER`), `seconds` (median, 10th and 90th
         percentile) with `runs`, `allocated_bytes`, `predicted_bytes`, `prediction` (of the time: `seconds`, `flops`,
         `nbytes` and the ceilings), `cache_bytes`, `tokens_per_s`, `watts` and `joules_per_token`, `kernel` (the path
         that ran), `fallback`, `flags`, and `failure`; None where there is none.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attnscope.app.cli_profile import rows_of
+from attnscope.app.commands.profile import rows_of
 from attnscope.app.jobs.backends_offered import device_of
 from attnscope.app.jobs.ceilings import with_ceilings
 from attnscope.app.jobs.context import Context, WorkerSpentError

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app import layer_backends
-from attnscope.app.examples import shipped_picture
 from attnscope.app.jobs.answers import shelf
 from attnscope.app.jobs.capture_summary import describe
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.tables import Work
-from attnscope.app.kept_pictures import KeptPictures, read_picture
+from attnscope.app.kept.pictures import KeptPictures, read_picture
+from attnscope.app.prompts.examples import shipped_picture
 from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import nbytes
 

@@ -9,17 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app import inspections
-from attnscope.app.backends_view import (
-    BackendsSession,
-    BackendsView,
-    arguments_of,
-    chosen_layers,
-    model_of,
-    region_around,
-    view_of,
-)
-from attnscope.app.backends_words import provenance
+from attnscope.app.asking import captures as inspections
 from attnscope.app.components import backends_bar, backends_found
 from attnscope.app.components.chart import look
 from attnscope.app.components.notice import control, guarded, notice
@@ -28,9 +18,19 @@ from attnscope.app.components.prompt_box import prompt_box
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
-from attnscope.app.prompt_drafts import PromptDrafts
+from attnscope.app.prompts.drafts import PromptDrafts
 from attnscope.app.state import Key
-from attnscope.app.view import DEFAULT_BACKEND
+from attnscope.app.views.backends import (
+    BackendsSession,
+    BackendsView,
+    arguments_of,
+    chosen_layers,
+    model_of,
+    region_around,
+    view_of,
+)
+from attnscope.app.views.inspect import DEFAULT_BACKEND
+from attnscope.app.words.backends import provenance
 from attnscope.kernels.errors import AttnscopeError, InvalidCall, JobMissing, PromptRefused
 
 _LOOK_EVERY_S = 1.0

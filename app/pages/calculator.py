@@ -7,10 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from attnscope.app import calculation_words
-from attnscope.app.calculation_files import Calculated, chart, device_of
-from attnscope.app.calculation_panel import panel
-from attnscope.app.calculator_view import OWN_DEVICE, CalculatorView, encode, parse
 from attnscope.app.components import calculation
 from attnscope.app.components.calculation_check import check
 from attnscope.app.components.calculation_history import history
@@ -19,11 +15,15 @@ from attnscope.app.components.calculator_panel import calculator_panel
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.figures import theme
+from attnscope.app.files.calculation import Calculated, chart, device_of
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.calculation_plan import bundled
 from attnscope.app.jobs.calculations import COMPARED
 from attnscope.app.page_session import Notice
 from attnscope.app.state import CalculatorSession, Key
+from attnscope.app.views.calculator import OWN_DEVICE, CalculatorView, encode, parse
+from attnscope.app.words import calculation as calculation_words
+from attnscope.app.words.calculator_panel import panel
 from attnscope.kernels.errors import AttnscopeError, JobMissing
 from attnscope.profiling.units import nbytes
 

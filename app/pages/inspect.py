@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import streamlit as st
 
-from attnscope.app import inspections
+from attnscope.app.asking import captures as inspections
+from attnscope.app.asking.captures import Shown
 from attnscope.app.components import capture_head
 from attnscope.app.components.capture_head import ended_badly, started, status_of
 from attnscope.app.components.inspector import inspector
 from attnscope.app.components.notice import control, guarded
-from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
 from attnscope.app.page_session import Notice
-from attnscope.app.prompts import shortened
+from attnscope.app.prompts.uploads import shortened
 from attnscope.app.state import Key, Session
-from attnscope.app.view import changed, for_inspector
+from attnscope.app.views.inspect import changed, for_inspector
 from attnscope.kernels.errors import AttnscopeError
 
 _KINDS = {

@@ -20,10 +20,10 @@ from attnscope.app.components.progress import progress
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.calculation_plan import bundled
 from attnscope.app.mechanisms import GROUPS, Mechanism, catalogue, mechanism
-from attnscope.app.mechanisms_view import LISTED, TABS, MechanismsSession, MechanismsView
 from attnscope.app.page_session import Notice
-from attnscope.app.prompts import typed
+from attnscope.app.prompts.uploads import typed
 from attnscope.app.state import Key
+from attnscope.app.views.mechanisms import LISTED, TABS, MechanismsSession, MechanismsView
 from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
 from attnscope.kernels.patterns.rule_bounds import check
 from attnscope.kernels.patterns.rule_program import steps_of

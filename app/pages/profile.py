@@ -18,7 +18,8 @@ from attnscope.app.figures.theme import theme
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
-from attnscope.app.profile_view import (
+from attnscope.app.state import Key
+from attnscope.app.views.profile import (
     ProfileSession,
     ProfileView,
     arguments_of,
@@ -29,7 +30,6 @@ from attnscope.app.profile_view import (
     view_of,
     written,
 )
-from attnscope.app.state import Key
 from attnscope.kernels.errors import AttnscopeError, EngineUnavailable, JobMissing
 from attnscope.profiling.units import count, nbytes
 

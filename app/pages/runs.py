@@ -13,12 +13,12 @@ from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import control, notice
 from attnscope.app.components.run_details import over_lengths, run_comparison, run_details
 from attnscope.app.components.runs_table import runs_filters, runs_table
+from attnscope.app.files.runs_report import runs_report
 from attnscope.app.page_session import Notice
-from attnscope.app.runs_report import runs_report
-from attnscope.app.runs_view import RunsSession
-from attnscope.app.runs_words import listed
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key
+from attnscope.app.views.runs import RunsSession
+from attnscope.app.words.runs import listed
 from attnscope.kernels.errors import (
     AttnscopeError,
     HistoryDamaged,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from attnscope.app import sparsity_asking as asking
-from attnscope.app import sparsity_running as running
+from attnscope.app.asking import sparsity as asking
+from attnscope.app.asking import sparsity_run as running
+from attnscope.app.asking.captures import Shown
 from attnscope.app.components import capture_head, sparsity_found, sparsity_run
 from attnscope.app.components.capture_head import act
 from attnscope.app.components.chart import look
@@ -23,17 +24,16 @@ from attnscope.app.components.sparsity_controls import (
     own_controls,
 )
 from attnscope.app.figures.heads_grid import Heads
-from attnscope.app.inspections import Shown
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
-from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
-from attnscope.app.prompt_links import KeptPrompts
-from attnscope.app.prompts import shortened
-from attnscope.app.sparsity_view import APPROXIMATE, SparsitySession, SparsityView
-from attnscope.app.sparsity_words import QUIET, Row, best_of, no_mask, pair_told, rows_of
+from attnscope.app.prompts.links import KeptPrompts
+from attnscope.app.prompts.uploads import shortened
 from attnscope.app.state import Key
+from attnscope.app.views.sparsity import APPROXIMATE, SparsitySession, SparsityView
+from attnscope.app.words.sparsity import QUIET, Row, best_of, no_mask, pair_told, rows_of
 from attnscope.kernels.errors import AttnscopeError, PromptRefused
 from attnscope.profiling.units import count, seconds, share
 

@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attnscope.app import calculator_view
-from attnscope.app.calculation_files import CHARTS, Calculated, device_of, file
-from attnscope.app.calculation_panel import panel
-from attnscope.app.calculator_view import CalculatorView
-from attnscope.app.exports import MEDIA_TYPES
 from attnscope.app.figures import theme
-from attnscope.app.images import ImageServer
+from attnscope.app.files.calculation import CHARTS, Calculated, device_of, file
+from attnscope.app.files.charts import MEDIA_TYPES
+from attnscope.app.files.images import ImageServer
 from attnscope.app.routes.answering import ask, guarded
+from attnscope.app.views import calculator as calculator_view
+from attnscope.app.views.calculator import CalculatorView
+from attnscope.app.words.calculator_panel import panel
 from attnscope.kernels.errors import InvalidCall
 
 _FILES = anyio.CapacityLimiter(2)

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from attnscope.app.exports import MEDIA_TYPES, WHAT, export, sides_of
-from attnscope.app.images import ImageServer
+from attnscope.app.files.charts import MEDIA_TYPES, WHAT, export, sides_of
+from attnscope.app.files.images import ImageServer
 from attnscope.app.jobs.quantise import Quantised, restore
 from attnscope.app.routes.answering import ask, guarded
 from attnscope.app.routes.maps import READINGS, REDUCTIONS, attention_asked

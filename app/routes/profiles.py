@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attnscope.app import profile_exports as exports
-from attnscope.app.exports import MEDIA_TYPES
-from attnscope.app.images import ImageServer
-from attnscope.app.profile_report import report_of
-from attnscope.app.profile_words import OF_ONE, TITLES
+from attnscope.app.files import profile as exports
+from attnscope.app.files.charts import MEDIA_TYPES
+from attnscope.app.files.images import ImageServer
+from attnscope.app.files.profile_report import report_of
 from attnscope.app.routes.answering import ask, guarded
 from attnscope.app.routes.parameters import Parameters
+from attnscope.app.words.profile import OF_ONE, TITLES
 from attnscope.kernels.errors import InvalidCall, JobMissing
 from attnscope.profiling.units import latency, nbytes, share
 

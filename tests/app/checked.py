@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from attnscope.app.backends_view import BackendsView, arguments_of
 from attnscope.app.jobs.checks import CheckFolder
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
+from attnscope.app.views.backends import BackendsView, arguments_of
 from attnscope.profiling.attention_path import Executed
 from attnscope.profiling.backend_check import BackendResult, LogitDifference
 from attnscope.profiling.fault_causes import Cause

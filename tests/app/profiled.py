@@ -8,8 +8,8 @@ import torch
 from attnscope.app.jobs import answers
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.profiles import ProfileFolder
-from attnscope.app.profile_view import ProfileView, arguments_of
 from attnscope.app.settings import Settings
+from attnscope.app.views.profile import ProfileView, arguments_of
 from attnscope.profiling.ceilings import keep_ceilings
 from attnscope.profiling.machine import machine_of
 from tests.app.fake_engine import FakeEngine

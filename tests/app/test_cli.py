@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from attnscope.app.cli import main
-from attnscope.app.examples import shipped_picture
+from attnscope.app.prompts.examples import shipped_picture
 
 PICTURE = shipped_picture()
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from attnscope.app.asking.captures import Shown
 from attnscope.app.components.model_bar import BackendChoice, backend_choices, facts
 from attnscope.app.components.notice import guarded, unexpected
-from attnscope.app.inspections import Shown
 from attnscope.app.jobs.words import pace, step
 from attnscope.app.page_session import Notice
-from attnscope.app.view import View
+from attnscope.app.views.inspect import View
 from attnscope.kernels.errors import PromptRefused
 from tests.app.pages.engines import summary
 from tests.app.statuses import RUNNING
@@ -118,8 +118,8 @@ def test_the_prompt_box_states_the_limits_before() -> None:
         from pathlib import Path
 
         from attnscope.app.components.prompt_box import prompt_box
-        from attnscope.app.prompt_drafts import PromptDrafts
-        from attnscope.app.prompt_links import KeptPrompts
+        from attnscope.app.prompts.drafts import PromptDrafts
+        from attnscope.app.prompts.links import KeptPrompts
         from attnscope.app.state import Session
 
         def nothing(*_: object) -> None:

@@ -3,12 +3,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attnscope.app.asking.captures import Shown
 from attnscope.app.components.notice import control
-from attnscope.app.inspections import Shown
 from attnscope.app.page_session import Notice, PageSession
-from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.prompts.links import KeptPrompts, packed
 from attnscope.app.state import Key, Session
-from attnscope.app.view import View
+from attnscope.app.views.inspect import View
 from attnscope.kernels.errors import InvalidCall, PromptRefused
 
 

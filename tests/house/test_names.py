@@ -55,7 +55,7 @@ def test_transformers_loads_a_model_class_from_the_root_and_imports_nothing_of_o
     assert run(code) == "[]"
 
 
-def test_no_file_of_app_is_named_like_a_package():
-    # Streamlit puts app/ first on the path, so such a file would hide the package.
+def test_nothing_in_app_is_named_like_a_package():
+    # Streamlit puts app/ first on the path, so such a file or folder would hide the package.
     taken = set(sys.stdlib_module_names) | set(packages_distributions())
-    assert {path.stem for path in (ROOT / "app").glob("*.py")} & taken == set()
+    assert {path.stem for path in (ROOT / "app").iterdir()} & taken == set()

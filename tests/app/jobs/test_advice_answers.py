@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.app import advice_words
 from attnscope.app.cli import main
 from attnscope.app.jobs.advice_answers import THIS_MACHINE, advice
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
+from attnscope.app.words import advice as advice_words
 from attnscope.kernels.errors import InvalidCall
 from attnscope.models.shape import shape_of
 from attnscope.profiling.calculator import estimate

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.app import advice_words
 from attnscope.app.jobs import advice_errors
 from attnscope.app.jobs.advice_answers import advice
 from attnscope.app.jobs.advice_errors import errors_found, measure_errors
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
+from attnscope.app.words import advice as advice_words
 from attnscope.kernels.errors import JobCancelled, ModelUnsupported, PromptRefused
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.models.loading import load

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from attnscope.app.calculation_files import device_of
-from attnscope.app.calculator_view import CalculatorView
+from attnscope.app.files.calculation import device_of
 from attnscope.app.jobs.calculation_plan import plan_asked, shape_asked
 from attnscope.app.jobs.calculations import contenders, devices, reach
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.settings import Settings
+from attnscope.app.views.calculator import CalculatorView
 from attnscope.kernels.errors import UnsupportedCall
 
 

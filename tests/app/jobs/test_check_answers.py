@@ -1,7 +1,7 @@
 import pytest
 
-from attnscope.app.backends_view import BackendsView, model_of
 from attnscope.app.jobs.answers import ASKS
+from attnscope.app.views.backends import BackendsView, model_of
 from attnscope.kernels.errors import JobMissing, ModelNotFound
 from attnscope.kernels.registry import BACKENDS
 from tests.app.checked import ARGUMENTS, CHECK, FACTS, RESULTS, context_in

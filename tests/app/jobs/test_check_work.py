@@ -3,10 +3,10 @@ from itertools import pairwise
 
 import pytest
 
-from attnscope.app.backends_view import BackendsView, arguments_of
 from attnscope.app.jobs import check_work, work
 from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.checks import CheckFolder
+from attnscope.app.views.backends import BackendsView, arguments_of
 from attnscope.kernels import registry
 from attnscope.kernels.errors import JobCancelled, PromptRefused
 from tests.app.checked import CHECK, TEXT, context_in

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attnscope.app.examples import examples_for, shipped_picture
 from attnscope.app.jobs import answers, work
 from attnscope.app.jobs.check_work import check_backends
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.profile_plan import profile_plan
-from attnscope.app.kept_pictures import KeptPictures
+from attnscope.app.kept.pictures import KeptPictures
+from attnscope.app.prompts.examples import examples_for, shipped_picture
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
 

@@ -1,7 +1,7 @@
 import pytest
 
 from attnscope.app.jobs.profile_plan import planned, profile_plan
-from attnscope.app.profile_view import ProfileView, arguments_of
+from attnscope.app.views.profile import ProfileView, arguments_of
 from attnscope.kernels.errors import InvalidCall, ModelNotFound, PromptRefused, UnknownBackend
 from attnscope.models.shape import shape_of
 from attnscope.profiling.calculator import estimate

@@ -7,7 +7,7 @@ import pytest
 from attnscope.app.jobs import profile_work, work
 from attnscope.app.jobs.context import WorkerSpentError
 from attnscope.app.jobs.profiles import ProfileFolder
-from attnscope.app.profile_view import ProfileView, arguments_of
+from attnscope.app.views.profile import ProfileView, arguments_of
 from attnscope.kernels.errors import JobCancelled
 from attnscope.profiling.asked import unmeasured
 from attnscope.profiling.record import Cell, Failure

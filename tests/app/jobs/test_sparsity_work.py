@@ -10,7 +10,7 @@ import torch
 from attnscope.app.jobs import answers, sparsity_work
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.work import WORK
-from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import AttnscopeError, CaptureMissing, JobCancelled, JobMissing
 from attnscope.kernels.patterns.catalogue import pattern

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.answers import ASKS
-from attnscope.app.prompt_links import packed
+from attnscope.app.prompts.links import packed
 from attnscope.app.state import Key
 from attnscope.kernels.errors import EngineUnavailable, JobMissing, QueueFull
 from tests.app.checked import CHECK, EAGER, RESULTS, TEXT, context_in

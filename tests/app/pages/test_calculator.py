@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from attnscope.app.calculator_view import CalculatorView
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.calculations import COMPARED
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.work import WORK
 from attnscope.app.settings import Settings
+from attnscope.app.views.calculator import CalculatorView
 from attnscope.models.loading import load
 from attnscope.models.shape import shape_of
 from attnscope.profiling.asked import model_used

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
-from attnscope.app.prompt_links import packed
+from attnscope.app.prompts.links import packed
 from attnscope.app.state import Key
 from tests.app.pages.engines import FakeEngine, summary
 from tests.app.pages.opened import open_page, told, url

@@ -9,8 +9,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.pages import runs
-from attnscope.app.runs_view import RunsSession
 from attnscope.app.state import Key
+from attnscope.app.views.runs import RunsSession
 from attnscope.profiling import reference_runs as shipped
 from attnscope.profiling.record_files import LARGEST_FILE, to_lines, to_parquet
 from attnscope.profiling.store import Store
@@ -22,7 +22,7 @@ from tests.profiling.records import FAILED, RECORD, TIMING
 SCRIPT = """
 from attnscope.app.components.notice import guarded
 from attnscope.app.pages import runs
-from attnscope.app.runs_view import RunsSession
+from attnscope.app.views.runs import RunsSession
 import streamlit as st
 
 guarded(lambda: runs.page(RunsSession(st.session_state, st.query_params)))()

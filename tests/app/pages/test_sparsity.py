@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.context import Context, Resources
-from attnscope.app.kept_matrices import KeptMatrices
+from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.patterns_offered import SETTINGS
-from attnscope.app.prompt_links import KeptPrompts, packed
+from attnscope.app.prompts.links import KeptPrompts, packed
 from attnscope.app.settings import Settings
 from attnscope.app.state import Key
 from tests.app.pages.opened import open_page, told, url
@@ -40,7 +40,7 @@ def engine(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine
     # AppTest has no browser and gives a mock for its cookies.
     monkeypatch.setattr("attnscope.app.state.owner_of", lambda cookies: "me")
     monkeypatch.setenv("ATTNSCOPE_DATA", str(context.settings.data))
-    monkeypatch.setattr("attnscope.app.sparsity_asking.MOMENT_S", 0.1)
+    monkeypatch.setattr("attnscope.app.asking.sparsity.MOMENT_S", 0.1)
     engine = Engine(context)
     with provided(engine):
         yield engine

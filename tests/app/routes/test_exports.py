@@ -3,7 +3,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from attnscope.app.images import ImageServer
+from attnscope.app.files.images import ImageServer
 from attnscope.app.jobs import access, answers
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.routes.exports import Exports

@@ -4,11 +4,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from attnscope.app.images import ImageServer
+from attnscope.app.files.images import ImageServer
 from attnscope.app.jobs import access
 from attnscope.app.jobs.profiles import ProfileFolder, Stream
-from attnscope.app.profile_words import OF_ONE, TITLES
 from attnscope.app.routes.profiles import Profiles
+from attnscope.app.words.profile import OF_ONE, TITLES
 from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in
 from tests.profiling.records import RECORD
 
