@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from attnscope.app.kept.pictures import read_picture
+from attnscope.app.prompts import examples
 from attnscope.app.prompts.examples import example, examples_for, shipped_picture
-from attnscope.app.prompts.uploads import examples, typed
+from attnscope.app.prompts.uploads import typed
 from attnscope.kernels.errors import PromptRefused
 
 
