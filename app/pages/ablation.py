@@ -1,0 +1,191 @@
+"""Ablation: which heads does this model need for this text?"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from attnscope.app.asking import ablation as asking
+from attnscope.app.asking.captures import Shown
+from attnscope.app.components import ablation_controls, ablation_found, capture_head
+from attnscope.app.components.capture_head import act
+from attnscope.app.components.chart import look
+from attnscope.app.components.notice import notice
+from attnscope.app.components.sparsity_found import heading
+from attnscope.app.figures.ablation import TokenLosses
+from attnscope.app.figures.theme import token_label
+from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.state import Key
+from attnscope.app.views.ablation import AblationSession
+from attnscope.app.words.ablation import ablated_verdict, pair_told, swept_verdict
+from attnscope.profiling.units import count, seconds
+
+Answer = Mapping[str, Any]
+
+_MOST_LINKS = 6
+
+
+def page(session: AblationSession) -> None:
+    """Draw the page for one run of the script.
+
+    Args:
+        session: The visitor's.
+
+    Raises:
+        EngineUnavailable: The page runs without the server that belongs to it.
+    """
+    engine()
+    if capture_head.follow(session):
+        ablation_controls.fill_texts(session)
+    capture_head.head(session)
+    told = capture_head.told(session)
+    shown = session.shown
+    if shown is not None and shown.is_pair:
+        told(_under_way(session))
+        notice(pair_told(shown))
+        return
+    swept = None if shown is None else asking.swept(session, shown)
+    if swept is not None and not session.view.heads:
+        _choose(session, [tuple(swept["order"][-1])])
+    found = None if shown is None else asking.ablated(session, shown)
+    told(_under_way(session))
+    sequences = [] if shown is None else shown.summary["sequences"]
+    ablation_controls.controls(
+        session,
+        heads_L=_heads_of(shown),
+        prompts=[each["text"] or "" for each in sequences],
+    )
+    if shown is None:
+        capture_head.absent(session)
+        return
+    _swept(session, shown, swept)
+    if found is not None:
+        _ablated(session, shown, found)
+
+
+def _heads_of(shown: Shown | None) -> list[int]:
+    return [] if shown is None else [layer["heads"] for layer in shown.summary["layers"]]
+
+
+def _under_way(session: AblationSession) -> JobStatus | None:
+    """The job that the visitor waits for: the capture, then what the heads chosen do, then the sweep."""
+    capture = session.watched and session.watched.job_id
+    jobs = {kind: work.job for kind, work in session.work.items()}
+    job = next(filter(None, (capture, jobs.get("ablation"), jobs.get("ablation_sweep"))), None)
+    return None if job is None else engine().status(job)
+
+
+def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None:
+    """Every head, and how many can go; or the way to ask for it where it takes long."""
+    view, model = session.view, shown.summary["model"]
+    if found is None:
+        taken = asking.sweep_seconds(shown)
+        if not view.sweep and taken > asking.QUICK_SWEEP_S:
+            st.button(
+                "Sweep every head",
+                type="primary",
+                on_click=act(session, lambda _: session.show(replace(view, sweep=True))),
+                help=f"Each head ablated by itself, each layer, and ever more heads together: about "
+                f"{seconds(taken)} here.",
+            )
+        return
+    heads, curve = st.columns([46, 74], gap="medium")
+    with heads, st.container(key="chart_ablation_heads", gap=None):
+        heading("Every head, alone", "how much the loss rises without it")
+        ablation_controls.measure(session)
+        ablation_found.grid_panel(
+            found,
+            measure=view.measure,
+            chosen=view.heads,
+            model=model,
+            look=look(),
+            on_choose=act(session, partial(_choose_clicked, heads_L=_heads_of(shown))),
+        )
+    with curve, st.container(key="chart_ablation_curve", gap=None):
+        heading("Ever more heads", swept_verdict(found, view.rise))
+        ablation_found.curve_panel(found, view.rise, model=model, look=look())
+
+
+def _ablated(session: AblationSession, shown: Shown, found: Answer) -> None:
+    """What the heads chosen do to the text."""
+    view, model = session.view, shown.summary["model"]
+    said = ablated_verdict(found, view.heads, view.way)
+    links = [
+        (f"{layer}.{head}", view.inspected(layer, head)) for layer, head in view.heads[:_MOST_LINKS]
+    ]
+    ablation_found.verdict(said, found, links, model=model)
+    tokens = shown.summary["sequences"][view.sequence]["tokens"]
+    losses = _losses(session, tokens, found)
+    table, pinned, following = st.columns([40, 40, 40], gap="medium")
+    with table:
+        ablation_found.numbers(found)
+    assert losses.pinned is not None
+    token = token_label(tokens[losses.pinned])
+    with pinned, st.container(key="chart_ablation_pinned", gap=None):
+        where = f"in place of “{token}”, position {count(losses.pinned)}"
+        heading("Pinned" if view.pinned == losses.pinned else "Moved most", where)
+        ablation_controls.position(session, losses.pinned, losses.scored)
+        place = found["scored"].index(losses.pinned)
+        ablation_found.candidates(
+            found, place, "pinned", f"predicted {where}", model=model, look=look()
+        )
+    if not found["hidden"]:
+        with following, st.container(key="chart_ablation_next", gap=None):
+            heading("The next token", "after the text")
+            ablation_found.candidates(
+                found,
+                len(found["next"]) - 1,
+                "next-token",
+                "the next token",
+                model=model,
+                look=look(),
+            )
+    with st.container(key="chart_ablation_text", gap=None):
+        ablation_found.strip(
+            losses, said=said, model=model, look=look(), on_choose=act(session, _pin_clicked)
+        )
+
+
+def _losses(session: AblationSession, tokens: list[str], found: Answer) -> TokenLosses:
+    """The loss of every token, and the one looked at: the pinned one, else the one that moved most."""
+    before, after = found["losses"]
+    change = np.abs(np.subtract(after, before))
+    most = found["scored"][int(change.argmax())]
+    pinned = session.view.pinned
+    return TokenLosses(
+        tokens=tokens,
+        scored=found["scored"],
+        before=before,
+        after=after,
+        pinned=pinned if pinned in found["scored"] else most,
+    )
+
+
+# What the visitor's controls do; each runs before the page is drawn anew
+
+
+def _choose(session: AblationSession, heads: list[Any]) -> None:
+    session.show(replace(session.view, heads=tuple(sorted(heads))))
+    ablation_controls.fill_texts(session)
+
+
+def _choose_clicked(session: AblationSession, *, heads_L: list[int]) -> None:
+    """Take the head that was clicked into the choice, or out of it; of a layer all."""
+    points = session.draft(Key.ABLATION_GRID)["selection"]["points"]
+    if not points:
+        return
+    layer, head = map(int, points[0]["customdata"][:2])
+    clicked = {(layer, head)} if head >= 0 else {(layer, at) for at in range(heads_L[layer])}
+    chosen = set(session.view.heads)
+    session.tell()
+    _choose(session, list(chosen - clicked if clicked <= chosen else chosen | clicked))
+
+
+def _pin_clicked(session: AblationSession) -> None:
+    points = session.draft(Key.ABLATION_TEXT)["selection"]["points"]
+    if points:
+        session.show(replace(session.view, pinned=int(points[0]["customdata"][0])))
