@@ -29,7 +29,7 @@ from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
     Path(__file__).resolve().with_name("styles") / f"{name}.css"
-    for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
+    for name in ("page", "tables", "calculator", "sparsity", "mechanisms", "ablation")
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 # In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.

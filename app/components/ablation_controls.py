@@ -30,8 +30,8 @@ def controls(session: AblationSession, *, heads_L: Sequence[int], prompts: Seque
     view = session.view
     with st.container(key="ablation_controls"):
         restricts, several = view.way == "restrict", len(prompts) > 1
-        widths = [1.6, *([2.2] if restricts else []), 2.4, 1.2, *([1.6] if several else [])]
-        columns = iter(st.columns([*widths, 5.6 - 1.5 * restricts], vertical_alignment="bottom"))
+        asked = [2.4, *([2.4] if restricts else []), 2.4, 1.9, *([1.9] if several else [])]
+        columns = iter(st.columns([*asked, 11.1 - sum(asked)], vertical_alignment="bottom"))
         with next(columns):
             st.segmented_control(
                 "A head's output becomes",

@@ -33,6 +33,7 @@ Answer = Mapping[str, Any]
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
 _GRID = 420
 _NAMES = ("as it is", "without")
+_MOST_TOKENS = 6
 _TALLEST = 360
 _LINE, _ACROSS = 28, 16
 
@@ -144,7 +145,7 @@ def verdict(said: str, found: Answer, links: Sequence[tuple[str, str]], *, model
     with st.container(key="ablation_verdict", horizontal=True, vertical_alignment="center"):
         st.html(
             f'<p class="pg-verdict" role="status">{html.escape(said)}'
-            f'<span class="pg-links">Inspect{ways}</span></p>'
+            f" <span>On Inspect:{ways}</span></p>"
         )
         st.download_button(
             "Export JSON",
@@ -180,10 +181,11 @@ def candidates(
         look: The colours.
     """
     tokens = [(text, before, after) for text, before, after, *_ in found["next"][place]]
+    short = tokens[:_MOST_TOKENS]
     note = f"KL {found['kl'][place]:.4g} nats"
     whole = f"{model}: {title}"
     st.plotly_chart(
-        next_tokens(tokens, look=look, names=_NAMES),
+        next_tokens(short, look=look, names=_NAMES),
         theme=None,
         config=_PLOT,
         key=f"ablation_{name}",

@@ -1,5 +1,6 @@
 """Ablation: which heads does this model need for this text?"""
 
+import html
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -93,6 +94,8 @@ def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None
                 f"{seconds(taken)} here.",
             )
         return
+    said = html.escape(swept_verdict(found, view.rise))
+    st.html(f'<p class="pg-verdict" role="status">{said}</p>')
     heads, curve = st.columns([46, 74], gap="medium")
     with heads, st.container(key="chart_ablation_heads", gap=None):
         heading("Every head, alone", "how much the loss rises without it")
@@ -106,14 +109,14 @@ def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None
             on_choose=act(session, partial(_choose_clicked, heads_L=_heads_of(shown))),
         )
     with curve, st.container(key="chart_ablation_curve", gap=None):
-        heading("Ever more heads", swept_verdict(found, view.rise))
+        heading("Ever more heads", "the loss with all of them gone that are missed least")
         ablation_found.curve_panel(found, view.rise, model=model, look=look())
 
 
 def _ablated(session: AblationSession, shown: Shown, found: Answer) -> None:
     """What the heads chosen do to the text."""
     view, model = session.view, shown.summary["model"]
-    said = ablated_verdict(found, view.heads, view.way)
+    said = ablated_verdict(found, view.heads, view.way, view.rule)
     links = [
         (f"{layer}.{head}", view.inspected(layer, head)) for layer, head in view.heads[:_MOST_LINKS]
     ]
@@ -128,7 +131,8 @@ def _ablated(session: AblationSession, shown: Shown, found: Answer) -> None:
     with pinned, st.container(key="chart_ablation_pinned", gap=None):
         where = f"in place of “{token}”, position {count(losses.pinned)}"
         heading("Pinned" if view.pinned == losses.pinned else "Moved most", where)
-        ablation_controls.position(session, losses.pinned, losses.scored)
+        with st.container(key="ablation_pinned_row", horizontal=True):
+            ablation_controls.position(session, losses.pinned, losses.scored)
         place = found["scored"].index(losses.pinned)
         ablation_found.candidates(
             found, place, "pinned", f"predicted {where}", model=model, look=look()

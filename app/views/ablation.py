@@ -56,6 +56,12 @@ class AblationView(View):
         return f"/?{urlencode(views.encode(View(**taken, layer=layer, head=head)))}"
 
 
+def address_of(inspected: View, layer: int, head: int) -> str:
+    """The address of the page at a head, with the model and the prompt that Inspect shows."""
+    taken = View(**{name: getattr(inspected, name) for name in CAPTURED})
+    return f"/ablation?{urlencode({**views.encode(taken), 'heads': write_heads(((layer, head),))})}"
+
+
 class AblationSession(Session):
     """One visitor's session on Ablation.
 

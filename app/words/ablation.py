@@ -16,7 +16,7 @@ _NAMED = 4
 WAYS = {
     "zero": "put to zero",
     "mean": "replaced by its mean over the text",
-    "restrict": "held to the rule",
+    "restrict": "held to “{rule}”",
 }
 """What is done to a head's output, by way."""
 
@@ -24,8 +24,8 @@ WAYS = {
 def moved(change: float) -> str:
     """How far a loss moved, nats."""
     if abs(change) < _UNMOVED:
-        return "did not move"
-    return f"{'rose' if change > 0 else 'fell'} by {abs(change):.3f}"
+        return "does not move"
+    return f"{'rises' if change > 0 else 'falls'} by {abs(change):.3f}"
 
 
 def named(heads: Heads) -> str:
@@ -37,16 +37,22 @@ def named(heads: Heads) -> str:
     return f"{several} {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}"
 
 
-def ablated_verdict(found: Answer, heads: Heads, way: str) -> str:
-    """What became of the loss without some heads, in a sentence."""
+def ablated_verdict(found: Answer, heads: Heads, way: str, rule: str = "") -> str:
+    """What became of the loss without some heads, in a sentence.
+
+    Args:
+        found: Of the job `ablation`.
+        heads: Layer and head of each.
+        way: One of `WAYS`.
+        rule: Of restrict.
+    """
     before, after = found["loss"]
     low, high = found["perplexity"]
-    verb = "is" if len(heads) == 1 else "are"
-    done = WAYS[way] if len(heads) == 1 else WAYS[way].replace("its mean", "their means")
-    token = "hidden token" if found["hidden"] else "token"
+    done = WAYS[way].format(rule=rule)
+    done = done if len(heads) == 1 else done.replace("its mean", "their means")
     return (
-        f"Where {named(heads)} {verb} {done}, the loss {moved(after - before)}, from {before:.3f} to "
-        f"{after:.3f} nats a {token} (perplexity {low:.3g} to {high:.3g})."
+        f"{named(heads).capitalize()} {done}: the loss {moved(after - before)}, from {before:.3f} to "
+        f"{after:.3f} nats a {'hidden token' if found['hidden'] else 'token'} (perplexity {low:.3g} to {high:.3g})."
     )
 
 
@@ -54,12 +60,13 @@ def swept_verdict(found: Answer, rise: float) -> str:
     """Which head is needed most, and how many can go, in a sentence."""
     layer, head = found["order"][-1]
     loss = next(each[2] for each in found["heads"] if each[:2] == [layer, head])
-    most = f"Head {layer}.{head} is missed most: the loss {moved(loss - found['loss'])} without it."
+    change = loss - found["loss"]
+    most = f"Head {layer}.{head} is missed most: without it the loss {moved(change)} nats a token."
     heads, gone = len(found["order"]), spared(found, rise)
     which = (
         "all" if gone == heads else "none" if not gone else f"{count(gone)} of the {count(heads)}"
     )
-    return f"{most} Least missed first, {which} can go before it rises by more than {rise:g} nats."
+    return f"{most} Least missed first, {which} can go before it rises by more than {rise:g}."
 
 
 def spared(found: Answer, rise: float) -> int:
