@@ -1,6 +1,7 @@
 """What the page Ablation asks of the workers, and takes up again after a reload; nothing here is drawn."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from attnscope.app.asking.captures import Shown
@@ -12,6 +13,7 @@ Answer = Mapping[str, Any]
 QUICK_SWEEP_S = 30.0
 """A sweep that takes longer waits to be asked for."""
 
+_SWEEP = "ablation_sweep"
 _CPU_FLOPS, _GPU_FLOPS = 1e10, 2e13
 _HIDDEN_PASSES = 7
 _CURVE_POINTS = 64
@@ -21,7 +23,20 @@ def swept(session: AblationSession, shown: Shown) -> Answer | None:
     """What each head is worth; None while that is not known, cannot be, or waits to be asked for."""
     if not (session.view.sweep or sweep_seconds(shown) <= QUICK_SWEEP_S):
         return None
-    return worked(session, "ablation_sweep", _asked(session, shown))
+    return worked(session, _SWEEP, _asked(session, shown))
+
+
+def is_sweeping(session: AblationSession) -> bool:
+    """Whether a sweep is under way."""
+    sweep = session.work.get(_SWEEP)
+    return sweep is not None and sweep.job is not None
+
+
+def ask_for_sweep(session: AblationSession) -> None:
+    """Sweep though it takes long, and once more though it failed or was cancelled."""
+    session.tell()
+    session.work.pop(_SWEEP, None)
+    session.show(replace(session.view, sweep=True))
 
 
 def ablated(session: AblationSession, shown: Shown) -> Answer | None:

@@ -159,8 +159,9 @@ def verdict(said: str, found: Answer, links: Sequence[tuple[str, str]], *, model
 
 def numbers(found: Answer) -> None:
     """Draw what became of the model's predictions, as a table."""
+    scored = len(found["scored"])
     plain_table(
-        f"Over {count(len(found['scored']))} tokens of the text",
+        f"Over {count(scored)} token{'s' * (scored > 1)} of the text",
         ablated_rows(found),
         header=("", *_NAMES),
         numbers=True,

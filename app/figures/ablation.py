@@ -187,8 +187,8 @@ def removal_curve(found: Removal, *, look: Theme, title: str = "", note: str = "
         figure.update_layout(plot_bgcolor=look.ground, width=900, height=520)
     else:
         dressed(figure, look=look, height=258)
-    figure.update_xaxes(title="heads ablated together, the least missed first")
-    return figure.update_yaxes(title="loss, nats a token", rangemode="tozero")
+    figure.update_xaxes(title_text="heads ablated together, the least missed first")
+    return figure.update_yaxes(title_text="loss, nats a token", rangemode="tozero")
 
 
 def removal_frame(found: Removal) -> pd.DataFrame:

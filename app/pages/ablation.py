@@ -49,10 +49,13 @@ def page(session: AblationSession) -> None:
         told(_under_way(session))
         notice(pair_told(shown))
         return
-    swept = None if shown is None else asking.swept(session, shown)
-    if swept is not None and not session.view.heads:
-        _choose(session, [tuple(swept["order"][-1])])
-    found = None if shown is None else asking.ablated(session, shown)
+    found = swept = None
+    if shown is not None:
+        # The heads chosen first: they take a moment, and every head may take minutes.
+        found, swept = asking.ablated(session, shown), asking.swept(session, shown)
+        if swept is not None and not session.view.heads:
+            _choose(session, [tuple(swept["order"][-1])])
+            found = asking.ablated(session, shown)
     told(_under_way(session))
     sequences = [] if shown is None else shown.summary["sequences"]
     ablation_controls.controls(
@@ -84,14 +87,13 @@ def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None
     """Every head, and how many can go; or the way to ask for it where it takes long."""
     view, model = session.view, shown.summary["model"]
     if found is None:
-        taken = asking.sweep_seconds(shown)
-        if not view.sweep and taken > asking.QUICK_SWEEP_S:
+        if not asking.is_sweeping(session):
             st.button(
                 "Sweep every head",
                 type="primary",
-                on_click=act(session, lambda _: session.show(replace(view, sweep=True))),
-                help=f"Each head ablated by itself, each layer, and ever more heads together: about "
-                f"{seconds(taken)} here.",
+                on_click=act(session, asking.ask_for_sweep),
+                help="Each head ablated by itself, each layer, and ever more heads together: about "
+                f"{seconds(asking.sweep_seconds(shown))} here.",
             )
         return
     said = html.escape(swept_verdict(found, view.rise))

@@ -92,8 +92,8 @@ def ablated_rows(found: Answer) -> list[tuple[str, str, str]]:
         ("perplexity", f"{perplexity[0]:.4g}", f"{perplexity[1]:.4g}"),
         ("KL, mean of the positions", "", f"{sum(found['kl']) / len(found['kl']):.3g} nats"),
         ("same likeliest token", "", f"{count(same)} of {count(len(found['next']))}"),
-        ("tokens told worse", "", f"{count(worse)} of {count(len(pairs))}"),
-        ("tokens told better", "", f"{count(better)} of {count(len(pairs))}"),
+        ("tokens predicted worse", "", f"{count(worse)} of {count(len(pairs))}"),
+        ("tokens predicted better", "", f"{count(better)} of {count(len(pairs))}"),
     ]
 
 
