@@ -8,7 +8,6 @@ import streamlit as st
 
 from attnscope.app.components.notice import control
 from attnscope.app.components.widget import widget
-from attnscope.app.prompts.uploads import shortened
 from attnscope.app.state import Key
 from attnscope.app.views.ablation import MEASURES, WAYS, AblationSession, read_heads, write_heads
 from attnscope.kernels.errors import InvalidCall
@@ -61,7 +60,7 @@ def controls(session: AblationSession, *, heads_L: Sequence[int], prompts: Seque
                 st.selectbox(
                     "Prompt",
                     range(len(prompts)),
-                    format_func=lambda at: f"{at + 1}. {shortened(prompts[at], 40)}",
+                    format_func=lambda at: f"{at + 1}. {prompts[at]}",
                     **_field(session, "sequence", pinned=None),
                 )
 

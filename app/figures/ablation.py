@@ -310,13 +310,13 @@ def rooted(values: np.ndarray, top: float) -> np.ndarray:
     return np.sign(values) * np.sqrt(np.minimum(np.abs(values) / top, 1.0))
 
 
-def diverging(look: Theme) -> list[list[Any]]:
+def diverging(look: Theme) -> list[tuple[float, str]]:
     """Blue through the ground to red, the ends farthest from the ground: light in the dark theme."""
     ends = ["#2166AC", "#92C5DE", "#F4A582", "#B2182B"]
     if look.name == "dark":
         ends = ["#92C5DE", "#2166AC", "#B2182B", "#F4A582"]
     low, lower, higher, high = ends
-    return [[0.0, low], [0.2, lower], [0.5, look.masked], [0.8, higher], [1.0, high]]
+    return [(0.0, low), (0.2, lower), (0.5, look.masked), (0.8, higher), (1.0, high)]
 
 
 def readable(shares: np.ndarray, look: Theme) -> list[str]:

@@ -1,9 +1,8 @@
 """Ablation: which heads does this model need for this text?"""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from attnscope.app.figures.ablation import TokenLosses
 from attnscope.app.figures.theme import token_label
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.prompts.uploads import shortened
 from attnscope.app.state import Key
 from attnscope.app.views.ablation import AblationSession
 from attnscope.app.words.ablation import ablated_verdict, pair_told, swept_verdict
@@ -54,14 +54,15 @@ def page(session: AblationSession) -> None:
         # The heads chosen first: they take a moment, and every head may take minutes.
         found, swept = asking.ablated(session, shown), asking.swept(session, shown)
         if swept is not None and not session.view.heads:
-            _choose(session, [tuple(swept["order"][-1])])
+            layer, head = swept["order"][-1]
+            _choose(session, [(layer, head)])
             found = asking.ablated(session, shown)
     told(_under_way(session))
     sequences = [] if shown is None else shown.summary["sequences"]
     ablation_controls.controls(
         session,
         heads_L=_heads_of(shown),
-        prompts=[each["text"] or "" for each in sequences],
+        prompts=[shortened(each["text"] or "", 40) for each in sequences],
     )
     if shown is None:
         capture_head.absent(session)
@@ -91,7 +92,7 @@ def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None
             st.button(
                 "Sweep every head",
                 type="primary",
-                on_click=act(session, asking.ask_for_sweep),
+                on_click=act(session, lambda _: asking.ask_for_sweep(session)),
                 help="Each head ablated by itself, each layer, and ever more heads together: about "
                 f"{seconds(asking.sweep_seconds(shown))} here.",
             )
@@ -108,7 +109,7 @@ def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None
             chosen=view.heads,
             model=model,
             look=look(),
-            on_choose=act(session, partial(_choose_clicked, heads_L=_heads_of(shown))),
+            on_choose=act(session, lambda _: _choose_clicked(session, _heads_of(shown))),
         )
     with curve, st.container(key="chart_ablation_curve", gap=None):
         heading("Ever more heads", "the loss with all of them gone that are missed least")
@@ -152,11 +153,15 @@ def _ablated(session: AblationSession, shown: Shown, found: Answer) -> None:
             )
     with st.container(key="chart_ablation_text", gap=None):
         ablation_found.strip(
-            losses, said=said, model=model, look=look(), on_choose=act(session, _pin_clicked)
+            losses,
+            said=said,
+            model=model,
+            look=look(),
+            on_choose=act(session, lambda _: _pin_clicked(session)),
         )
 
 
-def _losses(session: AblationSession, tokens: list[str], found: Answer) -> TokenLosses:
+def _losses(session: AblationSession, tokens: Sequence[str], found: Answer) -> TokenLosses:
     """The loss of every token, and the one looked at: the pinned one, else the one that moved most."""
     before, after = found["losses"]
     change = np.abs(np.subtract(after, before))
@@ -174,12 +179,12 @@ def _losses(session: AblationSession, tokens: list[str], found: Answer) -> Token
 # What the visitor's controls do; each runs before the page is drawn anew
 
 
-def _choose(session: AblationSession, heads: list[Any]) -> None:
+def _choose(session: AblationSession, heads: Iterable[tuple[int, int]]) -> None:
     session.show(replace(session.view, heads=tuple(sorted(heads))))
     ablation_controls.fill_texts(session)
 
 
-def _choose_clicked(session: AblationSession, *, heads_L: list[int]) -> None:
+def _choose_clicked(session: AblationSession, heads_L: Sequence[int]) -> None:
     """Take the head that was clicked into the choice, or out of it; of a layer all."""
     points = session.draft(Key.ABLATION_GRID)["selection"]["points"]
     if not points:
@@ -188,7 +193,7 @@ def _choose_clicked(session: AblationSession, *, heads_L: list[int]) -> None:
     clicked = {(layer, head)} if head >= 0 else {(layer, at) for at in range(heads_L[layer])}
     chosen = set(session.view.heads)
     session.tell()
-    _choose(session, list(chosen - clicked if clicked <= chosen else chosen | clicked))
+    _choose(session, chosen - clicked if clicked <= chosen else chosen | clicked)
 
 
 def _pin_clicked(session: AblationSession) -> None:

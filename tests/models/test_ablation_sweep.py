@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,12 +69,12 @@ def copying_model() -> LoadedModel:
         max_position_embeddings=64,
         tie_word_embeddings=False,
     )
-    model = tiny(config, hf.AutoModelForCausalLM)
+    model: Any = tiny(config, hf.AutoModelForCausalLM)
     layers = model.get_decoder().layers
     codes_V8 = torch.nn.functional.normalize(torch.randn(VOCABULARY, 8), dim=-1)
     with torch.no_grad():
         model.get_input_embeddings().weight.zero_()[:, :8] = codes_V8
-        model.get_output_embeddings().weight.zero_()[:, 8:16] = 20 * codes_V8  # pyright: ignore[reportOptionalMemberAccess]
+        model.get_output_embeddings().weight.zero_()[:, 8:16] = 20 * codes_V8
         for layer in layers:
             layer.mlp.down_proj.weight.zero_()
             layer.self_attn.o_proj.weight.mul_(0.01)[:16] = 0

@@ -84,7 +84,7 @@ def test_an_encoder_loses_what_its_guesses_of_hidden_tokens_lose(family: str, wa
         for first in range(7):
             ids = torch.tensor([WORDS_IDS])
             hidden = torch.tensor(WORDS[first::7])
-            asked = ids.index_fill(1, hidden, model.tokenizer.mask_token_id)  # pyright: ignore[reportArgumentType]
+            asked = ids.index_fill(1, hidden, int(model.tokenizer.mask_token_id))  # pyright: ignore[reportArgumentType]
             with torch.no_grad(), changed(own, {one: outputs.get(one, 0.0) for one in HEADS}, 4):
                 logits = own(input_ids=asked).logits[0, hidden]
             loss[first::7] = cross_entropy(logits, ids[0, hidden], reduction="none")
