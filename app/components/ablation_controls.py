@@ -10,7 +10,6 @@ from attnscope.app.components.notice import control
 from attnscope.app.components.widget import widget
 from attnscope.app.state import Key
 from attnscope.app.views.ablation import MEASURES, WAYS, AblationSession, read_heads, write_heads
-from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.rule_bounds import check
 from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS, steps_of
 
@@ -18,12 +17,11 @@ _WAYS = {"zero": "zero", "mean": "its mean", "restrict": "restrict"}
 _MEASURES = {"loss": "loss", "kl": "KL"}
 
 
-def controls(session: AblationSession, *, heads_L: Sequence[int], prompts: Sequence[str]) -> None:
+def controls(session: AblationSession, prompts: Sequence[str]) -> None:
     """Draw them; a change is in the view before the page is drawn anew.
 
     Args:
         session: The visitor's.
-        heads_L: Heads of each layer; empty before there is a model.
         prompts: The beginning of each prompt of the capture.
     """
     view = session.view
@@ -44,7 +42,7 @@ def controls(session: AblationSession, *, heads_L: Sequence[int], prompts: Seque
             with next(columns):
                 _rule(session)
         with next(columns):
-            _heads(session, heads_L)
+            _heads(session)
         with next(columns):
             st.number_input(
                 "Tolerated rise, nats",
@@ -127,11 +125,9 @@ def _rule(session: AblationSession) -> None:
     )
 
 
-def _heads(session: AblationSession, heads_L: Sequence[int]) -> None:
+def _heads(session: AblationSession) -> None:
     def take(text: str) -> None:
-        heads = read_heads(text)
-        check_heads(heads, heads_L)
-        session.show(replace(session.view, heads=heads))
+        session.show(replace(session.view, heads=read_heads(text)))
 
     _text(
         session,
@@ -165,18 +161,3 @@ def fill_texts(session: AblationSession) -> None:
     """Fill the boxes from the view."""
     heads = write_heads(session.view.heads).replace(",", ", ")
     session.set_draft({Key.ABLATION_HEADS: heads, Key.ABLATION_RULE: session.view.rule})
-
-
-def check_heads(heads: Sequence[tuple[int, int]], heads_L: Sequence[int]) -> None:
-    """Raises InvalidCall where a head is not one of the model's, whose layers have so many."""
-    wrong = [
-        (layer, head)
-        for layer, head in heads
-        if heads_L and not (layer < len(heads_L) and head < heads_L[layer])
-    ]
-    if wrong:
-        layer, head = wrong[0]
-        there = f"layers 0 to {len(heads_L) - 1}"
-        if layer < len(heads_L):
-            there = f"heads 0 to {heads_L[layer] - 1} in that layer"
-        raise InvalidCall(f"There is no head {layer}.{head} in this model.", f"It has {there}.")

@@ -35,7 +35,6 @@ _GRID = 420
 _NAMES = ("as it is", "without")
 _MOST_TOKENS = 6
 _TALLEST = 360
-_LINE, _ACROSS = 28, 16
 
 
 def grid_panel(
@@ -212,10 +211,11 @@ def strip(
     most = int(np.nanargmax(losses.change_n))
     title = f"{model}: how far the loss of each token moved. {said}"
     note = f"most at position {most}, by {losses.change_n[most]:+.3g} nats"
-    height = _LINE * -(-len(losses.tokens) // _ACROSS) + 8
-    with st.container(height=_TALLEST if height > _TALLEST else "content", border=False):
+    figure = token_losses(losses, look=look)
+    is_tall = figure.layout.height > _TALLEST
+    with st.container(height=_TALLEST if is_tall else "content", border=False):
         st.plotly_chart(
-            token_losses(losses, look=look),
+            figure,
             theme=None,
             config=_PLOT,
             key=Key.ABLATION_TEXT,

@@ -59,21 +59,13 @@ def page(session: AblationSession) -> None:
             found = asking.ablated(session, shown)
     told(_under_way(session))
     sequences = [] if shown is None else shown.summary["sequences"]
-    ablation_controls.controls(
-        session,
-        heads_L=_heads_of(shown),
-        prompts=[shortened(each["text"] or "", 40) for each in sequences],
-    )
+    ablation_controls.controls(session, [shortened(each["text"] or "", 40) for each in sequences])
     if shown is None:
         capture_head.absent(session)
         return
     _swept(session, shown, swept)
     if found is not None:
         _ablated(session, shown, found)
-
-
-def _heads_of(shown: Shown | None) -> list[int]:
-    return [] if shown is None else [layer["heads"] for layer in shown.summary["layers"]]
 
 
 def _under_way(session: AblationSession) -> JobStatus | None:
@@ -109,7 +101,7 @@ def _swept(session: AblationSession, shown: Shown, found: Answer | None) -> None
             chosen=view.heads,
             model=model,
             look=look(),
-            on_choose=act(session, lambda _: _choose_clicked(session, _heads_of(shown))),
+            on_choose=act(session, lambda _: _choose_clicked(session, shown)),
         )
     with curve, st.container(key="chart_ablation_curve", gap=None):
         heading("Ever more heads", "the loss with all of them gone that are missed least")
@@ -184,13 +176,14 @@ def _choose(session: AblationSession, heads: Iterable[tuple[int, int]]) -> None:
     ablation_controls.fill_texts(session)
 
 
-def _choose_clicked(session: AblationSession, heads_L: Sequence[int]) -> None:
+def _choose_clicked(session: AblationSession, shown: Shown) -> None:
     """Take the head that was clicked into the choice, or out of it; of a layer all."""
     points = session.draft(Key.ABLATION_GRID)["selection"]["points"]
     if not points:
         return
     layer, head = map(int, points[0]["customdata"][:2])
-    clicked = {(layer, head)} if head >= 0 else {(layer, at) for at in range(heads_L[layer])}
+    every = range(shown.summary["layers"][layer]["heads"])
+    clicked = {(layer, head)} if head >= 0 else {(layer, at) for at in every}
     chosen = set(session.view.heads)
     session.tell()
     _choose(session, chosen - clicked if clicked <= chosen else chosen | clicked)
