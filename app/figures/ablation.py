@@ -337,7 +337,7 @@ def _bar(name: str, top: float) -> dict[str, Any]:
 
 def _told(losses: tuple[float, float] | None) -> str:
     if losses is None:
-        return "nothing is predicted here"
+        return "not scored"
     before, after = losses
     return f"{before:.3f} to {after:.3f} nats, {after - before:+.3f}"
 

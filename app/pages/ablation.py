@@ -16,13 +16,12 @@ from attnscope.app.components.chart import look
 from attnscope.app.components.notice import notice
 from attnscope.app.components.sparsity_found import heading
 from attnscope.app.figures.ablation import TokenLosses
-from attnscope.app.figures.theme import token_label
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.prompts.uploads import shortened
 from attnscope.app.state import Key
 from attnscope.app.views.ablation import AblationSession
-from attnscope.app.words.ablation import ablated_verdict, pair_told, swept_verdict
+from attnscope.app.words.ablation import ablated_verdict, pair_told, swept_verdict, token_words
 from attnscope.profiling.units import count, seconds
 
 Answer = Mapping[str, Any]
@@ -122,7 +121,7 @@ def _ablated(session: AblationSession, shown: Shown, found: Answer) -> None:
     with table:
         ablation_found.numbers(found)
     assert losses.pinned is not None
-    token = token_label(tokens[losses.pinned])
+    token = token_words(tokens[losses.pinned])
     with pinned, st.container(key="chart_ablation_pinned", gap=None):
         where = f"in place of “{token}”, position {count(losses.pinned)}"
         heading("Pinned" if view.pinned == losses.pinned else "Moved most", where)

@@ -5,6 +5,7 @@ from typing import Any
 
 from attnscope.app.asking.captures import Shown
 from attnscope.app.page_session import Notice
+from attnscope.app.prompts.uploads import shortened
 from attnscope.profiling.units import count
 
 Answer = Mapping[str, Any]
@@ -95,6 +96,12 @@ def ablated_rows(found: Answer) -> list[tuple[str, str, str]]:
         ("tokens predicted worse", "", f"{count(worse)} of {count(len(pairs))}"),
         ("tokens predicted better", "", f"{count(better)} of {count(len(pairs))}"),
     ]
+
+
+def token_words(token: str) -> str:
+    """A token in the midst of a sentence: ↵ and ␣ where nothing would be seen."""
+    shown = token.replace("\n", "↵")
+    return shortened(shown, 24) if shown.strip() else "␣" * len(shown)
 
 
 def pair_told(shown: Shown) -> Notice:

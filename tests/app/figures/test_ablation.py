@@ -97,7 +97,7 @@ def test_tokens_are_lit_by_the_change_of_their_loss() -> None:
     cells, texts = figure.data
     assert cells.z[0][:4] == pytest.approx([np.nan, 0, 1, -0.5], nan_ok=True)
     assert list(texts.text) == ["&lt;b&gt;", "a", "↵", "c"]
-    assert texts.customdata[0] == [0, "nothing is predicted here"]
+    assert texts.customdata[0] == [0, "not scored"]
     assert texts.customdata[2] == [2, "2.000 to 6.000 nats, +4.000"]
     (mark,) = figure.layout.shapes
     assert (mark.x0, mark.x1, mark.y0, mark.y1) == (1.5, 2.5, -0.5, 0.5)

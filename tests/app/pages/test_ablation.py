@@ -155,9 +155,9 @@ def test_a_click_takes_a_head_in_or_out_and_a_whole_layer(
 def test_a_pinned_token_is_shown_in_its_place(visit: Open, engine: Engine) -> None:
     engine.held = {"ablation_sweep"}
     app = visit(heads="1.0", pin="15")
-    assert "Pinned in place of “ silver”, position 15" in plain(app)
+    assert "Pinned in place of “silver”, position 15" in plain(app)
     app.number_input(key="ablation_position_17").set_value(16).run()
-    assert "in place of “ key”, position 16" in plain(app)
+    assert "in place of “key”, position 16" in plain(app)
     assert url(app)["pin"] == "16"
     # Nothing is predicted in the place of the first token.
     assert "Moved most" in plain(visit(heads="1.0", pin="0"))

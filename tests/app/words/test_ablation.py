@@ -11,6 +11,7 @@ from attnscope.app.words.ablation import (
     named,
     spared,
     swept_verdict,
+    token_words,
 )
 
 SWEPT: dict[str, Any] = {
@@ -87,3 +88,11 @@ def test_the_rows_count_tokens_and_tops() -> None:
     assert rows["same likeliest token"][1] == "1 of 2"
     assert rows["tokens predicted worse"][1] == "2 of 4"
     assert rows["tokens predicted better"][1] == "1 of 4"
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(" silver", "silver"), ("\n\n", "↵↵"), ("  ", "␣␣"), ("a" * 40, "a" * 23 + "…")],
+)
+def test_a_token_is_seen_in_a_sentence(token: str, words: str) -> None:
+    assert token_words(token) == words
