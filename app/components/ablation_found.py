@@ -212,7 +212,7 @@ def strip(
     title = f"{model}: how far the loss of each token moved. {said}"
     note = f"most at position {most}, by {losses.change_n[most]:+.3g} nats"
     figure = token_losses(losses, look=look)
-    is_tall = figure.layout.height > _TALLEST
+    is_tall = figure.layout.height > _TALLEST  # pyright: ignore[reportAttributeAccessIssue]
     with st.container(height=_TALLEST if is_tall else "content", border=False):
         st.plotly_chart(
             figure,
