@@ -12,7 +12,9 @@ from attnscope.app.prompts.uploads import LIMITS
 from attnscope.app.state import Key
 from attnscope.app.views.sparsity import APPROXIMATE, SparsitySession
 from attnscope.app.words.sparsity import best_at, kind_of
-from attnscope.kernels.errors import RecordUnreadable
+from attnscope.kernels.errors import (
+    RecordUnreadable,
+)
 from attnscope.profiling.units import nbytes
 
 Answer = Mapping[str, Any]
