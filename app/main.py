@@ -9,6 +9,7 @@ from attnscope.app.components.notice import guarded
 from attnscope.app.components.starting import starting
 from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.pages import (
+    ablation,
     backends,
     calculator,
     inspect,
@@ -20,6 +21,7 @@ from attnscope.app.pages import (
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.settings import Settings
 from attnscope.app.state import CalculatorSession, Session, visitor
+from attnscope.app.views.ablation import AblationSession
 from attnscope.app.views.backends import BackendsSession, BackendsView
 from attnscope.app.views.mechanisms import MechanismsSession
 from attnscope.app.views.profile import ProfileSession, ProfileView
@@ -28,7 +30,7 @@ from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
     Path(__file__).resolve().with_name("styles") / f"{name}.css"
-    for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
+    for name in ("page", "tables", "calculator", "sparsity", "mechanisms", "ablation")
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 # In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
@@ -38,6 +40,17 @@ ICON = f"data:image/png;base64,{b64encode(_ICON_FILE.read_bytes()).decode()}"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def ablation_page() -> None:
+    """Run the page Ablation over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        state, query, owner = visitor()
+        ablation.page(AblationSession(state, query, inspected.kept, owner, default=inspected.view))
+
+    guarded(page)()
 
 
 def sparsity_page() -> None:
@@ -107,8 +120,11 @@ def main() -> None:
     )
     for style in STYLES:
         st.html(style)
+    first = st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)
+    under = [
+        st.Page(ablation_page, title="Ablation", url_path="ablation"),
+    ]
     pages = [
-        st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
         st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
@@ -116,9 +132,13 @@ def main() -> None:
         st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
-    chosen = st.navigation(pages, position="hidden")
+    chosen = st.navigation([first, *under, *pages], position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')
+        st.page_link(first)
+        with st.container(key="under-inspect", gap=None):
+            for page in under:
+                st.page_link(page)
         for page in pages:
             st.page_link(page)
     with starting():

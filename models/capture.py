@@ -120,7 +120,7 @@ def plan(
     """
     if not lengths:
         raise InvalidCall("A capture needs at least one prompt.")
-    shapes = _shapes(model)
+    shapes = attention_shapes(model)
     chosen = _chosen(layers, len(shapes))
     batch, length = len(lengths), max(lengths)
     return CapturePlan(
@@ -226,7 +226,7 @@ def capture_batch(
         check_shown(backend, planned.layers)
         recording = _Recording(
             wanted=frozenset(planned.layers),
-            total=len(_shapes(model)),
+            total=len(attention_shapes(model)),
             values=values,
             progress=progress,
             sides=Sides(model.model),
@@ -339,7 +339,8 @@ def _likeliest(model: LoadedModel, logits_BV: Tensor) -> tuple[tuple[tuple[str, 
     )
 
 
-def _shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
+def attention_shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:
+    """What each attention layer of a model holds for one token: one is run, once a model."""
     with model.lock:
         known = model.memo.get(_SHAPES)
         if isinstance(known, tuple):

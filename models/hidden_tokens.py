@@ -3,7 +3,7 @@
 As masked language models are trained (arXiv 1810.04805 §3.1), but every seventh token at a time, not a random 15 %:
 so each is guessed once, from nearly all the others, and nothing is drawn.
 
-n tokens of the prompt, m guessed, V vocabulary.
+R runs of one prompt side by side, n tokens of it, m guessed, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,10 @@ def passes_of(positions_m: Sequence[int]) -> int:
     return min(STRIDE, len(positions_m))
 
 
-def hidden_logits(model: LoadedModel, ids_n: Sequence[int], positions_m: Sequence[int]) -> Tensor:
-    """The logits of each of these tokens while it is hidden, `[m, V]`; under whatever attention is swapped in.
+def hidden_logits(
+    model: LoadedModel, ids_n: Sequence[int], positions_m: Sequence[int], runs: int = 1
+) -> Tensor:
+    """The logits of each of these tokens while it is hidden, `[R, m, V]`; under whatever attention is swapped in.
 
     The caller holds the model's lock, and `torch.no_grad`.
     """
@@ -52,6 +54,6 @@ def hidden_logits(model: LoadedModel, ids_n: Sequence[int], positions_m: Sequenc
     for first in range(passes_of(positions_m)):
         at = position_m[first::STRIDE]
         asked_1n = ids_1n.index_fill(1, at, int(model.tokenizer.mask_token_id))  # pyright: ignore[reportArgumentType]
-        parts.append(model.model(input_ids=asked_1n).logits[0, at])
+        parts.append(model.model(input_ids=asked_1n.expand(runs, -1)).logits[:, at])
     place_m = torch.cat([torch.arange(len(position_m))[n::STRIDE] for n in range(len(parts))])
-    return torch.cat(parts)[place_m.argsort().to(model.device)]
+    return torch.cat(parts, 1)[:, place_m.argsort().to(model.device)]

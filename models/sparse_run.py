@@ -1,18 +1,15 @@
 """A whole model run within patterns, or on a backend that approximates, beside the model as it is.
 
-n tokens of the prompt, m judged positions, of which t have a token to be held against, V vocabulary.
+n tokens of the prompt, m judged positions, V vocabulary.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
@@ -22,44 +19,22 @@ from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.models.assignment import Patterns, named_patterns
 from attnscope.models.greedy import continued
-from attnscope.models.hidden_tokens import hidden_logits, hidden_positions, passes_of
+from attnscope.models.hidden_tokens import passes_of
 from attnscope.models.hub import Progress
 from attnscope.models.loading import LoadedModel
 from attnscope.models.phases import Backends
-from attnscope.models.prompting import batch_of, check_one_stack
+from attnscope.models.predictions import (
+    Change,
+    Judged,
+    NextToken,
+    checked_ids,
+    divergences,
+    likeliest,
+)
 from attnscope.models.swapping import LayerCall, swapped
 
-T = TypeVar("T")
-
-LIKELIEST = 10
 BLOCK = 128
 """Tokens of a block of `Saving.blocks`."""
-
-_LOGIT_BYTES = 1 << 28
-_ROWS = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change(Generic[T]):
-    """Something of the model as it is, and of the model within patterns."""
-
-    before: T
-    after: T
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextToken:
-    """A candidate for the token after the prompt, or for a hidden one.
-
-    Attributes:
-        id: Its id.
-        text: Its text.
-        probability: Of it.
-    """
-
-    id: int
-    text: str
-    probability: Change[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +142,7 @@ def run_sparse(
         ModelNotSwappable: The model's attention cannot be reached.
     """
     ids_n = checked_prompt(model, text, input_ids, patterns, new_tokens)
-    hidden = hidden_positions(model, ids_n)[-_most(model) :] if model.kind == "encoder" else ()
+    judged = Judged.of(model, ids_n)
     stages = 2 if new_tokens == 0 else 4
     runs = (("within the patterns", backend, patterns), ("as the model is", dense_backend, None))
 
@@ -181,11 +156,10 @@ def run_sparse(
             told(stage, 0.0, f"reading the prompt {words}")
             recorded: list[LayerCall] = []
             with torch.no_grad(), swapped(model.model, name, recorded.append, patterns=within):
-                logits.append(
-                    hidden_logits(model, ids_n, hidden) if hidden else _logits(model, ids_n)
-                )
+                logits.append(judged.logits()[0])
             # Of one pass over the prompt: each of an encoder's asks the same.
-            once = recorded[: len(recorded) // max(passes_of(hidden), 1)]
+            passes = passes_of(judged.positions_m) if judged.are_hidden else 1
+            once = recorded[: len(recorded) // passes]
             calls.append([(call.backend, asked) for call in once for asked in call.calls])
         for stage, (words, name, within) in enumerate(runs if new_tokens else (), start=2):
             told(stage, 0.0, f"generating {words}")
@@ -197,15 +171,17 @@ def run_sparse(
                 texts.append(continued(model, ids_n, new_tokens, on_token=on_token))
         told(stages, 0.0, "done")
     after_mV, before_mV = logits
-    target_t = _targets(ids_n, hidden, len(before_mV)).to(model.device)
-    kl_m = _kl(before_mV, after_mV)
-    place = int(kl_m.argmax()) if hidden else len(kl_m) - 1
+    kl_m = divergences(before_mV, after_mV)
+    place = int(kl_m.argmax()) if judged.are_hidden else len(kl_m) - 1
     continuation = Change(before=texts[1], after=texts[0]) if texts else None
     return SparseRun(
-        loss=Change(before=_loss(before_mV, target_t), after=_loss(after_mV, target_t)),
-        scored=len(target_t),
-        hidden=_hidden_token(model, ids_n, hidden[place]) if hidden else None,
-        next_tokens=_next_tokens(model, before_mV[place], after_mV[place]),
+        loss=Change(
+            before=float(judged.losses(before_mV).double().mean()),
+            after=float(judged.losses(after_mV).double().mean()),
+        ),
+        scored=len(judged.scored_t),
+        hidden=_hidden_token(judged, place) if judged.are_hidden else None,
+        next_tokens=likeliest(model, before_mV[place], after_mV[place]),
         kl_nats=float(kl_m[place]),
         mean_kl_nats=float(kl_m.mean()),
         continuation=continuation,
@@ -227,97 +203,42 @@ def checked_prompt(
     new_tokens: int = 0,
 ) -> tuple[int, ...]:
     """The prompt's ids, if the model can be run on it within the patterns; see `run_sparse`."""
-    check_one_stack(model, "patterns are tried on")
-    if not model.has_head:
-        raise ModelUnsupported(
-            f"{model.title} does not predict tokens, so nothing says what a pattern does to the model.",
-            "Read the mass and the error of each head instead.",
-        )
+    ids_n = checked_ids(model, text, input_ids, "patterns are tried on")
     if new_tokens < 0:
         raise InvalidCall(f"new_tokens must be 0 or more, got {new_tokens}.")
     if new_tokens and model.kind == "encoder":
         raise ModelUnsupported(
             f"{model.title} is an encoder, which generates no text.", "Ask for 0 new tokens."
         )
-    batch = batch_of(model, text, input_ids, None)
-    if batch.size != 1 or batch.length < 2:
-        raise PromptRefused(
-            f"A loss needs one prompt of two tokens or more, got {batch.size} of {batch.length}."
-        )
-    length = batch.length + new_tokens
+    length = len(ids_n) + new_tokens
     if model.max_length is not None and length > model.max_length:
         raise PromptRefused(
             f"{model.title} reads {model.max_length:,} tokens, and the prompt with what is generated "
             f"has {length:,}.",
-            f"Generate {max(model.max_length - batch.length, 0):,} tokens at most.",
+            f"Generate {max(model.max_length - len(ids_n), 0):,} tokens at most.",
         )
+    check_patterns(model, patterns, read=len(ids_n), length=length)
+    return ids_n
+
+
+def check_patterns(model: LoadedModel, patterns: Patterns, *, read: int, length: int) -> None:
+    """Raises InvalidCall where a pattern does not fit a prompt, or what is generated after it.
+
+    Args:
+        model: Hides the future, or not.
+        patterns: As `swapped` takes them.
+        read: Tokens of the prompt.
+        length: Of the prompt and what is generated.
+    """
     own = Full() if model.kind == "encoder" else Causal()
     for pattern in named_patterns(patterns):
-        restricted(pattern, own, queries=range(batch.length), key_length=batch.length)
+        restricted(pattern, own, queries=range(read), key_length=read)
         pattern.check_lengths(range(length), length)
-    return batch.ids[0]
 
 
-def _logits(model: LoadedModel, ids_n: Sequence[int]) -> Tensor:
-    """Logits of the last positions, as many as fit the memory set aside: `[m, V]`."""
-    accepted = inspect.signature(model.model.forward).parameters
-    most = min(len(ids_n), _most(model))
-    asked = {"use_cache": False, "logits_to_keep": most}
-    known = {name: value for name, value in asked.items() if name in accepted}
-    ids_1n = torch.tensor([list(ids_n)], device=model.device)
-    return model.model(input_ids=ids_1n, **known).logits[0, -most:]
-
-
-def _most(model: LoadedModel) -> int:
-    """Of how many positions the logits fit the memory set aside."""
-    vocabulary = int(model.model.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
-    return max(2, _LOGIT_BYTES // (4 * vocabulary))
-
-
-def _targets(ids_n: Sequence[int], hidden: Sequence[int], judged: int) -> Tensor:
-    """What is to be predicted at the positions judged: there is nothing after the prompt's last token."""
-    ids_t = [ids_n[at] for at in hidden] if hidden else ids_n[len(ids_n) - judged + 1 :]
-    return torch.tensor(list(ids_t))
-
-
-def _hidden_token(model: LoadedModel, ids_n: Sequence[int], position: int) -> HiddenToken:
-    return HiddenToken(position=position, text=model.tokens([ids_n[position]])[0])
-
-
-def _by_rows(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """A few positions at a time: in float32, all logits at once would be as many bytes again."""
-    parts = zip(*(tensor.split(_ROWS) for tensor in tensors), strict=True)
-    return torch.cat([of(*part) for part in parts])
-
-
-def _loss(logits_mV: Tensor, target_t: Tensor) -> float:
-    def nats(logits: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(logits.float(), target, reduction="none")
-
-    return float(_by_rows(nats, logits_mV[: len(target_t)], target_t).double().mean())
-
-
-def _kl(before_mV: Tensor, after_mV: Tensor) -> Tensor:
-    def nats(before: Tensor, after: Tensor) -> Tensor:
-        log_before, log_after = (each.double().log_softmax(-1) for each in (before, after))
-        return (log_before.exp() * (log_before - log_after)).sum(-1)
-
-    return _by_rows(nats, before_mV, after_mV).clamp(min=0)
-
-
-def _next_tokens(model: LoadedModel, before_V: Tensor, after_V: Tensor) -> tuple[NextToken, ...]:
-    shares = [logits.float().softmax(-1) for logits in (before_V, after_V)]
-    count = min(LIKELIEST, len(before_V))
-    either = {one for share_V in shares for one in share_V.topk(count).indices.tolist()}
-    found = [
-        NextToken(
-            id=one,
-            text=model.tokens([one])[0],
-            probability=Change(before=float(shares[0][one]), after=float(shares[1][one])),
-        )
-        for one in either
-    ]
-    return tuple(sorted(found, key=lambda each: -each.probability.before - each.probability.after))
+def _hidden_token(judged: Judged, place: int) -> HiddenToken:
+    position = judged.positions_m[place]
+    return HiddenToken(position=position, text=judged.model.tokens([judged.ids_n[position]])[0])
 
 
 Asked = list[tuple[str, AttentionCall]]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor, nn
 from transformers import (
@@ -25,7 +26,7 @@ from attnscope.kernels import registry
 from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.errors import AttnscopeError, ModelNotSwappable
 from attnscope.models import attention_arguments, layer_run
-from attnscope.models.assignment import Patterns, patterns_of
+from attnscope.models.assignment import LayerPatterns, Patterns, patterns_of
 from attnscope.models.masks import CHOOSE_ANOTHER, Mask, mask_function
 from attnscope.models.phases import Backends, backend_of, is_decode, named
 
@@ -80,6 +81,11 @@ Around = Callable[[int, str], AbstractContextManager[object]]
 """Given a layer and its backend's name, what is held open while that backend runs."""
 
 
+Edit = Callable[[int, Tensor, Callable[[LayerPatterns], Tensor]], Tensor]
+"""Given a layer, its heads' outputs `[B, H, Q, value_dim]` and what gives them within a pattern, the outputs that the
+model goes on with."""
+
+
 @dataclass(slots=True, eq=False)
 class Swap:
     """A model whose attention runs on backends of ours; made by `swapped`.
@@ -90,6 +96,7 @@ class Swap:
         recorder: Called after every attention call.
         around: Held open while a backend runs.
         patterns: Composed with the model's own rules.
+        edit: Has the last word on what each layer's heads put out.
         names: Every module of the model, with its name.
         expected: Attention calls of one forward pass, from the configuration.
         calls: Attention calls of the latest forward pass.
@@ -100,6 +107,7 @@ class Swap:
     recorder: Recorder | None
     around: Around | None
     patterns: Patterns
+    edit: Edit | None
     names: dict[nn.Module, str]
     expected: int
     calls: int = field(default=0)
@@ -153,8 +161,9 @@ class Swap:
         self.calls += 1
         decodes = is_decode(q_BHQD.shape[2], k_BGKD.shape[2], asked.mask)
         name = backend_of(self.backends, layer, decodes=decodes)
+        run = partial(layer_run.run, name, tensors, asked)
         with nullcontext() if self.around is None else self.around(layer, name):
-            answer = layer_run.run(name, tensors, asked, patterns_of(self.patterns, layer))
+            answer = run(patterns_of(self.patterns, layer))
         if self.recorder is not None:
             self.recorder(
                 LayerCall(
@@ -174,7 +183,9 @@ class Swap:
                     calls=answer.calls,
                 )
             )
-        return answer.out_BHQD
+        if self.edit is None:
+            return answer.out_BHQD
+        return self.edit(layer, answer.out_BHQD, lambda within: run(within).out_BHQD)
 
 
 @contextmanager
@@ -184,6 +195,7 @@ def swapped(
     recorder: Recorder | None = None,
     around: Around | None = None,
     patterns: Patterns = None,
+    edit: Edit | None = None,
 ) -> Iterator[Swap]:
     """The model's attention runs on our backends inside the block, and exactly as before after it.
 
@@ -197,6 +209,7 @@ def swapped(
         around: Held open while a backend runs: a mark for a profiler.
         patterns: What the heads see at most: a pattern for all layers, or by layer, for all heads or
             for each. Composed with the model's own rules, for prompts and for what is generated.
+        edit: Called after the recorder; what it returns goes on to the output projection.
 
     Yields:
         The live swap; its `calls` count what came here.
@@ -218,6 +231,7 @@ def swapped(
         recorder=recorder,
         around=around,
         patterns=patterns,
+        edit=edit,
         names={module: name for name, module in model.named_modules()},
         expected=attention_layers(model.config),
     )

@@ -17,7 +17,7 @@ from attnscope.profiling.sparse_saving import measure_saving
 
 if TYPE_CHECKING:
     from attnscope.models.loading import LoadedModel
-    from attnscope.models.sparse_run import Change
+    from attnscope.models.predictions import Change
 
 Arguments = dict[str, Any]
 Result = dict[str, Any]

@@ -293,4 +293,6 @@ WORK: dict[str, Work] = {
     "mechanism": _of("mechanism_work", "measure_mechanism"),
     "advice_errors": _of("advice_errors", "measure_errors"),
     "positions": _of("mechanism_positions", "find_positions"),
+    "ablation": _of("ablation_work", "ablate"),
+    "ablation_sweep": _of("ablation_work", "sweep"),
 }

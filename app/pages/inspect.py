@@ -1,5 +1,6 @@
 """Inspect: what do the heads attend to? A prompt, every head, one head large, its tokens."""
 
+import html
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ from attnscope.app.jobs.access import engine
 from attnscope.app.page_session import Notice
 from attnscope.app.prompts.uploads import shortened
 from attnscope.app.state import Key, Session
-from attnscope.app.views.inspect import changed, for_inspector
+from attnscope.app.views.ablation import address_of
+from attnscope.app.views.inspect import View, changed, for_inspector
 from attnscope.kernels.errors import AttnscopeError
 
 _KINDS = {
@@ -105,12 +107,21 @@ def _inspect(session: Session, shown: Shown) -> None:
             captures=_others(session, shown),
             on_run_again=lambda: session.forget(shown.capture_id),
         )
+        _way_to_ablation(session.view, shown)
         if session.shown is None:
             st.rerun()
         if report is not None:
             _take(session, shown, report, beside)
 
     st.fragment(guarded(viewer))()
+
+
+def _way_to_ablation(view: View, shown: Shown) -> None:
+    """A line under the head that is large, on what the model loses without it."""
+    if view.layer is not None and view.head is not None and not shown.is_pair:
+        address = html.escape(address_of(view, view.layer, view.head))
+        said = f"What does the model lose without head {view.layer}.{view.head}?"
+        st.html(f'<p class="pg-note"><a href="{address}" target="_self">{said}</a></p>')
 
 
 def _choose_attention(session: Session, shown: Shown) -> None:

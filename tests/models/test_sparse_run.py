@@ -17,7 +17,7 @@ from attnscope.kernels.errors import (
     UnsupportedCall,
 )
 from attnscope.kernels.patterns.catalogue import pattern
-from attnscope.models import sparse_run
+from attnscope.models import predictions
 from attnscope.models.loading import LoadedModel, load
 from attnscope.models.sparse_run import BLOCK, run_sparse
 from tests.models.masked import Rule, masked
@@ -128,7 +128,7 @@ def test_few_positions_are_scored_where_logits_would_take_too_much(
     tiny_family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_family("llama")
-    monkeypatch.setattr(sparse_run, "_LOGIT_BYTES", 5 * 4 * 96)
+    monkeypatch.setattr(predictions, "_LOGIT_BYTES", 5 * 4 * 96)
     found = run_sparse(model, input_ids=IDS, patterns=WINDOW)
     assert found.scored == 4
     by = logits(model, IDS, {}).log_softmax(-1)[-5:-1]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from attnscope.app.jobs.sparsity_run import described
-from attnscope.models.sparse_run import Change, HiddenToken, NextToken, Saving, SparseRun
+from attnscope.models.predictions import Change, NextToken
+from attnscope.models.sparse_run import HiddenToken, Saving, SparseRun
 
 
 def run(continuation: Change | None) -> SparseRun:
@@ -14,7 +15,14 @@ def run(continuation: Change | None) -> SparseRun:
         loss=Change(before=1.0, after=1.5),
         scored=3,
         hidden=HiddenToken(position=4, text=" b"),
-        next_tokens=(NextToken(id=1, text=" a", probability=Change(before=0.5, after=0.25)),),
+        next_tokens=(
+            NextToken(
+                id=1,
+                text=" a",
+                probability=Change(before=0.5, after=0.25),
+                logit=Change(before=2.0, after=1.0),
+            ),
+        ),
         kl_nats=0.1,
         mean_kl_nats=0.2,
         continuation=continuation,

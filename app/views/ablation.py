@@ -1,0 +1,184 @@
+"""What the page Ablation shows, as one value in the session and in the URL, and the session that holds it."""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from attnscope.app.asking.captures import Shown, Watched
+from attnscope.app.asking.worked import Work
+from attnscope.app.link import Parameter, choice, natural, plainly, query_of, switch, values_of
+from attnscope.app.prompts.links import KeptPrompts
+from attnscope.app.state import Key, Session
+from attnscope.app.views import inspect as views
+from attnscope.app.views.inspect import View
+from attnscope.kernels.errors import InvalidCall
+from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS
+
+Heads = tuple[tuple[int, int], ...]
+"""Layer and head of each, in order, none twice."""
+
+WAYS = ("zero", "mean", "restrict")
+MEASURES = ("loss", "kl")
+CAPTURED = (
+    *("model", "revision", "device", "dtype", "backend", "layer_backends", "chat", "example"),
+    *("texts", "stored", "sequence", "pinned"),
+)
+"""What the page has in common with Inspect, and takes over from it at first."""
+FIRST_RULE = "j > 0"
+MOST_HEADS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationView(View):
+    """What the page shows; what it needs of a capture stands in `View`.
+
+    Attributes:
+        heads: That are ablated together; the one that is missed most where there are none.
+        way: One of `WAYS`.
+        rule: With "restrict", the pairs that the heads see at most.
+        measure: One of `MEASURES`, what the grid shows.
+        rise: Nats by which the loss may rise where heads are counted that can go.
+        sweep: Whether every head is swept though that takes long.
+    """
+
+    heads: Heads = ()
+    way: str = "zero"
+    rule: str = FIRST_RULE
+    measure: str = "loss"
+    rise: float = 0.1
+    sweep: bool = False
+
+    def inspected(self, layer: int, head: int) -> str:
+        """The address of Inspect at a head, with this model and prompt."""
+        taken = {name: getattr(self, name) for name in CAPTURED}
+        return f"/?{urlencode(views.encode(View(**taken, layer=layer, head=head)))}"
+
+
+def address_of(inspected: View, layer: int, head: int) -> str:
+    """The address of the page at a head, with the model and the prompt that Inspect shows."""
+    taken = View(**{name: getattr(inspected, name) for name in CAPTURED})
+    return f"/ablation?{urlencode({**views.encode(taken), 'heads': write_heads(((layer, head),))})}"
+
+
+class AblationSession(Session):
+    """One visitor's session on Ablation.
+
+    Args:
+        state: Streamlit's dictionary of the session.
+        query: The parameters of the URL.
+        kept: Where prompts too long for a link are kept.
+        owner: The browser's name for the queue; None without its cookie.
+        default: What Inspect shows, whose model and prompt are taken over at first.
+    """
+
+    page = "ablation"
+
+    def __init__(
+        self,
+        state: MutableMapping[Any, Any],
+        query: MutableMapping[str, str],
+        kept: KeptPrompts,
+        owner: str | None = None,
+        *,
+        default: View | None = None,
+    ) -> None:
+        super().__init__(state, query, kept, owner)
+        taken = {} if default is None else {name: getattr(default, name) for name in CAPTURED}
+        self.default = AblationView(**taken)
+
+    def parse(self, query: Mapping[str, str]) -> tuple[AblationView, tuple[str, ...]]:
+        """See `PageSession.parse`; without a link, the default."""
+        if not query:
+            return self.default, ()
+        common, notices = views.parse(query)
+        values, more = values_of(_PARAMETERS, query)
+        found = {name: getattr(common, name) for name in CAPTURED}
+        return AblationView(**found, **values), (*notices, *more)
+
+    def encode(self, view: View) -> dict[str, str]:
+        """See `PageSession.encode`."""
+        return views.encode(view) | query_of(_PARAMETERS, view, AblationView())
+
+    @property
+    def view(self) -> AblationView:
+        """See `PageSession.view`."""
+        view = super().view
+        assert isinstance(view, AblationView)
+        return view
+
+    @property
+    def shown(self) -> Shown | None:
+        """The last good capture."""
+        return self._state.get(Key.ABLATION_SHOWN)
+
+    @shown.setter
+    def shown(self, shown: Shown | None) -> None:
+        self._state[Key.ABLATION_SHOWN] = shown
+
+    @property
+    def watched(self) -> Watched | None:
+        """The job that makes the capture."""
+        return self._state.get(Key.ABLATION_WATCHED)
+
+    @watched.setter
+    def watched(self, watched: Watched | None) -> None:
+        self._state[Key.ABLATION_WATCHED] = watched
+
+    @property
+    def work(self) -> dict[str, Work]:
+        """The latest job of each kind."""
+        return self._state.setdefault(Key.ABLATION_WORK, {})
+
+    def look(self, view: View) -> None:
+        """See `Session.look`."""
+        shown = self.shown
+        if shown is not None and shown.view.capture_key == view.capture_key:
+            self.shown = replace(shown, view=view)
+
+
+def read_heads(text: str) -> Heads:
+    """Read heads as people write them: `2.5, 3.1`; none of empty text.
+
+    Raises:
+        InvalidCall: Something else, or more than `MOST_HEADS`.
+    """
+    parts = [part for part in re.split(r"[,;\s]+", text.strip()) if part]
+    wrong = next((part for part in parts if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", part)), "")
+    if wrong or len(parts) > MOST_HEADS:
+        what = f"“{wrong[:20]}” is no head." if wrong else f"{len(parts)} heads are too many."
+        raise InvalidCall(what, "Name heads by layer and number, such as 2.5, 3.1.")
+    pairs = (part.split(".") for part in parts)
+    return tuple(sorted({(natural(layer), natural(head)) for layer, head in pairs}))
+
+
+def write_heads(heads: Heads) -> str:
+    """Write heads as `read_heads` takes them."""
+    return ",".join(f"{layer}.{head}" for layer, head in heads)
+
+
+def _rule(text: str) -> str:
+    if not text.strip() or len(text) > MOST_CHARACTERS or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _rise(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text):
+        raise ValueError(text)
+    return float(text)
+
+
+_PARAMETERS = (
+    Parameter(name="heads", attribute="heads", read=read_heads, write=write_heads),
+    choice("way", WAYS),
+    Parameter(
+        name="rule", attribute="rule", read=_rule, hint=f"a rule of {MOST_CHARACTERS} characters"
+    ),
+    choice("measure", MEASURES),
+    Parameter(name="rise", attribute="rise", read=_rise, write=plainly, hint="nats from 0 to 999"),
+    switch("sweep"),
+)
+_OWN = {each.name for each in fields(AblationView)} - {each.name for each in fields(View)}
+assert {each.attribute for each in _PARAMETERS} == _OWN
