@@ -1,6 +1,7 @@
 """Rollout, against the layers multiplied out whole in float64, made of transformers' own weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.kernels.test_tiled import LargestTensor
 
 Family = Callable[[str], LoadedModel]
 PROMPTS = ["abcabcabcab", "hello hello"]
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def own_weights(model: LoadedModel, captured: Capture, sequence: int) -> list[np.ndarray]:
