@@ -13,6 +13,7 @@ from attnscope.app.pages import (
     inspect,
     mechanisms,
     profile,
+    rollout,
     runs,
     sparsity,
 )
@@ -22,12 +23,13 @@ from attnscope.app.state import CalculatorSession, Session, visitor
 from attnscope.app.views.backends import BackendsSession, BackendsView
 from attnscope.app.views.mechanisms import MechanismsSession
 from attnscope.app.views.profile import ProfileSession, ProfileView
+from attnscope.app.views.rollout import RolloutSession
 from attnscope.app.views.runs import RunsSession
 from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
     Path(__file__).resolve().with_name("styles") / f"{name}.css"
-    for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
+    for name in ("page", "tables", "calculator", "sparsity", "rollout", "mechanisms")
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 # In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
@@ -37,6 +39,17 @@ ICON = f"data:image/png;base64,{b64encode(_ICON_FILE.read_bytes()).decode()}"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def rollout_page() -> None:
+    """Run the page Rollout over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        state, query, owner = visitor()
+        rollout.page(RolloutSession(state, query, inspected.kept, owner, default=inspected.view))
+
+    guarded(page)()
 
 
 def sparsity_page() -> None:
@@ -106,8 +119,11 @@ def main() -> None:
     )
     for style in STYLES:
         st.html(style)
+    first = st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)
+    under = [
+        st.Page(rollout_page, title="Across layers", url_path="rollout"),
+    ]
     pages = [
-        st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
         st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
@@ -115,9 +131,13 @@ def main() -> None:
         st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
-    chosen = st.navigation(pages, position="hidden")
+    chosen = st.navigation([first, *under, *pages], position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')
+        st.page_link(first)
+        with st.container(key="under-inspect", gap=None):
+            for page in under:
+                st.page_link(page)
         for page in pages:
             st.page_link(page)
     chosen.run()

@@ -1,21 +1,18 @@
 """What the page Sparsity asks of the workers, and takes up again after a reload; nothing here is drawn."""
 
 from collections.abc import Mapping, Sequence
-from time import monotonic, sleep
 from typing import Any
 
 from attnscope.app.asking.captures import Shown
-from attnscope.app.components.capture_head import ended_badly
+from attnscope.app.asking.worked import worked
 from attnscope.app.jobs.access import engine
-from attnscope.app.page_session import Notice
 from attnscope.app.patterns_offered import IMPLIED_CAUSAL
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.prompts.uploads import LIMITS
 from attnscope.app.state import Key
-from attnscope.app.views.sparsity import APPROXIMATE, SparsitySession, Work
+from attnscope.app.views.sparsity import APPROXIMATE, SparsitySession
 from attnscope.app.words.sparsity import best_at, kind_of
 from attnscope.kernels.errors import (
-    AttnscopeError,
     RecordUnreadable,
 )
 from attnscope.profiling.units import nbytes
@@ -25,8 +22,6 @@ Answer = Mapping[str, Any]
 PATIENCE_S = 120.0
 FIT_S = 0.3  # a head of 1 024 tokens, about
 QUICK_FIT_S = 10.0
-MOMENT_S = 1.5
-"""How long the page waits before it shows the progress of a job instead."""
 
 
 def is_causal(session: SparsitySession, shown: Shown | None) -> bool:
@@ -88,7 +83,7 @@ def effects(session: SparsitySession, shown: Shown) -> Answer | None:
         "sequence": view.sequence,
         "patterns": [view.described(key, causal=causal) for key in view.compared],
     }
-    return _worked(session, "sparsity_effects", asked)
+    return worked(session, "sparsity_effects", asked)
 
 
 def effect_of(session: SparsitySession, shown: Shown, made: Answer) -> Answer | None:
@@ -104,7 +99,7 @@ def effect_of(session: SparsitySession, shown: Shown, made: Answer) -> Answer | 
         "sequence": session.view.sequence,
         "patterns": [made["pattern"]],
     }
-    found = _worked(session, "sparsity_effects", asked, name="made")
+    found = worked(session, "sparsity_effects", asked, name="made")
     return None if found is None else found["patterns"][0]
 
 
@@ -120,7 +115,7 @@ def fitting(session: SparsitySession, shown: Shown) -> dict[str, Any] | None:
         "sequence": session.view.sequence,
         "budget": session.view.budget / 100,
     }
-    return asked if _worked(session, "sparsity_best", asked) is not None else None
+    return asked if worked(session, "sparsity_best", asked) is not None else None
 
 
 def fit_seconds(shown: Shown) -> float:
@@ -238,7 +233,7 @@ def errors(session: SparsitySession, shown: Shown) -> Answer | None:
     if view.run not in APPROXIMATE:
         return None
     asked = {"capture": shown.capture_id, "sequence": view.sequence, "backend": view.run}
-    return _worked(session, "sparsity_errors", asked)
+    return worked(session, "sparsity_errors", asked)
 
 
 def _chosen(session: SparsitySession, best: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,46 +247,6 @@ def _answered(session: SparsitySession, key: Key, method: str, asked: Answer) ->
         answer = engine().ask(method, dict(asked), timeout_s=PATIENCE_S)
         session.hold(key, asked, answer)
     return answer
-
-
-def _worked(
-    session: SparsitySession, kind: str, asked: dict[str, Any], *, name: str = ""
-) -> Answer | None:
-    """The result of a job, which is found or submitted; None while it is under way, and where it failed.
-
-    Of each name, its kind where none is given, there is one job at a time: another question ends it.
-    """
-    name = name or kind
-    known = session.work.get(name)
-    if known is None or known.asked != asked:
-        if known is not None and known.job is not None:
-            engine().cancel(known.job)
-        session.work[name] = known = Work(asked=asked, job=_submitted(session, kind, asked))
-    if known.job is None or not _is_over_soon(known.job):
-        return known.found
-    found = None
-    try:
-        found = engine().result(known.job)
-    except AttnscopeError as error:
-        session.tell(ended_badly(engine().status(known.job), error))
-    session.work[name] = Work(asked=asked, found=found)
-    return found
-
-
-def _submitted(session: SparsitySession, kind: str, asked: dict[str, Any]) -> str | None:
-    try:
-        under_way = engine().under_way(kind, asked, owner=session.owner)
-        return under_way or engine().submit(kind, asked, owner=session.owner)
-    except AttnscopeError as error:
-        session.tell(Notice.of(error))
-    return None
-
-
-def _is_over_soon(job: str) -> bool:
-    patience = monotonic() + MOMENT_S
-    while not (over := engine().status(job).is_over) and monotonic() < patience:
-        sleep(0.02)
-    return over
 
 
 def hides_future(shown: Shown) -> bool:

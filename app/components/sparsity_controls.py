@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from attnscope.app.components.notice import control
+from attnscope.app.components.widget import widget
 from attnscope.app.kept.matrices import (
     MOST_BYTES,
     MOST_SIDE,
@@ -89,28 +90,12 @@ def field(
         read: Makes the field's value of what the widget holds.
     """
     shown = getattr(session.view, name)
-    return _widget(
+    return widget(
         session,
         f"sparsity_{name}",
         list(shown) if isinstance(shown, tuple) else shown,
         lambda value: session.show(replace(session.view, **{name: read(value)})),
     )
-
-
-def _widget(
-    session: SparsitySession, key: str, shown: Any, take: Callable[[Any], None]
-) -> dict[str, Any]:
-    session.set_draft({key: shown})
-
-    def changed() -> None:
-        value = session.draft(key)
-        # A browser that lags behind the page may send a control that is gone, as it was drawn.
-        if value is None or value == shown:
-            return
-        session.tell()
-        take(value)
-
-    return {"key": key, "on_change": control(session, changed)}
 
 
 def _pattern(session: SparsitySession) -> None:
@@ -126,7 +111,7 @@ def _pattern(session: SparsitySession) -> None:
         "Pattern",
         [*SETTINGS, made] if view.fitted else list(SETTINGS),
         format_func=lambda key: words if key == made else title(key),
-        **_widget(session, "sparsity_pattern", made if view.fitted else view.pattern, take),
+        **widget(session, "sparsity_pattern", made if view.fitted else view.pattern, take),
     )
 
 
@@ -143,7 +128,7 @@ def _number(session: SparsitySession, setting: Setting) -> None:
         setting.least,
         setting.most,
         help=f"{setting.limits}.",
-        **_widget(session, f"sparsity_{key}_{setting.name}", shown, take),
+        **widget(session, f"sparsity_{key}_{setting.name}", shown, take),
     )
 
 
@@ -203,7 +188,7 @@ def _past(session: SparsitySession, causal: bool) -> None:
         disabled=implied or bool(session.view.fitted),
         help="Composes the mask with j ≤ i. On the heads, a pattern is always composed with the "
         "model's own rule.",
-        **_widget(
+        **widget(
             session,
             "sparsity_causal",
             implied or causal,
@@ -224,7 +209,7 @@ def _length(session: SparsitySession, tokens: int | None) -> None:
         disabled=bool(session.view.fitted),
         help=f"Of the mask drawn, up to {count(LONGEST)}; at first the prompt's. What was made for a "
         "head is drawn at the prompt's.",
-        **_widget(session, "sparsity_length", _drawn_length(session, tokens), take),
+        **widget(session, "sparsity_length", _drawn_length(session, tokens), take),
     )
 
 
@@ -254,7 +239,7 @@ def _zoom(session: SparsitySession, length: int) -> None:
             name,
             0,
             length,
-            **_widget(session, f"sparsity_zoom_{name}_{length}", (first, last), take),
+            **widget(session, f"sparsity_zoom_{name}_{length}", (first, last), take),
         )
     st.caption("Up to 256 queries and keys are drawn pair by pair.")
 
@@ -319,7 +304,7 @@ def own_controls(session: SparsitySession) -> None:
             list(words),
             format_func=words.__getitem__,
             label_visibility="collapsed",
-            **_widget(session, "sparsity_own", view.own, take),
+            **widget(session, "sparsity_own", view.own, take),
         )
         whole = view.own == "top_k"
         least, most = (1, LONGEST) if whole else (0.000001, 1.0)
@@ -331,7 +316,7 @@ def own_controls(session: SparsitySession) -> None:
             format="%d" if whole else "%g",
             label_visibility="collapsed",
             help=_OWN_WORDS[view.own],
-            **_widget(
+            **widget(
                 session,
                 f"sparsity_own_value_{view.own}",
                 int(view.own_value) if whole else min(view.own_value, 1.0),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from attnscope.app.asking.captures import Shown, Watched
+from attnscope.app.asking.worked import Work
 from attnscope.app.link import (
     Parameter,
     choice,
@@ -118,21 +119,6 @@ class SparsityView(View):
         return tuple(key for key in SETTINGS if key != "matrix" or self.matrix)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """A job that finds something out, and what it found.
-
-    Attributes:
-        asked: Its arguments.
-        job: Its id; None once it is over.
-        found: Its result; None before, and where it failed.
-    """
-
-    asked: Mapping[str, Any]
-    job: str | None = None
-    found: Mapping[str, Any] | None = None
-
-
 class SparsitySession(Session):
     """One visitor's session on Sparsity; its captures keep values, so they are not Inspect's.
 
@@ -198,7 +184,7 @@ class SparsitySession(Session):
         self._state[Key.SPARSITY_WATCHED] = watched
 
     @property
-    def work(self) -> dict[str, "Work"]:
+    def work(self) -> dict[str, Work]:
         """The latest job of each name: its kind, for most."""
         return self._state.setdefault(Key.SPARSITY_WORK, {})
 

@@ -40,7 +40,7 @@ def engine(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine
     # AppTest has no browser and gives a mock for its cookies.
     monkeypatch.setattr("attnscope.app.state.owner_of", lambda cookies: "me")
     monkeypatch.setenv("ATTNSCOPE_DATA", str(context.settings.data))
-    monkeypatch.setattr("attnscope.app.asking.sparsity.MOMENT_S", 0.1)
+    monkeypatch.setattr("attnscope.app.asking.worked.MOMENT_S", 0.1)
     engine = Engine(context)
     with provided(engine):
         yield engine
