@@ -1,4 +1,4 @@
-"""The command line: `attnscope serve | inspect | rollout | backends | profile | calculate | advise | runs | data | models`."""
+"""The command line, `attnscope`; `_parser` names its commands."""
 
 import argparse
 import sys

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.app.commands.prompt import add_prompt, prompt_of
 from attnscope.app.commands.table import say_table
-from attnscope.app.figures.theme import token_label
+from attnscope.app.prompts.uploads import shortened
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import count, share
 
@@ -134,21 +134,25 @@ def _say(captured: "Capture", found: "Rollout", columns: dict[str, list[float | 
     rows = [
         (
             str(at),
-            token_label(tokens[at]),
+            _label(tokens[at]),
             *("" if values[at] is None else f"{values[at]:.4f}" for values in columns.values()),
         )
         for at in order
     ]
-    about = "came from" if found.direction == "from" else "went to"
+    about = "where it came from" if found.direction == "from" else "where it went"
     layers = f"layers {min(found.layers)} to {max(found.layers)}"
     title = (
-        f"{captured.title}, {layers}: token {found.token} “{token_label(tokens[found.token])}” {about}, "
+        f"{captured.title}, {layers}: token {found.token} “{_label(tokens[found.token])}”, {about}: "
         f"the {count(len(rows))} largest of {count(len(tokens))} tokens"
     )
     say_table(title, ("position", "token", *columns), rows, right={0, *range(2, 2 + len(columns))})
     elsewhere = found.elsewhere_L
     if elsewhere is not None and elsewhere[-1] >= _LEAST_ELSEWHERE:
         sys.stdout.write(f"{share(float(elsewhere[-1]))} belongs to no token.\n")
+
+
+def _label(token: str) -> str:
+    return shortened(token.replace("\n", "↵"), 24) or "␣"
 
 
 def _write(

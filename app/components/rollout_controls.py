@@ -27,13 +27,13 @@ def controls(
 
     Args:
         session: The visitor's.
-        layers: Of the capture's summary; empty before there is one.
+        layers: Of the capture's summary.
         passed: Those that are passed.
         prompts: The text of each prompt of the capture.
     """
     several = len(prompts) > 1
     with st.container(key="rollout_controls"):
-        widths = [1.5, 1.2, 0.9, 0.9, 1.1, 0.95, 1.15, *([2.0] if several else [])]
+        widths = [1.75, 1.2, 0.9, 0.9, 1.1, 0.95, 1.15, *([2.0] if several else [])]
         columns = iter(
             st.columns([*widths, max(0.2, 10.0 - sum(widths))], vertical_alignment="bottom")
         )
@@ -68,7 +68,7 @@ def controls(
                 range(passed.start, last + 1),
                 default=last,
             )
-        with next(columns), st.popover("Heads", width="stretch", disabled=not layers):
+        with next(columns), st.popover("Heads", width="stretch"):
             _heads(session, layers, passed)
         with next(columns):
             st.checkbox(
@@ -89,7 +89,7 @@ def controls(
                 st.selectbox(
                     "Prompt",
                     range(len(prompts)),
-                    format_func=lambda at: f"{at + 1}. {shortened(prompts[at], 40)}",
+                    format_func=lambda at: f"{at + 1}. {shortened(prompts[int(at)], 40)}",
                     **_field(session, "sequence", pinned=None),
                 )
 

@@ -23,7 +23,7 @@ from attnscope.app.words.rollout import flow_note, listed_note, map_note, stages
 Answer = Mapping[str, Any]
 
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
-_TABLE_HEIGHT = 376
+_TABLE_HEIGHT = 350
 
 
 def verdict_line(found: Answer, tokens: Sequence[str], links: Sequence[tuple[str, str]]) -> None:
@@ -97,7 +97,7 @@ def map_panel(
     with st.container(key="chart_rollout_map", gap=None):
         heading("Every token", note)
         st.plotly_chart(
-            rollout_map_figure(cells, look=look, height=390),
+            rollout_map_figure(cells, look=look, height=350),
             theme=None,
             config=_PLOT,
             key="rollout_map_plot",
@@ -169,7 +169,7 @@ def table_panel(found: Answer, flow: Answer | None, tokens: Sequence[str], *, mo
     )
     if flow is not None:
         flows = {flow["start"] + at: value for at, value in enumerate(flow["values"])}
-        frame["flow"] = frame["position"].map(flows)
+        frame["flow"] = [flows.get(at) for at in found["positions"]]
     frame = frame.sort_values("rollout", ascending=False, kind="stable")
     note = listed_note(found)
     with st.container(key="chart_rollout_table", gap=None):

@@ -75,6 +75,8 @@ def rollout_map_figure(
         found, "token %{y:.0f} from token %{x:.0f}<br>%{customdata:.4g}<extra></extra>"
     )
     figure.update_traces(y=_middles(np.asarray(found.rows)))
+    # On a page it stands under the trail, on the same scale.
+    figure.update_traces(showscale=bool(title))
     figure.update_xaxes(title="token at the input")
     figure.update_yaxes(title="token at the top", autorange="reversed")
     return _unreached(_finished(figure, height, look=look, title=title, note=note), look)
@@ -115,7 +117,7 @@ def flow_figure(
         )
     figure.update_layout(barmode="group", bargap=0.2, bargroupgap=0)
     if len(flows) <= _LABELLED:
-        figure.update_xaxes(tickvals=positions, ticktext=labels, tickangle=-60, automargin=True)
+        figure.update_xaxes(tickvals=positions, ticktext=labels, tickangle=-60, tickfont_size=10)
     else:
         figure.update_xaxes(title="token")
     figure.update_yaxes(title="share, or flow", rangemode="tozero")

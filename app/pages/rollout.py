@@ -41,7 +41,6 @@ def page(session: RolloutSession) -> None:
     shown = session.shown
     told(_under_way(session))
     if shown is None:
-        rollout_controls.controls(session, layers=(), passed=range(1), prompts=())
         capture_head.absent(session)
         return
     summary = asking.summary_of(session, shown)

@@ -81,9 +81,10 @@ class LitTexts {
     const key = JSON.stringify(data.text);
     // The same text is the same object, so that its elements stay while only the light changes.
     if (key !== this.key) Object.assign(this, { key, text: data.text });
-    while (this.parts.length < lights.length) this.parts.push(this.#lit());
-    this.parts.length = lights.length;
-    this.root.replaceChildren(...this.parts.map((part) => part.element));
+    if (this.parts.length !== lights.length) {
+      this.parts = lights.map(() => this.#lit());
+      this.root.replaceChildren(...this.parts.map((part) => part.element));
+    }
     this.pinned = pinned;
     this.parts.forEach((part, at) => part.show({ text: this.text, pinned }, lights[at]));
   }
@@ -127,10 +128,11 @@ class LitTexts {
   }
 }
 
+/** @type {WeakMap<object, LitTexts>} */
 const mounted = new WeakMap();
 
-/** Streamlit calls this on every run of the script, and what it returns when the element goes. */
-export default function render(component) {
+/** What Streamlit calls at every mount and every change. @returns {() => void} Takes the texts away. */
+export default function mount(component) {
   const { parentElement } = component;
   if (!mounted.has(parentElement)) mounted.set(parentElement, new LitTexts(parentElement));
   mounted.get(parentElement).receive(component);
