@@ -76,7 +76,7 @@ def window_of(session: RolloutSession, token: int) -> range:
 
 
 def seconds_of(session: RolloutSession, shown: Shown) -> float:
-    """About how long one token's rollout, or the map of all, takes on one core."""
+    """About how long one token's rollout, or the map of all, takes on one core; a causal model half of that."""
     layers = summary_of(session, shown)["layers"]
     pairs = sum(layer["heads"] * layer["query_length"] * layer["key_length"] for layer in layers)
     return pairs / PAIRS_A_SECOND

@@ -74,8 +74,9 @@ def lit_text(
         on_view_change=_nothing,
     )
     chosen = None if report is None else report.get("pinned")
-    is_position = isinstance(chosen, int) and not isinstance(chosen, bool)
-    return chosen if is_position and 0 <= chosen < len(sequence["tokens"]) else None
+    if not isinstance(chosen, int) or isinstance(chosen, bool):
+        return None
+    return chosen if 0 <= chosen < len(sequence["tokens"]) else None
 
 
 def _nothing() -> None:

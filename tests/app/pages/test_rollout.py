@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,11 @@ def visit(engine: Engine) -> Open:
     return partial(open_page, SCRIPT)
 
 
-def button(app: AppTest, label: str):
+def table(app: AppTest) -> Any:
+    return app.dataframe[0].value
+
+
+def button(app: AppTest, label: str) -> Any:
     return next(each for each in app.button if each.label == label)
 
 
@@ -53,17 +58,17 @@ def test_the_first_screen_answers_before_anything_is_set(visit: Open) -> None:
     assert "from itself" in said
     assert "layer 3, head" in said
     assert len(app.get("plotly_chart")) == 3
-    table = app.dataframe[0].value
-    assert len(table) == 351
-    assert table["rollout"].sum() == pytest.approx(1, abs=1e-3)
-    assert table["flow"].count() == 32
+    rows = table(app)
+    assert len(rows) == 351
+    assert rows["rollout"].sum() == pytest.approx(1, abs=1e-3)
+    assert rows["flow"].count() == 32
     assert url(app) == {}
 
 
 def test_a_change_stands_in_the_link_and_comes_back_with_it(visit: Open) -> None:
     app = visit(prompt=PROMPT, pin="9")
     assert "9 came" in told(app)
-    before = app.dataframe[0].value["rollout"].tolist()
+    before = table(app)["rollout"].tolist()
     app.number_input(key="rollout_part").set_value(80).run()
     app.selectbox(key="rollout_head_2").set_value(5).run()
     app.checkbox(key="rollout_by_value").check().run()
@@ -71,17 +76,17 @@ def test_a_change_stands_in_the_link_and_comes_back_with_it(visit: Open) -> None
     assert "Through layers 0 to 2" in told(app)
     kept = {name: url(app)[name] for name in ("part", "heads", "by_value", "to", "pin")}
     assert kept == {"part": "80", "heads": "2.5", "by_value": "1", "to": "2", "pin": "9"}
-    after = app.dataframe[0].value
+    after = table(app)
     assert after["rollout"].tolist() != before
     again = visit(**url(app))
-    assert again.dataframe[0].value.equals(after)
+    assert table(again).equals(after)
     assert url(again) == url(app)
 
 
 def test_the_other_direction_has_no_flow(visit: Open) -> None:
     app = visit(prompt=PROMPT, pin="2", direction="receives")
     assert "makes" in told(app)
-    assert "flow" not in app.dataframe[0].value
+    assert "flow" not in table(app)
     assert len(app.get("plotly_chart")) == 2
 
 
@@ -92,7 +97,7 @@ def test_a_long_prompt_is_a_job_followed_and_found_again(
     engine.held = {"rollout"}
     app = visit(prompt=PROMPT, pin="9")
     assert not app.dataframe
-    assert {button(app, "Roll out every token").label} == {"Roll out every token"}
+    assert button(app, "Roll out every token")
     assert "rollout_map" not in engine.kinds()
     again = visit(prompt=PROMPT, pin="9")
     assert engine.kinds().count("rollout") == 1
@@ -100,9 +105,9 @@ def test_a_long_prompt_is_a_job_followed_and_found_again(
     engine.work(job)
     again.run()
     assert "9 came" in told(again)
-    assert "flow" not in again.dataframe[0].value
+    assert "flow" not in table(again)
     button(again, "Find the flow").click().run()
-    assert again.dataframe[0].value["flow"].count() == 10
+    assert table(again)["flow"].count() == 10
     button(again, "Roll out every token").click().run()
     assert url(again)["whole"] == "1"
     assert len(again.get("plotly_chart")) == 3
