@@ -1,9 +1,11 @@
 """What the page Rollout asks of the workers; nothing here is drawn."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from attnscope.app.asking.captures import Shown
+from attnscope.app.asking.sparsity import hides_future
 from attnscope.app.asking.worked import worked
 from attnscope.app.jobs.access import engine
 from attnscope.app.views.rollout import RolloutSession
@@ -61,7 +63,7 @@ def flowed(session: RolloutSession, shown: Shown, token: int) -> Answer | None:
     """The flow to one token; None while it is under way, and where it failed or waits to be asked for."""
     if flow_seconds(session, shown, token) > QUICK_S and not session.view.flow:
         return None
-    window = window_of(session, token)
+    window = window_of(session, shown, token)
     asked = _common(session, shown) | {
         "token": token,
         "start": window.start,
@@ -70,9 +72,14 @@ def flowed(session: RolloutSession, shown: Shown, token: int) -> Answer | None:
     return worked(session, "rollout_flow", asked)
 
 
-def window_of(session: RolloutSession, token: int) -> range:
-    """The tokens of the network of the flow: the one asked about is the last."""
-    return range(max(0, token + 1 - session.view.window), token + 1)
+def window_of(session: RolloutSession, shown: Shown, token: int) -> range:
+    """The tokens of the network of the flow: up to the one asked about, or around it where later ones are seen."""
+    summary = summary_of(session, shown)
+    size, length = session.view.window, len(summary["sequences"][session.view.sequence]["tokens"])
+    if hides_future(replace(shown, summary=summary)):
+        return range(max(0, token + 1 - size), token + 1)
+    start = max(0, min(token - size // 2, length - size))
+    return range(start, min(start + size, length))
 
 
 def seconds_of(session: RolloutSession, shown: Shown) -> float:
@@ -84,7 +91,7 @@ def seconds_of(session: RolloutSession, shown: Shown) -> float:
 
 def flow_seconds(session: RolloutSession, shown: Shown, token: int) -> float:
     """About how long the flow takes."""
-    tokens = len(window_of(session, token))
+    tokens = len(window_of(session, shown, token))
     layers = len(passed(session, shown))
     return _FLOW_S * (tokens / _FLOW_TOKENS) ** 2 * (layers / _FLOW_LAYERS) ** 2
 

@@ -121,8 +121,8 @@ def window(session: RolloutSession) -> None:
         LEAST_WINDOW,
         MOST_WINDOW,
         step=8,
-        label_visibility="collapsed",
-        help="Of the network, the pinned token the last: the time grows with their square.",
+        help="Of its network: those up to the pinned one, or around it where the model sees both ways. The time grows "
+        "with their square.",
         **_field(session, "window", flow=False),
     )
 

@@ -23,7 +23,7 @@ from attnscope.app.words.rollout import flow_note, listed_note, map_note, stages
 Answer = Mapping[str, Any]
 
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
-_TABLE_HEIGHT = 350
+_TABLE_HEIGHT = 384
 
 
 def verdict_line(found: Answer, tokens: Sequence[str], links: Sequence[tuple[str, str]]) -> None:
@@ -97,7 +97,7 @@ def map_panel(
     with st.container(key="chart_rollout_map", gap=None):
         heading("Every token", note)
         st.plotly_chart(
-            rollout_map_figure(cells, look=look, height=350),
+            rollout_map_figure(cells, look=look, height=384),
             theme=None,
             config=_PLOT,
             key="rollout_map_plot",

@@ -145,11 +145,14 @@ def _whole(session: RolloutSession, shown: Shown, tokens: list[str]) -> None:
 def _flow(session: RolloutSession, shown: Shown, found: Answer, tokens: list[str]) -> Answer | None:
     """The flow beside the rollout, or the way to ask for it where it takes long."""
     if found["direction"] == "to":
+        heading("Flow beside rollout", "is found to a token: choose “came from”")
         return None
     flow = asking.flowed(session, shown, found["token"])
     with st.container(key="chart_rollout_flow", gap=None):
         heading("Flow beside rollout", "" if flow is None else flow_note(flow))
-        with st.container(horizontal=True, key="rollout_flow_row", gap="small"):
+        with st.container(
+            horizontal=True, vertical_alignment="bottom", key="rollout_flow_row", gap="small"
+        ):
             rollout_controls.window(session)
             taken = asking.flow_seconds(session, shown, found["token"])
             if flow is None and not session.view.flow and taken > asking.QUICK_S:

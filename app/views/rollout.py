@@ -35,7 +35,7 @@ class RolloutView(View):
         last: The highest; None for its last.
         heads: Layers that are read through one head; the others through the mean of all.
         by_value: Whether heads are mixed by ‖α·v‖.
-        window: Tokens of the network of the flow, the pinned one the last.
+        window: Tokens of the network of the flow.
         flow: Whether the flow is found though that takes long.
         whole: Whether the map of all tokens is drawn though that takes long.
     """

@@ -156,3 +156,8 @@ def test_bad_input_is_told_in_a_sentence(visit: Open, query: dict[str, str], sai
 def test_a_link_past_the_model_is_brought_inside_it(visit: Open) -> None:
     app = visit(prompt=PROMPT, **{"from": "7", "to": "90", "heads": "2.99", "pin": "9"})
     assert "9 came" in told(app)
+
+
+def test_a_model_that_sees_both_ways_has_the_flow_from_later_tokens_too(visit: Open) -> None:
+    app = visit(model="picture-copying", attention="encoder", pin="2")
+    assert table(app)["flow"].count() == len(table(app))
