@@ -28,7 +28,7 @@ class Mixed:
     """The mean over a layer's heads of their weights, or of their weights times the norms of the values.
 
     With the norms, ‖α·v‖ (arXiv 2004.10102 §2), every row is divided by its sum: a sink has no value, and so no part.
-    A row that sums to 0 stays 0.
+    A row that sums to 0 stays 0. The norms are those of v, before the output projection.
 
     Attributes:
         layer: The heads, for one sequence.

@@ -17,7 +17,7 @@ from attnscope.kernels.errors import InvalidCall
 
 if TYPE_CHECKING:
     from attnscope.models.captured import Capture
-    from attnscope.models.rollout import Mixture
+    from attnscope.models.rollout import Mixture, Rollout
 
 NUMBERS = 1  # raised when the same question finds other numbers
 MOST_LISTED = 2048
@@ -40,7 +40,7 @@ def roll_out(arguments: Arguments, context: Context) -> Answer:
         token, length, direction, layers (as they were passed); positions told one by one, with their share through all
         layers (`shares`) and in the weights of the last layer alone (`alone`); trail (the shares after each layer, the
         token alone first, summed between `edges`); elsewhere (by layer, what belongs to no token; None of "to"); and
-        readers (of each layer the head that most reads the pair of the token and the largest other share: layer, head,
+        readers (of each layer the head, among those that count, that most reads the pair of the token and the largest other share: layer, head,
         query, key, weight; empty where there is no other).
     """
     return _kept("rollout", arguments, context, _roll_out)
@@ -112,7 +112,7 @@ def _roll_out(capture: "Capture", arguments: Arguments, context: Context) -> Ans
         "trail": rounded(trail),
         "edges": edges.tolist(),
         "elsewhere": None if elsewhere is None else _digits(elsewhere),
-        "readers": _readers(capture, sequence, found.values_N, found.token, arguments),
+        "readers": _readers(capture, found, how, sequence),
     }
 
 
@@ -159,35 +159,23 @@ def mixture_of(arguments: Arguments) -> "Mixture":
     return Mixture(**how, heads=heads)
 
 
-def _readers(
-    capture: "Capture", sequence: int, shares_N: np.ndarray, token: int, arguments: Arguments
-) -> list[Answer]:
+def _readers(capture: "Capture", found: "Rollout", how: "Mixture", sequence: int) -> list[Answer]:
     """Of each layer the head by which the token and its largest partner read one another most."""
-    partners_N = np.where(np.arange(len(shares_N)) == token, 0, shares_N)
+    partners_N = np.where(np.arange(len(found.values_N)) == found.token, 0, found.values_N)
     partner = int(partners_N.argmax())
     if not partners_N[partner]:
         return []
-    query, key = (token, partner) if arguments["direction"] == "from" else (partner, token)
+    query, key = found.token, partner
+    if found.direction == "to":
+        query, key = key, query
+    pair = slice(query, query + 1), slice(key, key + 1), sequence
     readers = []
-    for layer in capture.layers:
-        weights = [
-            float(
-                capture.tile(
-                    layer.layer, head, slice(query, query + 1), slice(key, key + 1), sequence
-                )[0, 0]
-            )
-            for head in range(layer.q_BHQD.shape[1])
-        ]
-        head = int(np.argmax(weights))
-        readers.append(
-            {
-                "layer": layer.layer,
-                "head": head,
-                "query": query,
-                "key": key,
-                "weight": weights[head],
-            }
-        )
+    for layer in sorted(found.layers):
+        heads = how.heads.get(layer, range(capture.layer(layer).q_BHQD.shape[1]))
+        weights = {head: float(capture.tile(layer, head, *pair)[0, 0]) for head in heads}
+        head = max(weights, key=weights.__getitem__)
+        reader = {"layer": layer, "head": head, "query": query, "key": key}
+        readers.append({**reader, "weight": weights[head]})
     return readers
 
 
