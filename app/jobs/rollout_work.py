@@ -40,8 +40,8 @@ def roll_out(arguments: Arguments, context: Context) -> Answer:
         token, length, direction, layers (as they were passed); positions told one by one, with their share through all
         layers (`shares`) and in the weights of the last layer alone (`alone`); trail (the shares after each layer, the
         token alone first, summed between `edges`); elsewhere (by layer, what belongs to no token; None of "to"); and
-        readers (of each layer the head, among those that count, that most reads the pair of the token and the largest other share: layer, head,
-        query, key, weight; empty where there is no other).
+        readers (of each layer the head, among those that count, that most reads the pair of the token and the largest
+        other share: layer, head, query, key, weight; empty where there is no other).
     """
     return _kept("rollout", arguments, context, _roll_out)
 
