@@ -13,6 +13,7 @@ from attnscope.app.commands.calculate import add_calculate
 from attnscope.app.commands.data import add_data
 from attnscope.app.commands.profile import add_profile
 from attnscope.app.commands.prompt import add_prompt, prompt_of
+from attnscope.app.commands.rollout import add_rollout
 from attnscope.app.commands.runs import add_runs
 from attnscope.app.kept.pictures import read_picture
 from attnscope.app.prompts.examples import shipped_picture
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(
         required=True,
-        metavar="serve | inspect | ablate | backends | profile | calculate | advise | runs | data | models",
+        metavar="serve | inspect | ablate | rollout | backends | profile | calculate | advise | runs | data | models",
     )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
@@ -65,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     _add_inspect(commands.add_parser("inspect", help="print what every head does with a prompt"))
     add_ablate(commands.add_parser("ablate", help="say which heads a model needs for a text"))
+    add_rollout(
+        commands.add_parser(
+            "rollout", help="say from which tokens a token came, through all layers"
+        )
+    )
     add_backends(commands.add_parser("backends", help="hold every backend against float64"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))
     add_calculate(commands.add_parser("calculate", help="say what a model will take and cost"))

@@ -15,6 +15,7 @@ from attnscope.app.pages import (
     inspect,
     mechanisms,
     profile,
+    rollout,
     runs,
     sparsity,
 )
@@ -25,12 +26,13 @@ from attnscope.app.views.ablation import AblationSession
 from attnscope.app.views.backends import BackendsSession, BackendsView
 from attnscope.app.views.mechanisms import MechanismsSession
 from attnscope.app.views.profile import ProfileSession, ProfileView
+from attnscope.app.views.rollout import RolloutSession
 from attnscope.app.views.runs import RunsSession
 from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
     Path(__file__).resolve().with_name("styles") / f"{name}.css"
-    for name in ("page", "tables", "calculator", "sparsity", "mechanisms", "ablation")
+    for name in ("page", "tables", "calculator", "sparsity", "ablation", "rollout", "mechanisms")
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 # In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
@@ -49,6 +51,17 @@ def ablation_page() -> None:
         inspected = _session()
         state, query, owner = visitor()
         ablation.page(AblationSession(state, query, inspected.kept, owner, default=inspected.view))
+
+    guarded(page)()
+
+
+def rollout_page() -> None:
+    """Run the page Rollout over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        state, query, owner = visitor()
+        rollout.page(RolloutSession(state, query, inspected.kept, owner, default=inspected.view))
 
     guarded(page)()
 
@@ -123,6 +136,7 @@ def main() -> None:
     first = st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)
     under = [
         st.Page(ablation_page, title="Ablation", url_path="ablation"),
+        st.Page(rollout_page, title="Across layers", url_path="rollout"),
     ]
     pages = [
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),

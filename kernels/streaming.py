@@ -90,8 +90,8 @@ class Layer:
         last = self.key_length - 1
         return (position_Q > last) | hidden_K[position_Q.clamp(max=last)]
 
-    def of_heads(self, heads: slice, groups: slice) -> "Layer":
-        """Some query heads, and the kv heads that they read."""
+    def of_heads(self, heads: slice | list[int], groups: slice | list[int]) -> "Layer":
+        """Some query heads, and the kv heads that they read; of lists, a kv head for each query head."""
         bias_HR = self.distance_bias_HR
         return replace(
             self,

@@ -20,6 +20,7 @@ from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
+from attnscope.app.jobs.rollout_work import ROLLOUT_ASKS
 from attnscope.app.jobs.shelf import CaptureShelf
 from attnscope.app.jobs.sparsity_answers import SPARSITY_ASKS
 from attnscope.app.jobs.tables import Ask
@@ -338,5 +339,6 @@ ASKS = {
     **PROFILE_ASKS,
     **MECHANISM_ASKS,
     **SPARSITY_ASKS,
+    **ROLLOUT_ASKS,
     **CHECK_ASKS,
 }

@@ -12,6 +12,7 @@ def test_the_navigation_names_only_pages_that_exist(monkeypatch: pytest.MonkeyPa
     assert links == [
         "Inspect",
         "Ablation",
+        "Across layers",
         "Sparsity",
         "Backends",
         "Profile",
