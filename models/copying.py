@@ -131,7 +131,7 @@ def name_squares(
     count = len(colour_ids(colours)) - 1
     image = row_of_squares(colours)[None].to(copying.model.device)
     # The first patch of a vision transformer is no patch: a token that stands for the whole image.
-    source = ("<image>", *colours, *("white" for _ in range(SQUARES - count)))
+    source = ("<class>", *colours, *("white" for _ in range(SQUARES - count)))
     said, capture = _read(copying, {"pixel_values": pixels(image)}, source, SQUARES + 1, backend)
     return Copied(said=said, capture=capture, right=_within(range(1, count + 1), said))
 

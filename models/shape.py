@@ -220,7 +220,7 @@ def _shape_of(config_json: str) -> ModelShape:
         factors=sum(_factors(weight.shape) for weight in whole.parameters()),
         largest=max(weight.numel() for weight in whole.parameters()),
         quantisation=quantisation_of(config, whole),
-        is_encoder_decoder=bool(config.is_encoder_decoder),
+        is_encoder_decoder=bool(model.config.is_encoder_decoder),
         is_swappable=bool(prompt.calls),
         max_length=next((limit for limit in limits if isinstance(limit, int)), None),
         config_json=config_json,

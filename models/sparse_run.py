@@ -26,7 +26,7 @@ from attnscope.models.hidden_tokens import hidden_logits, hidden_positions, pass
 from attnscope.models.hub import Progress
 from attnscope.models.loading import LoadedModel
 from attnscope.models.phases import Backends
-from attnscope.models.prompting import batch_of, check_one_stack
+from attnscope.models.prompting import batch_of, check_one_text
 from attnscope.models.swapping import LayerCall, swapped
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def checked_prompt(
     new_tokens: int = 0,
 ) -> tuple[int, ...]:
     """The prompt's ids, if the model can be run on it within the patterns; see `run_sparse`."""
-    check_one_stack(model, "patterns are tried on")
+    check_one_text(model, "patterns are tried on")
     if not model.has_head:
         raise ModelUnsupported(
             f"{model.title} does not predict tokens, so nothing says what a pattern does to the model.",

@@ -102,7 +102,7 @@ def test_the_script_writes_what_is_loaded(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(copying, "FOLDER", tmp_path)
     assert copy_text(load_copying("text"), "ab").capture.source == ("a", "b", "⏎")
     squares = name_squares(load_copying("image"), ["red"]).capture
-    assert squares.source == ("<image>", "red", *["white"] * (SQUARES - 1))
+    assert squares.source == ("<class>", "red", *["white"] * (SQUARES - 1))
 
 
 def test_batches_are_what_the_models_are_asked() -> None:
