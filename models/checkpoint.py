@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import (
     CONFIG_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]
 )
@@ -150,6 +151,11 @@ def inspect(folder: Path, name: str) -> Checkpoint:
         if pickled
         else "",
     )
+
+
+def reads_pictures(config: PreTrainedConfig) -> bool:
+    """Whether such a model reads a picture first, and no text."""
+    return config.model_type in {READS_PICTURES, *PICTURE_ENCODERS, *TOWERS}
 
 
 def read_config(file: Path, name: str) -> dict[str, object]:

@@ -13,11 +13,13 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from attnscope.kernels.errors import ModelNotSwappable, ModelUnsupported, UnsupportedCall
+from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.models import configs
+from attnscope.models.checkpoint import READS_PICTURES
 from attnscope.models.liveness import Size
 from attnscope.models.moments import Pass, Places, pass_of
 from attnscope.models.pass_inputs import Phase
@@ -139,6 +141,31 @@ def shape_of(source: configs.Source, *, revision: str | None = None) -> ModelSha
         ModelError: No such model, or not one that can be built and run here; see `configs.read`.
     """
     return _shape_of(configs.read(source, revision=revision).to_json_string(use_diff=False))
+
+
+def picture_layers(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
+    """The attention layers of a model that reads pictures, from its configuration: such a one is never rehearsed."""
+    whole: Any = config
+    alone = (getattr(whole, "vision_config", whole), (Full(),))
+    stacks: list[tuple[Any, tuple[Pattern, ...]]] = (
+        [(whole.encoder, (Full(),)), (whole.decoder, (Causal(), Full()))]
+        if whole.model_type == READS_PICTURES
+        else [alone]
+    )
+    return tuple(
+        LayerShape(
+            kind="full",
+            query_heads=stack.num_attention_heads,
+            kv_heads=stack.num_attention_heads,
+            head_dim=stack.hidden_size // stack.num_attention_heads,
+            value_dim=stack.hidden_size // stack.num_attention_heads,
+            pattern=pattern,
+            scale=(stack.hidden_size // stack.num_attention_heads) ** -0.5,
+        )
+        for stack, patterns in stacks
+        for _ in range(stack.num_hidden_layers)
+        for pattern in patterns
+    )
 
 
 def rehearsed(

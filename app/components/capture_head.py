@@ -152,11 +152,11 @@ def act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]
 
 def _left_out(shown: Shown) -> Notice:
     model = shown.summary["model"]
-    reads = (
-        "a target, but no picture"
-        if shown.is_pair
-        else "one text, and neither a target nor a picture"
-    )
+    reads = "one text, and neither a target nor a picture"
+    if shown.is_pair:
+        reads = "a target, but no picture"
+    elif shown.reads_pictures:
+        reads = "a picture, and no target"
     return Notice(
         kind="told", message=f"The link named what {model} does not read: it takes {reads}."
     )
