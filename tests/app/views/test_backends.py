@@ -4,6 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from attnscope.app.prompts.examples import example
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.views.backends import (
     BackendsSession,
@@ -11,6 +12,7 @@ from attnscope.app.views.backends import (
     arguments_of,
     chosen_layers,
     region_around,
+    view_of,
 )
 from attnscope.app.views.inspect import View, parse
 from attnscope.kernels.errors import InvalidCall
@@ -130,4 +132,16 @@ def test_the_job_is_asked_for_what_the_view_says():
         "dtype": "auto",
         "texts": ["one"],
         "chat": True,
+        "picture": None,
+        "shipped_picture": None,
     }
+
+
+@pytest.mark.parametrize(
+    "asked", [{"picture": "0" * 32}, {"example": "Five squares"}, {"example": "The brown lantern"}]
+)
+def test_what_a_check_was_asked_is_its_view_again(asked: dict[str, str]):
+    view = BackendsView(model="picture-copying", check="ab" * 16, **asked)
+    texts = (example(view.example, view.model).text,)
+    assert view_of(arguments_of(view, texts, "me")).picture == view.picture
+    assert view_of(arguments_of(view, texts, "me")).example in (view.example, "Five squares")
