@@ -5,6 +5,7 @@ call that was waited for. Several calls are timed A, B, A, B in one loop, in an 
 anew every round, so that whatever drifts (clocks, temperature, neighbours) drifts for all of them.
 """
 
+import math
 import os
 import random
 import statistics
@@ -24,6 +25,8 @@ Call = Callable[[], object]
 FEWEST_RUNS = 10
 WIDEST_SPREAD = 0.05
 """A comparison of fewer runs, or of a wider interquartile range over the median, is unsettled."""
+_TURN_S = 1e-4
+"""A shorter call runs several times in its turn: what is done between two turns would slow it by some per cent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +259,10 @@ class _Session:
         """Warm up, take turns, put together."""
         self.began = self.clock.host()
         first = {name: self._first(name) for name in self.calls}
-        warm = {name: self._warm_up(name) for name in self.calls}
+        warm, turn = {}, {}
+        for name in self.calls:
+            warm[name], seconds = self._warm_up(name)
+            turn[name] = self._runs_a_turn(name, seconds)
         samples: dict[str, list[float]] = {name: [] for name in self.calls}
         queued: dict[str, list[float]] = {name: [] for name in self.calls}
         order, draw = list(self.calls), random.Random(self.seed)
@@ -266,10 +272,11 @@ class _Session:
         ):
             draw.shuffle(order)
             for name in order:
-                taken, handed = self._timed(name)
-                samples[name].append(taken)
+                taken, handed = self._timed(name, turn[name])
+                samples[name] += taken
                 queued[name].append(handed)
-                self.on_run(name, taken)
+                for each in taken:
+                    self.on_run(name, each)
             rounds += 1
         return {
             name: Timing(
@@ -292,34 +299,46 @@ class _Session:
         self.clock.wait()
         return self.clock.host() - began
 
-    def _warm_up(self, name: str) -> int:
-        began, runs = self.clock.host(), 0
+    def _warm_up(self, name: str) -> tuple[int, float]:
+        """How many runs it took, and the host's seconds of the fastest."""
+        began, runs, least = self.clock.host(), 0, math.inf
         while (
             runs < self.effort.warmup_runs or self.clock.host() - began < self.effort.warmup_seconds
         ) and not self._is_spent():
             self._prepare(name)
+            start = self.clock.host()
             self.calls[name]()
             self.clock.wait()
+            least = min(least, self.clock.host() - start)
             runs += 1
-        return runs
+        return runs, least
 
-    def _timed(self, name: str) -> tuple[float, float]:
-        """Seconds of one run, and those the host needed to hand it over."""
+    def _runs_a_turn(self, name: str, seconds: float) -> int:
+        alone = self.clock.queues or self.sweep is not None or name in self.before
+        return 1 if alone else max(1, math.ceil(_TURN_S / max(seconds, 1e-6)))
+
+    def _timed(self, name: str, runs: int) -> tuple[list[float], float]:
+        """Seconds of each run of a turn, and those the host needed to hand it over."""
         self._prepare(name)
         if self.sweep is not None:
             self.sweep()
         call, mark, host = self.calls[name], self.clock.mark, self.clock.host
+        between = self.clock.between
         if not self.clock.queues:
-            # Nothing but the call between the marks.
-            start = mark()
-            call()
-            return self.clock.between(start, mark()), 0.0
+            marks = []
+            for _ in range(runs):
+                # Nothing but the call between the marks.
+                start = mark()
+                call()
+                end = mark()
+                marks.append((start, end))
+            return [between(start, end) for start, end in marks], 0.0
         start, began = mark(), host()
         call()
         handed = host() - began
         end = mark()
         self.clock.wait()
-        return self.clock.between(start, end), handed
+        return [between(start, end)], handed
 
     def _prepare(self, name: str) -> None:
         if name in self.before:

@@ -1,4 +1,4 @@
-"""Runs that ship with the project, to hold one's own against: `assets/reference_runs/*.jsonl`."""
+"""Runs that ship with the project, to hold one's own against: `assets/reference_runs/**/*.jsonl`."""
 
 import functools
 from pathlib import Path
@@ -18,6 +18,6 @@ def reference_runs() -> tuple[RunRecord, ...]:
     """
     return tuple(
         record
-        for path in sorted(FOLDER.glob("*.jsonl"))
-        for record in from_lines(path.read_bytes(), path.name)
+        for path in sorted(FOLDER.rglob("*.jsonl"))
+        for record in from_lines(path.read_bytes(), str(path.relative_to(FOLDER)))
     )

@@ -31,6 +31,7 @@ from attnscope.profiling.units import count, latency
 Found = Mapping[str, Any]
 
 _NUMBERS = range(2, 8)  # columns of the table that are numbers
+_SHIPS = "This profile ships with Attnscope, measured on another machine. Yours takes its place."
 _METERS = {"power": {"power_w"}, "energy": {"power_w", "energy_j"}}
 """The figures of the device's samples that a chart is made of."""
 _CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
@@ -59,6 +60,8 @@ def charts(found: Found, record: str, *, look: Theme) -> None:
     """
     files = _whole(found, record)
     st.html(f'<div class="pg-heading"><h2>{html.escape(_title(found))}</h2>{files}</div>')
+    if found["ships"]:
+        st.html(f'<p class="pg-note">{_SHIPS}</p>')
     figures = {what: figure_of(what, found, {}, look=look) for what in OF_ALL}
     drawn = [(what, figure) for what, figure in figures.items() if figure is not None]
     missing = [what for what, figure in figures.items() if figure is None]

@@ -1,6 +1,6 @@
 """Every chart as a file: interactive HTML, PNG, SVG, PDF, and its data as CSV, Parquet or JSON.
 
-The HTML opens offline, see `app.offline`. Tokens and titles are text everywhere: no tag, formula or
+The HTML opens offline, see `files.offline`. Tokens and titles are text everywhere: no tag, formula or
 template acts.
 """
 

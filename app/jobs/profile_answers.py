@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.profiles import ProfileFolder, latest
+from attnscope.app.jobs.profiles import ProfileFolder, folder_of, latest, shipped
 from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import JobMissing
 
@@ -30,14 +30,19 @@ def live(arguments: Arguments, context: Context) -> Answer:
 
 
 def found(arguments: Arguments, context: Context) -> Answer:
-    """Every record of a profile in short, its plan, model and machine, the origin, and what the history holds of it."""
+    """Every record of a profile in short, its plan, model, machine and origin, and what the history holds of it."""
     from attnscope.app.jobs.profile_records import described, missing, provenance
     from attnscope.profiling.json_data import to_data
 
     folder = _folder(arguments, context)
     asked, records = folder.plan(), _records(folder)
     kept, told = folder.history()
-    shared = {"plan": asked, "kept": sorted(kept), "told": list(told)}
+    shared = {
+        "plan": asked,
+        "kept": sorted(kept),
+        "told": list(told),
+        "ships": folder.ships,
+    }
     if not records:
         return {**shared, "records": []}
     return {
@@ -61,8 +66,9 @@ def detail(arguments: Arguments, context: Context) -> Answer:
 
 
 def last(arguments: Arguments, context: Context) -> Answer:
-    """The id of the visitor's latest profile, or None."""
-    return {"profile": latest(context.settings.profiles_folder, arguments["owner"])}
+    """The id of the visitor's latest profile, and of the one that ships; None where there is none."""
+    mine = latest(context.settings.profiles_folder, arguments["owner"])
+    return {"profile": mine, "ships": shipped()}
 
 
 def lines(arguments: Arguments, context: Context) -> Answer:
@@ -97,8 +103,8 @@ def snapshot(arguments: Arguments, context: Context) -> Answer:
 
 
 def _folder(arguments: Arguments, context: Context) -> ProfileFolder:
-    folder = ProfileFolder(context.settings.profiles_folder, str(arguments["profile"]))
-    with suppress(FileNotFoundError):
+    folder = folder_of(context.settings.profiles_folder, str(arguments["profile"]))
+    with suppress(OSError):  # it is gone, or ships where nobody may write
         os.utime(folder.path)  # it stays for some time after its last use
     return folder
 

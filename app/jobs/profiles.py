@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
+SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "reference_runs"
+"""Profiles that ship lie here as those of a server lie in its data folder."""
+
 _ID = re.compile(r"[0-9a-f]{32}")
 _MOST_BYTES = 256 * 1024  # of one answer
 
@@ -46,6 +49,11 @@ class ProfileFolder:
         self._plan = self.path / "plan.json"
         self._history = self.path / "history.jsonl"
         self._cache = self.path / "cache.json"
+
+    @property
+    def ships(self) -> bool:
+        """Whether it came with the project."""
+        return self.path.parent == SHIPPED
 
     def trace(self, cell: "Cell") -> Path:
         """Where the trace of a cell lies, where one was kept."""
@@ -120,6 +128,21 @@ def latest(root: Path, owner: str) -> str | None:
             if folder.plan().get("owner") == owner:
                 return folder.path.name
     return None
+
+
+def folder_of(root: Path, profile: str) -> ProfileFolder:
+    """The folder of a profile of this server, or of one that ships.
+
+    Raises:
+        JobMissing: That cannot be a profile's id.
+    """
+    own, shipped = ProfileFolder(root, profile), ProfileFolder(SHIPPED, profile)
+    return shipped if shipped.path.exists() else own
+
+
+def shipped() -> str | None:
+    """The id of the profile that a first visit sees; None where none ships."""
+    return max((folder.path.name for _, folder in _measured(SHIPPED)), default=None)
 
 
 def _measured(root: Path) -> Iterator[tuple[float, ProfileFolder]]:

@@ -78,18 +78,19 @@ def page(session: ProfileSession) -> None:
 
 
 def _arrive(session: ProfileSession) -> None:
-    """Fill the controls: of a link that names a profile alone, with its plan; at first, with the visitor's last."""
+    """Fill the controls: of a link that names a profile alone, with its plan; at first, with the visitor's last.
+
+    Who has none yet sees the profile that ships, under a plan that is quick to measure here.
+    """
     view, default = session.view, session.default
     if view.plan == default:
-        known = view.profile or _last(session)
+        last = {} if view.profile else engine().ask("profile_last", {"owner": session.owner})
+        known = view.profile or last["profile"] or last["ships"]
         found = _stored(known) if known else None
         if found is not None and (view.profile or found["plan"]["source"] == default.model):
-            session.show(replace(view_of(found["plan"]), record=view.record))
+            shown = replace(view, profile=known) if found["ships"] else view_of(found["plan"])
+            session.show(replace(shown, record=view.record))
     session.set_draft(_drafts(session.view))
-
-
-def _last(session: ProfileSession) -> str | None:
-    return engine().ask("profile_last", {"owner": session.owner})["profile"]
 
 
 def _stored(profile: str) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Every chart as a file: the numbers come from the capture, the file from `app.exports`."""
+"""Every chart as a file: the numbers come from the capture, the file from `files.charts`."""
 
 import re
 from collections.abc import Awaitable, Callable

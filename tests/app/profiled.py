@@ -17,6 +17,7 @@ from tests.profiling.measured_ceilings import CEILINGS
 from tests.profiling.records import FAILED, RECORD
 
 PROFILE, OWNER = "0123456789abcdef" * 2, "me"
+SHIPS = "5" * 32
 LONG = replace(RECORD, cell=replace(RECORD.cell, length=512))
 LOST = replace(FAILED, cell=replace(RECORD.cell, backend="eager", length=512))
 VIEW = ProfileView(
@@ -33,6 +34,13 @@ def context_in(data: Path, *records, plan=None) -> Context:
         folder.begin(plan or PLAN)
         folder.records.write_text("".join(record.to_json() + "\n" for record in records))
     return context
+
+
+def shipped_in(root: Path, *records) -> None:
+    """A profile as one that ships."""
+    folder = ProfileFolder(root, SHIPS)
+    folder.begin({**PLAN, "profile": SHIPS, "owner": ""})
+    folder.records.write_text("".join(record.to_json() + "\n" for record in records))
 
 
 def know_ceilings(context: Context) -> None:

@@ -87,6 +87,22 @@ def test_calls_take_turns_in_an_order_drawn_every_round() -> None:
     assert again.log == hands.log
 
 
+def test_a_call_shorter_than_a_turn_runs_until_its_turn_is_over() -> None:
+    hands = Hands()
+    calls = {"short": hands.takes("short", 2**-15), "long": hands.takes("long", 0.25)}
+    found = time_calls(calls, hands.clock, QUICK)
+    assert {name: each.count for name, each in found.items()} == {"short": 80, "long": 20}
+    assert {name: each.median_s for name, each in found.items()} == {"short": 2**-15, "long": 0.25}
+    assert "".join(name[0] for name in hands.log[-100:]).count("ssss") == 20
+
+
+def test_a_short_call_that_is_prepared_runs_once_a_turn() -> None:
+    hands = Hands()
+    short, back = hands.takes("short", 2**-15), hands.takes("back", 1)
+    for given in ({"sweep": back}, {"before": {"a": back}}):
+        assert time_calls({"a": short}, hands.clock, QUICK, **given)["a"].count == 20
+
+
 def test_what_drifts_drifts_for_all() -> None:
     hands = Hands()
 

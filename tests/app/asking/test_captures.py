@@ -11,8 +11,8 @@ from attnscope.app.asking.captures import (
     start,
     texts_of,
 )
+from attnscope.app.prompts import examples
 from attnscope.app.prompts.links import KeptPrompts
-from attnscope.app.prompts.uploads import examples
 from attnscope.app.views.inspect import View
 from attnscope.kernels.errors import JobFailed, PromptRefused
 from tests.app.pages.engines import FakeEngine

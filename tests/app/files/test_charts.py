@@ -115,7 +115,7 @@ def test_html_opens_offline_and_user_text_is_inert(what: str) -> None:
     assert "cdn.plot.ly/plotly" not in page
     assert media.startswith("text/html")
     assert name.endswith(".html")
-    assert len(data) < 8 * 2**20
+    assert len(data) < 3_500_000
 
 
 @pytest.mark.parametrize("what", WHAT)

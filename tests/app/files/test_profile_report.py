@@ -87,12 +87,12 @@ def test_the_page_opens_offline_and_nothing_in_it_acts(tmp_path: Path) -> None:
     evil.append(replace(FAILED, failure=Failure(outcome="refused", reason=PAYLOAD)))
     write_report(evil, path)
     page = path.read_text()
-    assert path.stat().st_size <= LARGEST_REPORT == 5 * 2**20
+    assert path.stat().st_size <= LARGEST_REPORT == 5_000_000
     assert "default-src 'none'" in page
     assert PAYLOAD not in page
     assert html.escape(PAYLOAD) in page
     assert "out of memory: needs 7 GiB" in page
-    assert page.count("plotly.js v") == 1
+    assert page.count('id="plotly"') == 1
     for each in evil:
         assert each.id in page
 

@@ -2,13 +2,16 @@ from dataclasses import replace
 
 import pytest
 
+from attnscope.app.jobs import profiles
 from attnscope.app.jobs.answers import ASKS
 from attnscope.app.jobs.profile_records import described
 from attnscope.app.jobs.profiles import ProfileFolder
+from attnscope.app.views.profile import view_of
 from attnscope.kernels.errors import JobMissing
 from attnscope.profiling.energy import Energy
 from attnscope.profiling.measured import Measured
-from tests.app.profiled import LONG, LOST, OWNER, PLAN, PROFILE, context_in
+from attnscope.profiling.sweep import read_records
+from tests.app.profiled import LONG, LOST, OWNER, PLAN, PROFILE, SHIPS, context_in, shipped_in
 from tests.profiling.records import FAILED, FORETOLD, MODEL, RECORD
 
 
@@ -110,5 +113,26 @@ def test_a_profile_that_is_not_there_is_said_to_be_missing(context):
     with pytest.raises(JobMissing):
         ask(context, "profile", profile="f" * 32)
     assert ask(context, "profile_live", profile="f" * 32, after=0) == {"events": [], "next": 0}
-    assert ask(context, "profile_last", owner=OWNER) == {"profile": PROFILE}
-    assert ask(context, "profile_last", owner="you") == {"profile": None}
+    assert ask(context, "profile_last", owner=OWNER)["profile"] == PROFILE
+    assert ask(context, "profile_last", owner="you")["profile"] is None
+
+
+def test_a_profile_that_ships_is_read_like_one_of_this_server(context, tmp_path, monkeypatch):
+    monkeypatch.setattr(profiles, "SHIPPED", tmp_path / "shipped")
+    assert ask(context, "profile_last", owner="you")["ships"] is None
+    shipped_in(profiles.SHIPPED, RECORD, LONG, LOST)
+    assert ask(context, "profile_last", owner="you") == {"profile": None, "ships": SHIPS}
+    own, shipped = ask(context, "profile"), ask(context, "profile", profile=SHIPS)
+    assert (own["ships"], shipped["ships"]) == (False, True)
+    assert shipped["records"] == own["records"]
+    assert ask(context, "profile_detail", profile=SHIPS, record=RECORD.id)["parts"]
+
+
+def test_what_ships_is_whole():
+    ids = [folder.name for folder in profiles.SHIPPED.iterdir() if folder.is_dir()]
+    assert ids
+    for each in ids:
+        folder = ProfileFolder(profiles.SHIPPED, each)
+        records = read_records(folder.records, mend=False)
+        assert len(records) == view_of(folder.plan()).cells
+        assert {record.failure for record in records} == {None}

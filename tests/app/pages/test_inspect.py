@@ -9,8 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
+from attnscope.app.prompts import examples
 from attnscope.app.prompts.links import KeptPrompts, packed
-from attnscope.app.prompts.uploads import examples
 from attnscope.app.state import Key, Session
 from attnscope.kernels.errors import QueueFull
 from tests.app.pages.engines import FakeEngine

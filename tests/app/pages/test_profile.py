@@ -6,12 +6,22 @@ from functools import partial
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from attnscope.app.jobs import profiles
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.profiles import ProfileFolder
 from attnscope.app.state import Key
 from attnscope.kernels.errors import JobMissing, QueueFull
 from tests.app.pages.opened import open_page, told
-from tests.app.profiled import LONG, LOST, PROFILE, AnsweringEngine, context_in, know_ceilings
+from tests.app.profiled import (
+    LONG,
+    LOST,
+    PROFILE,
+    SHIPS,
+    AnsweringEngine,
+    context_in,
+    know_ceilings,
+    shipped_in,
+)
 from tests.app.statuses import RUNNING
 from tests.profiling.records import RECORD
 
@@ -62,6 +72,7 @@ def without_cookies(monkeypatch):
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTNSCOPE_DATA", str(tmp_path))
+    monkeypatch.setattr(profiles, "SHIPPED", tmp_path / "shipped")
     engine = Engine(context_in(tmp_path))
     with provided(engine):
         yield engine
@@ -103,6 +114,17 @@ def test_a_first_visit_has_a_plan_that_one_click_starts(visit, engine):
     assert app.query_params["profile"] == arguments["profile"]
     assert button(app, "Measure") is None
     assert all(widget.disabled for widget in app.multiselect)
+
+
+def test_a_first_visit_sees_what_ships_under_a_plan_of_its_own(visit, engine):
+    shipped_in(profiles.SHIPPED, RECORD, LONG)
+    app = visit()
+    assert "ships with Attnscope" in told(app)
+    assert app.query_params["profile"] == SHIPS
+    press(app, "Measure 12 cells").run()
+    arguments, _ = engine.jobs["job0"]
+    assert arguments["profile"] != SHIPS
+    assert arguments["lengths"] == [64, 128, 256, 512]
 
 
 def test_ceilings_are_found_on_request_and_give_the_plan_its_times(visit, engine):

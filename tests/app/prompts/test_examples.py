@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 
 from attnscope.app.kept.pictures import read_picture
-from attnscope.app.prompts.examples import example, examples, examples_for, shipped_picture
+from attnscope.app.prompts import examples
+from attnscope.app.prompts.examples import example, examples_for, shipped_picture
 from attnscope.app.prompts.uploads import typed
 from attnscope.kernels.errors import PromptRefused
 
 
 def test_the_shipped_prompts_are_usable() -> None:
-    shipped = examples()
+    shipped = examples.examples()
     assert len(shipped) >= 3
     assert len({entry.title for entry in shipped}) == len(shipped)
     texts = [entry.text for entry in shipped if not entry.picture]
@@ -18,7 +19,7 @@ def test_the_shipped_prompts_are_usable() -> None:
 
 
 def test_an_empty_title_is_the_first_visit_s() -> None:
-    shipped = examples()
+    shipped = examples.examples()
     assert example("") == shipped[0]
     assert example(shipped[1].title) == shipped[1]
     with pytest.raises(PromptRefused, match="not shipped"):
@@ -42,4 +43,4 @@ def test_a_model_has_its_own_examples() -> None:
 def test_missing_examples_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(examples, "PATH", tmp_path / "none.json")
     with pytest.raises(PromptRefused, match="missing"):
-        examples()
+        examples.examples()
