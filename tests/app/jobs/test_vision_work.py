@@ -71,7 +71,7 @@ def test_backends_are_checked_on_a_picture(
 @pytest.mark.parametrize(
     ("job", "given"),
     [
-        ("sparsity_run", {"pattern": {"key": "local", "parameters": {"window": 3}}}),
+        ("sparsity_run", {"backend": "tiled", "new_tokens": 0, "timed": False, "run": "0" * 32}),
         ("positions", {"text": "hello"}),
     ],
 )
