@@ -15,7 +15,7 @@ from attnscope.app.components.chart import look
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.access import devices, engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.kept.pictures import KeptPictures
 from attnscope.app.page_session import Notice
@@ -61,7 +61,7 @@ def page(session: BackendsSession) -> None:
         offered,
         found,
         models=list(dict.fromkeys(["demo", session.default.model])),
-        devices=_devices(),
+        devices=devices(),
         on_apply=_act(session, _apply),
     )
     model = found["facts"]["model"] if found else {}
@@ -238,12 +238,6 @@ def _asking_most(rows: list[Told]) -> Told:
         (each for each in exact if each["verdict"] == "wrong"),
         max(exact, key=lambda each: each["worst"]["relative"] or 0.0),
     )
-
-
-def _devices() -> list[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
 
 
 def _arguments(session: BackendsSession) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_the_overview_holds_every_head_with_its_mask(context, capture):
 
 def test_diagnostics_are_computed_once_and_kept_beside_the_capture(context, monkeypatch):
     first = ask("diagnostics", context)
-    kept = context.settings.captures_folder / ("c" * 32) / "diagnostics-self-0-1.json"
+    kept = context.settings.captures_folder / ("c" * 32) / "diagnostics-self-0.json"
 
     keys = [words["key"] for words in first["keys"]]
     assert set(keys) == set(first["values"])
