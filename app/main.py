@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from attnscope.app.components.notice import guarded
+from attnscope.app.components.starting import starting
 from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.pages import (
     backends,
@@ -120,7 +121,8 @@ def main() -> None:
         st.html('<p class="pg-brand">attnscope</p>')
         for page in pages:
             st.page_link(page)
-    chosen.run()
+    with starting():
+        chosen.run()
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ class LocalEngine:
         """See Engine."""
         with self._lock:
             workers = [
-                {"name": seat.name, "ready": seat.is_ready, "busy": seat.job_id is not None}
+                {"name": seat.name, "ready": seat.is_prepared, "busy": seat.job_id is not None}
                 for seat in self._seats
             ]
         ready = all(worker["ready"] for worker in workers)
@@ -228,7 +228,7 @@ class LocalEngine:
         with self._lock:
             if self._stopping:
                 return
-            seat.is_ready = False
+            seat.is_ready = seat.is_prepared = False
             prepare = self._tables.prepare_worker if seat.runs_jobs else self._tables.prepare_reader
             settings = {**asdict(self._settings), "data": str(self._settings.data)}
             seat.process = WorkerProcess(
@@ -270,6 +270,9 @@ class LocalEngine:
             with self._lock:
                 seat.is_ready, seat.false_starts = True, 0
             self._dispatch()
+        elif said == "prepared":
+            with self._lock:
+                seat.is_prepared = True
         elif said == "progress":
             self._progressed(seat, message)
         elif said == "answer":
@@ -327,7 +330,8 @@ class LocalEngine:
     def _lost(self, seat: Seat, code: int) -> None:
         """The seat's process is dead: end its job with the reason, free who waits, and put another in its place."""
         with self._lock:
-            was_ready, seat.is_ready, seat.process = seat.is_ready, False, None
+            was_ready, seat.process = seat.is_ready, None
+            seat.is_ready = seat.is_prepared = False
             job_id, seat.job_id = seat.job_id, None
             waiting = list(seat.asks.values())
             if job_id is not None and not self._stopping:

@@ -44,13 +44,19 @@ class Wait:
 
 @dataclass(eq=False, kw_only=True)
 class Seat:
-    """One place for a worker: the process in it changes, the seat stays."""
+    """One place for a worker: the process in it changes, the seat stays.
+
+    Attributes:
+        is_ready: Whether the process reads messages.
+        is_prepared: Whether it has imported what answers need: it answers at once.
+    """
 
     name: str
     device: str
     runs_jobs: bool
     process: WorkerProcess | None = None
     is_ready: bool = False
+    is_prepared: bool = False
     false_starts: int = 0
     job_id: str | None = None
     pace: Pace = field(default_factory=Pace)

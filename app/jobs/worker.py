@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -56,12 +57,15 @@ class Worker:
         if start["prepare"]:
             # In the job lane: the first job needs it done, and messages are read meanwhile.
             self._preparing = self._jobs.submit(named(start["prepare"]))
-            self._preparing.add_done_callback(_prepared)
 
     def serve(self) -> None:
         """Handle messages until the server goes away or says stop."""
         hands = {"run": self._run, "ask": self._ask, "cancel": self._stop, "forget": self._stop}
         self._wire.send({"say": "ready"})
+        if self._preparing is None:
+            self._wire.send({"say": "prepared"})
+        else:
+            self._preparing.add_done_callback(self._prepared)
         while True:
             message = self._wire.receive()
             if message["do"] == "stop":
@@ -85,6 +89,14 @@ class Worker:
             answer = partial(self._passing, answer)
         answer = partial(self._once_prepared, answer)
         self._lanes[lane].submit(answer).add_done_callback(partial(self._answered, message["id"]))
+
+    def _prepared(self, future: Future[None]) -> None:
+        error = future.exception()
+        if error is not None:
+            # Not the end: the job that needs it will meet the same error, and tell its visitor.
+            log.error("Preparing the worker failed: %s", error, exc_info=error)
+        with suppress(OSError):  # the server may have gone meanwhile
+            self._wire.send({"say": "prepared"})
 
     def _once_prepared(self, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         # Of packages that two threads import at the same time, one may see the half that is there.
@@ -169,13 +181,6 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[len(cores) // 2 :])
-
-
-def _prepared(future: Future[None]) -> None:
-    error = future.exception()
-    if error is not None:
-        # Not the end: the job that needs it will meet the same error, and tell its visitor.
-        log.error("Preparing the worker failed: %s", error, exc_info=error)
 
 
 def _checked(work: Work | None, arguments: dict[str, Any], context: Context) -> dict[str, Any]:

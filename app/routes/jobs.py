@@ -15,7 +15,7 @@ _NEVER = {"Cache-Control": "no-store"}
 
 
 async def health(request: Request) -> Response:
-    """`GET /attnscope/health`: 200 while the engine is there, whatever its workers are at."""
+    """`GET /attnscope/health`: 200 while the engine is there; a worker is ready once it answers at once."""
     return JSONResponse(await in_thread(engine().health), headers=_NEVER)
 
 
