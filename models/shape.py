@@ -144,7 +144,11 @@ def shape_of(source: configs.Source, *, revision: str | None = None) -> ModelSha
 
 
 def picture_layers(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
-    """The attention layers of a model that reads pictures, from its configuration: such a one is never rehearsed."""
+    """The attention layers of a model that reads pictures, from its configuration: such a one is never rehearsed.
+
+    Raises:
+        ModelUnsupported: Its encoder works in stages, each with heads of its own.
+    """
     whole: Any = config
     alone = (getattr(whole, "vision_config", whole), (Full(),))
     stacks: list[tuple[Any, tuple[Pattern, ...]]] = (
@@ -152,6 +156,12 @@ def picture_layers(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
         if whole.model_type == READS_PICTURES
         else [alone]
     )
+    for stack, _ in stacks:
+        if not isinstance(getattr(stack, "num_attention_heads", None), int):
+            raise ModelUnsupported(
+                f"The {stack.model_type} that reads the picture works in stages, each with heads of its own.",
+                "Choose a model whose encoder is a plain vision transformer, such as ViT or DINOv2.",
+            )
     return tuple(
         LayerShape(
             kind="full",

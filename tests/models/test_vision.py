@@ -16,7 +16,7 @@ from attnscope.models.heads import WHATEVER_IS_READ, diagnose_capture
 from attnscope.models.loading import LoadedModel, load
 from attnscope.models.pairs import read_batch
 from attnscope.models.position_effect import position_effect
-from attnscope.models.shape import shape_of
+from attnscope.models.shape import picture_layers, shape_of
 from attnscope.models.sparse_run import run_sparse
 from tests.models.vision import BEFORE, CLASSES, CLASSIFIERS, save_tiny, striped
 
@@ -117,3 +117,16 @@ def test_a_processor_that_is_missing_or_of_another_model_is_told(
         (tmp_path / missing).unlink()
     with pytest.raises(AttnscopeError, match=reason):
         capture(load(str(tmp_path), device="cpu"), picture=striped())
+
+
+def test_layers_are_told_from_the_configuration(vit: LoadedModel) -> None:
+    calls = capture(vit, picture=striped()).layers
+    told = picture_layers(vit.model.config)
+    assert [(one.query_heads, one.head_dim, one.scale) for one in told] == [
+        (call.q_BHQD.shape[1], call.q_BHQD.shape[3], pytest.approx(call.scale)) for call in calls
+    ]
+    staged = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        hf.SwinConfig(), hf.GPT2Config()
+    )
+    with pytest.raises(ModelUnsupported, match="works in stages"):
+        picture_layers(staged)
