@@ -12,7 +12,7 @@ from attnscope.app.commands.backends import add_backends
 from attnscope.app.commands.calculate import add_calculate
 from attnscope.app.commands.data import add_data
 from attnscope.app.commands.profile import add_profile
-from attnscope.app.commands.prompt import add_prompt, prompt_of
+from attnscope.app.commands.prompt import add_prompt, read_by
 from attnscope.app.commands.rollout import add_rollout
 from attnscope.app.commands.runs import add_runs
 from attnscope.app.kept.pictures import read_picture
@@ -23,7 +23,6 @@ from attnscope.profiling.units import count, nbytes, seconds
 
 if TYPE_CHECKING:
     from attnscope.models.captured import Capture
-    from attnscope.models.loading import LoadedModel
 
 _MOST_CELLS = 512
 _TABLE = ("induction", "previous_token", "sink_mass", "entropy_nats", "mean_distance")
@@ -98,9 +97,6 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
         "--target", help="what an encoder-decoder's decoder reads (default: what it says itself)"
     )
     parser.add_argument(
-        "--image", type=Path, help="PNG or JPEG that a model with a vision encoder reads"
-    )
-    parser.add_argument(
         "--attention",
         choices=("cross", "decoder", "encoder"),
         help="which of an encoder-decoder's (default: cross)",
@@ -157,30 +153,18 @@ def _captured(given: argparse.Namespace) -> "Capture":
         )
     layers = None if given.layer is None or is_pair else (given.layer,)
     captured = capture(
-        model, **_source(given, model), target=given.target, backend=given.backend, layers=layers
+        model, **read_by(model, given), target=given.target, backend=given.backend, layers=layers
     )
     captured = captured.of(given.attention or captured.attentions[0])
     return captured if given.layer is None else captured.only(given.layer)
 
 
-def _source(given: argparse.Namespace, model: "LoadedModel") -> dict[str, Any]:
-    """The prompt, or a picture: of a model that reads pictures the first that ships when none is given."""
-    reads_pictures = model.image_processor is not None
-    if given.image is None and not reads_pictures:
-        return {"text": prompt_of(given, given.model)}
-    if given.prompt is not None or given.file is not None:
-        raise InvalidCall(
-            f"A prompt was given, and {model.title} reads a picture."
-            if reads_pictures
-            else "Both a prompt and --image were given.",
-            "Give --image alone.",
-        )
-    return {"picture": read_picture((given.image or shipped_picture()).read_bytes())}
-
-
 def _read(captured: "Capture") -> str:
-    """How many tokens were read."""
-    tokens = f"{count(len(captured.tokens[0]))} tokens"
+    """How many tokens were read, or places of a picture."""
+    places = count(len(captured.tokens[0]))
+    if captured.picture:
+        return f"{places} places of {captured.texts[0]}"
+    tokens = f"{places} tokens"
     if captured.encoded is None:
         return tokens
     return f"{tokens} of a target on {count(len(captured.encoded.tokens[0]))} places of its source"
@@ -267,7 +251,7 @@ def _check(source: str) -> None:
 
     model = load(source)
     least: dict[str, Any] = {"input_ids": [0, 1]}
-    if model.image_processor is not None:
+    if model.reads_pictures:
         least = {"picture": read_picture(shipped_picture().read_bytes())}
     captured = capture(model, **least)
     heads = captured.layers[0].q_BHQD.shape[1]

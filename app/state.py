@@ -80,7 +80,6 @@ class Key(StrEnum):
     MECHANISM_HERE = "mechanism_here"
     MECHANISM_CAUSAL = "mechanism_causal"
     MECHANISM_RULE = "mechanism_rule"
-    MECHANISM_ON = "mechanism_on"
     MECHANISM_PROMPT = "mechanism_prompt"
     PANEL = "calculator_panel"
     SPARSITY_SHOWN = "sparsity_shown"

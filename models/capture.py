@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from attnscope.kernels import distance_bias, registry
 from attnscope.kernels.errors import InvalidCall
 from attnscope.models.capture_plan import CapturePlan
 from attnscope.models.capture_refusals import check_shown
-from attnscope.models.captured import Capture
+from attnscope.models.captured import Capture, by_place
 from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.loading import LoadedModel
@@ -25,7 +25,7 @@ from attnscope.models.memory import available_bytes
 from attnscope.models.pairs import read_batch
 from attnscope.models.phases import Backends
 from attnscope.models.prompt_pass import least_inputs, prompt_logits
-from attnscope.models.prompting import Batch
+from attnscope.models.prompting import Batch, read_by_place
 from attnscope.models.sides import Attention, Sides
 from attnscope.models.swapping import LayerCall, swapped
 
@@ -141,7 +141,7 @@ def plan_of(
 ) -> CapturePlan:
     """As `plan`, of a batch."""
     source = 0 if batch.source is None else batch.source.length
-    lengths = [len(ids) for ids in batch.ids]
+    lengths = [end - start for start, end in batch.spans]
     return plan(model, lengths, layers, values=values, source_length=source)
 
 
@@ -239,15 +239,9 @@ def capture_batch(
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
         seconds = time.perf_counter() - start
-    ids = batch.ids
     return Capture(
         layers=tuple(recording.layers),
-        tokens=tuple(model.tokens(one) for one in ids),
-        token_ids=ids,
-        words=tuple(model.words(one) for one in ids),
-        marks=tuple(model.marks(one) for one in ids),
-        texts=batch.texts,
-        spans=batch.spans,
+        **by_place(read_by_place(model, batch)),
         title=model.title,
         source=model.source,
         revision=model.revision,
@@ -258,7 +252,7 @@ def capture_batch(
         seconds=seconds,
         next_tokens=None if logits is None else _likeliest(model, logits),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        encoded=None if batch.source is None else batch.source.encoded,
+        encoded=None if batch.source is None or batch.is_picture else batch.source.encoded,
     )
 
 
@@ -322,11 +316,11 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _next_logits(model: LoadedModel, batch: Batch) -> Tensor | None:
-    """The logits after each sequence's last token, `[B, vocabulary]`; None where none is predicted."""
+    """The logits after each sequence's last token, or of a picture's class, `[B, V]`; None where none is predicted."""
     last = torch.tensor([end - 1 for _, end in batch.spans], device=model.device)
     kept, where = last.unique(return_inverse=True)
     logits_BPV = prompt_logits(model, batch, kept)
-    if logits_BPV is None or model.kind == "encoder":
+    if logits_BPV is None or (model.kind == "encoder" and not batch.is_picture):
         return None
     return logits_BPV[torch.arange(batch.size, device=model.device), where]
 
@@ -334,9 +328,17 @@ def _next_logits(model: LoadedModel, batch: Batch) -> Tensor | None:
 def _likeliest(model: LoadedModel, logits_BV: Tensor) -> tuple[tuple[tuple[str, float], ...], ...]:
     probabilities, ids = logits_BV.float().softmax(-1).topk(min(_NEXT_TOKENS, logits_BV.shape[-1]))
     return tuple(
-        tuple(zip(model.tokens(row_ids), row_shares, strict=True))
+        tuple(zip(_named(model, row_ids), row_shares, strict=True))
         for row_ids, row_shares in zip(ids.tolist(), probabilities.tolist(), strict=True)
     )
+
+
+def _named(model: LoadedModel, ids: Sequence[int]) -> tuple[str, ...]:
+    """What a model says by these places of its logits: tokens, or of a picture alone its classes."""
+    if model.display is not None:
+        return model.tokens(ids)
+    classes: Any = model.model.config.id2label
+    return tuple(classes.get(one, f"class {one}") for one in ids)
 
 
 def attention_shapes(model: LoadedModel) -> tuple[AttentionShape, ...]:

@@ -4,7 +4,7 @@ B batch, H query heads, G kv heads, Q and K positions, D head dim.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +22,7 @@ from attnscope.models.layer_capture import LayerCapture, LayerView, LogSumExp
 from attnscope.models.rule_table import rule_of, tabulate
 from attnscope.models.sides import Attention
 
-SCHEMA = 3
+SCHEMA = 4
 
 _TENSORS = ("q", "k", "lse", "value_norm", "sinks", "visible_keys", "v", "distance_bias")
 _WHOLE = slice(None)
@@ -50,10 +50,12 @@ class Capture:
         device: Where it ran.
         dtype: In which dtype.
         seconds: What the forward pass took, recording included.
-        next_tokens: The five likeliest next tokens of each sequence with their probabilities; None
-            for encoders.
+        next_tokens: The five likeliest next tokens of each sequence with their probabilities, or the
+            likeliest classes of a picture; None for other encoders.
         created: UTC, ISO 8601.
         encoded: What an encoder-decoder's encoder read; the prompts are then targets. None else.
+        grid: See `Encoded`; None unless the prompt is a picture.
+        picture: See `Encoded`; likewise empty.
     """
 
     layers: tuple[LayerCapture, ...]
@@ -74,6 +76,8 @@ class Capture:
     next_tokens: tuple[tuple[tuple[str, float], ...], ...] | None
     created: str
     encoded: Encoded | None = None
+    grid: tuple[int, int] | None = None
+    picture: str = ""
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -97,8 +101,7 @@ class Capture:
             return alone
         if attention == "decoder":
             return replace(alone, encoded=None)
-        read = {name: getattr(self.encoded, name) for name in _SEQUENCES}
-        return replace(alone, **read, encoded=None, next_tokens=None)
+        return replace(alone, **by_place(self.encoded), encoded=None, next_tokens=None)
 
     def only(self, layer: int) -> "Capture":
         """One layer alone.
@@ -295,9 +298,13 @@ def _listed(capture: Capture) -> str:
     return " and ".join(capture.attentions)
 
 
-_SEQUENCES = ("tokens", "token_ids", "words", "marks", "texts", "spans")
+def by_place(read: Encoded) -> dict[str, Any]:
+    """The fields of a capture that say what was read."""
+    return {one.name: getattr(read, one.name) for one in fields(read)}
+
+
 _FACTS = (
-    *_SEQUENCES,
+    *(one.name for one in fields(Encoded)),
     "title",
     "source",
     "revision",

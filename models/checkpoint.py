@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import (
     CONFIG_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
     MODEL_MAPPING_NAMES,
 )
 
@@ -29,6 +33,29 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", 
 READS_PICTURES = "vision-encoder-decoder"
 """The model type whose source is a picture."""
 
+PICTURE_ENCODERS = frozenset(
+    {
+        *(
+            "vit",
+            "deit",
+            "beit",
+            "dinov2",
+            "dinov2_with_registers",
+            "dinov3_vit",
+            "ijepa",
+            "vit_msn",
+        ),
+        *("clip_vision_model", "siglip_vision_model", "mlcd_vision_model"),
+    }
+)
+"""The model types that read a picture alone, every patch of it attending to every other."""
+TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+"""Of models that compare a text with a picture, the part that reads the picture: it is opened alone."""
+
+_PICTURE_TYPES = {
+    *(*PICTURE_ENCODERS, *TOWERS),
+    *(*MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, *MODEL_FOR_IMAGE_MAPPING_NAMES),
+}
 _NOT_TEXT = {
     "image_size",
     "patch_size",
@@ -37,6 +64,10 @@ _NOT_TEXT = {
     "vision_config",
     "audio_config",
 }
+TEXT_PARTS = frozenset(
+    name for name in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.values() if name.endswith("EncoderModel")
+)
+"""Encoders of text that transformers loads out of an encoder-decoder, such as T5's."""
 _LONGEST_HEADER = 100 << 20
 _BYTES = {
     "F64": 8,
@@ -59,8 +90,9 @@ class Checkpoint:
     Attributes:
         folder: Where.
         kind: decoder, encoder or encoder-decoder.
-        model_type: transformers' name of the architecture family.
-        has_head: Whether the checkpoint was saved with a language-model head.
+        model_type: transformers' name of the architecture family, of a tower that of the tower.
+        has_head: Whether the checkpoint was saved with a head that says tokens, or a picture's class.
+        is_part: Whether it is the encoder of an encoder-decoder, saved alone.
         dtype: The dtype most of the weights are stored in.
         parameters: How many numbers the weights hold.
         stored_bytes: Their size on disk.
@@ -71,6 +103,7 @@ class Checkpoint:
     kind: Kind
     model_type: str
     has_head: bool
+    is_part: bool
     dtype: torch.dtype
     parameters: int
     stored_bytes: int
@@ -110,6 +143,7 @@ def inspect(folder: Path, name: str) -> Checkpoint:
         kind=kind,
         model_type=model_type,
         has_head=has_head,
+        is_part=_architecture(config) in TEXT_PARTS,
         dtype=_torch_dtype(max(counts, key=lambda dtype: counts[dtype])),
         parameters=sum(counts.values()),
         stored_bytes=sum(_BYTES.get(dtype, 4) * count for dtype, count in counts.items()),
@@ -117,6 +151,11 @@ def inspect(folder: Path, name: str) -> Checkpoint:
         if pickled
         else "",
     )
+
+
+def reads_pictures(config: PreTrainedConfig) -> bool:
+    """Whether such a model reads a picture first, and no text."""
+    return config.model_type in {READS_PICTURES, *PICTURE_ENCODERS, *TOWERS}
 
 
 def read_config(file: Path, name: str) -> dict[str, object]:
@@ -174,11 +213,12 @@ def weight_files(files: Iterable[str]) -> list[str]:
 
 
 def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]:
-    """Kind, model type, and whether there is a language-model head.
+    """Kind, model type, and whether there is a head that says tokens, or a picture's class.
 
     Raises:
         ModelUnsafe: The architecture is code that lies beside the weights.
-        ModelUnsupported: transformers does not ship it, or it is no decoder or encoder of text.
+        ModelUnsupported: transformers does not ship it, or it is no decoder or encoder of text, and no
+            vision transformer.
     """
     model_type = str(config.get("model_type", ""))
     if model_type not in CONFIG_MAPPING_NAMES:
@@ -193,10 +233,9 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
             "which the installed transformers does not know.",
             "Update transformers, or choose another model.",
         )
-    architectures = config.get("architectures")
-    architecture = (
-        str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    )
+    architecture = _architecture(config)
+    if architecture in TEXT_PARTS:
+        return "encoder", model_type, False
     if config.get("is_encoder_decoder"):
         return _judge_pair(config, model_type, architecture, name)
     if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder"):
@@ -208,11 +247,39 @@ def judge_config(config: dict[str, object], name: str) -> tuple[Kind, str, bool]
             not architecture
             or architecture.endswith(("CausalLM", "LMHeadModel", "ConditionalGeneration")),
         )
+    if model_type in _PICTURE_TYPES:
+        return _judge_picture_encoder(config, model_type, architecture, name)
     if model_type in MODEL_MAPPING_NAMES and not _NOT_TEXT & set(config):
         return "encoder", model_type, False
     raise ModelUnsupported(
-        f"{name} is a {model_type} model, not a decoder or an encoder of text.",
-        "Choose a decoder such as GPT-2 or Qwen, or an encoder such as BERT.",
+        f"{name} is a {model_type} model, not a decoder or an encoder of text, and not a vision transformer.",
+        "Choose a decoder such as GPT-2 or Qwen, or an encoder such as BERT or ViT.",
+    )
+
+
+def _architecture(config: dict[str, object]) -> str:
+    """The class that the checkpoint was saved from; empty where it does not say."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
+def _judge_picture_encoder(
+    config: dict[str, object], model_type: str, architecture: str, name: str
+) -> tuple[Kind, str, bool]:
+    """As `judge_config`, of what reads a picture alone."""
+    if model_type in TOWERS:
+        return "encoder", TOWERS[model_type], False
+    if config.get("use_relative_position_bias") or config.get("use_shared_relative_position_bias"):
+        raise ModelUnsupported(
+            f"{name} adds a bias of the places of two patches to each score, which no backend here computes.",
+            "Choose a vision transformer without one, such as ViT, DINOv2 or CLIP.",
+        )
+    if model_type in PICTURE_ENCODERS:
+        return "encoder", model_type, "ForImageClassification" in architecture
+    raise ModelUnsupported(
+        f"{name} reads pictures, and is no vision transformer in which each patch attends to all: a {model_type} "
+        "model works in windows or stages, with convolutions, on a part of the patches or on several pictures.",
+        "Choose ViT, DeiT, DINOv2, CLIP or SigLIP.",
     )
 
 

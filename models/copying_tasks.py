@@ -50,30 +50,8 @@ class Batch:
     labels_BT: Tensor
 
 
-def letter_ids(text: str) -> list[int]:
-    """The ids of a text's letters, END last.
-
-    Raises:
-        PromptRefused: It is empty, too long, or has a character that the task does not know.
-    """
-    if not text.strip():
-        raise PromptRefused("There is nothing to copy.", "Write a few letters.")
-    if len(text) > LONGEST_WORD:
-        raise PromptRefused(
-            f"The text has {len(text)} letters; the model copies {LONGEST_WORD}.",
-            "Write a shorter one.",
-        )
-    unknown = next((one for one in text.lower() if one not in LETTERS), None)
-    if unknown is not None:
-        raise PromptRefused(
-            f"The model knows the letters a to z and the space, not {unknown!r}.",
-            "Leave it out.",
-        )
-    return [FIRST_ID + LETTERS.index(one) for one in text.lower()] + [END_ID]
-
-
-def colour_ids(colours: Sequence[str]) -> list[int]:
-    """The ids of colours' names, END last.
+def row_of_squares(colours: Sequence[str]) -> Tensor:
+    """The image of some colours from the left, white after them: uint8 `[height, width, 3]`.
 
     Raises:
         PromptRefused: None, too many, or an unknown one.
@@ -88,32 +66,6 @@ def colour_ids(colours: Sequence[str]) -> list[int]:
         raise PromptRefused(
             f"The model does not know the colour {unknown!r}.", f"Choose of {', '.join(COLOURS)}."
         )
-    return [FIRST_ID + list(COLOURS).index(one) for one in colours] + [END_ID]
-
-
-def letters_of(ids: Sequence[int]) -> tuple[str, ...]:
-    """What each id says; the end is ⏎."""
-    return tuple(_named(one, tuple(LETTERS)) for one in ids)
-
-
-def colours_of(ids: Sequence[int]) -> tuple[str, ...]:
-    """What each id says; the end is ⏎."""
-    return tuple(_named(one, tuple(COLOURS)) for one in ids)
-
-
-def _named(one: int, names: tuple[str, ...]) -> str:
-    if FIRST_ID <= one < FIRST_ID + len(names):
-        return names[one - FIRST_ID]
-    return {PAD_ID: "<pad>", BEGIN_ID: "<begin>", END_ID: "⏎"}.get(one, f"<id {one}>")
-
-
-def row_of_squares(colours: Sequence[str]) -> Tensor:
-    """The image of some colours from the left, white after them: uint8 `[height, width, 3]`.
-
-    Raises:
-        PromptRefused: As `colour_ids`.
-    """
-    colour_ids(colours)
     row = [COLOURS[one] for one in colours] + [_BLANK] * (SQUARES - len(colours))
     image_S3 = torch.tensor(row, dtype=torch.uint8)
     return image_S3.repeat_interleave(SIDE, 0).expand(SIDE, -1, -1).contiguous()

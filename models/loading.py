@@ -7,29 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import (
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnscope.kernels.errors import (
     InvalidCall,
     ModelNotFound,
     ModelTooLarge,
-    ModelUnsafe,
     ModelUnsupported,
 )
-from attnscope.models import hub
-from attnscope.models.checkpoint import READS_PICTURES, Checkpoint, Kind, inspect
+from attnscope.models import hub, opening
+from attnscope.models.checkpoint import Checkpoint, Kind, inspect
 from attnscope.models.hub import Progress
 from attnscope.models.memory import available_bytes, in_words
 from attnscope.models.shipped import SHIPPED
@@ -38,11 +25,6 @@ from attnscope.models.tokens import TokenDisplay
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _LONGEST_SOURCE = 500
-_UNREADABLE = (
-    *(OSError, ValueError, RuntimeError),
-    *(ImportError, KeyError, TypeError, AttributeError),
-)
-"""What transformers raises over files that it cannot read."""
 _DOWNLOAD_SHARE = 0.6
 _WORKING_SPACE = 1.2
 """Memory asked for over that of the weights: activations and the loader's buffers need some."""
@@ -54,7 +36,7 @@ class LoadedModel:
 
     Attributes:
         model: In eval mode, on `device`.
-        tokenizer: As transformers loads it.
+        display: Its tokenizer's tokens as people read them; None of one that reads a picture alone.
         source: What was asked for: a name of `SHIPPED`, a folder, a hub id.
         revision: The commit of a hub model, else None.
         kind: decoder, encoder or encoder-decoder.
@@ -65,15 +47,15 @@ class LoadedModel:
         parameters: How many, shared ones once.
         max_length: The longest prompt in tokens its positions allow, or None when nothing limits
             it.
-        has_head: Whether it predicts tokens.
+        has_head: Whether it predicts tokens, or the class of a picture.
         note: What a visitor should know about how it was loaded, or an empty string.
-        image_processor: Prepares the pictures that an encoder-decoder reads in place of a text, or None.
+        image_processor: Prepares the pictures that it reads in place of a text, or None.
         lock: Held by whoever runs or swaps the model.
         memo: What later work found out about this model and keeps with it.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    display: TokenDisplay | None
     source: str
     revision: str | None
     kind: Kind
@@ -84,7 +66,6 @@ class LoadedModel:
     parameters: int
     max_length: int | None
     has_head: bool
-    display: TokenDisplay
     note: str = ""
     image_processor: Any = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -94,7 +75,7 @@ class LoadedModel:
     def of(
         cls,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         *,
         source: str = "given",
         revision: str | None = None,
@@ -107,7 +88,7 @@ class LoadedModel:
 
         Args:
             model: Is put into eval mode.
-            tokenizer: Its tokenizer.
+            tokenizer: Its tokenizer; None of one that reads a picture alone.
             source: See the attribute.
             revision: See the attribute.
             kind: Told from the class's name when None.
@@ -119,7 +100,7 @@ class LoadedModel:
         first = weights[0]
         return cls(
             model=model.eval(),
-            tokenizer=tokenizer,
+            display=None if tokenizer is None else TokenDisplay.of(tokenizer),
             source=source,
             revision=revision,
             kind=kind or _kind(model),
@@ -130,22 +111,43 @@ class LoadedModel:
             parameters=sum(weight.numel() for weight in weights),
             max_length=_max_length(model, tokenizer),
             has_head=has_head,
-            display=TokenDisplay.of(tokenizer),
             note=note,
             image_processor=image_processor,
         )
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether what it reads first is a picture, and no text."""
+        return self.image_processor is not None
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """As transformers loads it.
+
+        Raises:
+            ModelUnsupported: It reads a picture alone.
+        """
+        return self._text().tokenizer
+
     def tokens(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The exact text of each token, see `TokenDisplay.pieces`."""
-        return self.display.pieces(ids)
+        return self._text().pieces(ids)
 
     def words(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The word each token belongs to, see `TokenDisplay.words`."""
-        return self.display.words(ids)
+        return self._text().words(ids)
 
     def marks(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Where the tokenizer's own marks are, see `TokenDisplay.marks`."""
-        return self.display.marks(ids)
+        return self._text().marks(ids)
+
+    def _text(self) -> TokenDisplay:
+        if self.display is None:
+            raise ModelUnsupported(
+                f"{self.title} reads a picture: it has no tokens of a text.",
+                "Choose a model that reads text.",
+            )
+        return self.display
 
 
 def load(
@@ -174,7 +176,8 @@ def load(
         ModelUnreachable: The hub cannot be reached and the model is not cached.
         ModelUnsafe: Pickled weights or code of its own.
         ModelTooLarge: Does not fit the memory or the disk.
-        ModelUnsupported: No decoder, encoder or encoder-decoder that the installed transformers ships.
+        ModelUnsupported: No decoder, encoder, encoder-decoder or vision transformer that the installed
+            transformers ships.
         InvalidCall: No such device or dtype.
     """
     report = progress or _silent
@@ -255,42 +258,9 @@ def _check_room(source: str, parameters: int, stored: torch.dtype, wanted: _Want
 
 
 def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Wanted) -> LoadedModel:
-    tokenizer = _tokenizer(checkpoint.folder, source)
-    reads_pictures = checkpoint.model_type == READS_PICTURES
-    loader = {
-        ("decoder", True): AutoModelForCausalLM,
-        ("encoder", True): AutoModelForMaskedLM,
-        ("encoder-decoder", True): AutoModelForImageTextToText
-        if reads_pictures
-        else AutoModelForSeq2SeqLM,
-    }.get((checkpoint.kind, checkpoint.has_head), AutoModel)
-    # Progress is ours to show; bars on the terminal of a worker help nobody.
-    transformers.utils.logging.disable_progress_bar()
+    opened = opening.open_checkpoint(checkpoint, source, wanted.dtype_for(checkpoint.dtype))
     try:
-        model, found = loader.from_pretrained(
-            checkpoint.folder,
-            output_loading_info=True,
-            dtype=wanted.dtype_for(checkpoint.dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        KeyError,
-        TypeError,
-        SafetensorError,
-    ) as error:
-        raise ModelUnsupported(
-            f"transformers could not open {source}: {_first_line(error)}",
-            "Choose another model or revision.",
-        ) from error
-    _check_whole(found, source)
-    try:
-        model = model.to(wanted.device)
+        model = opened.model.to(wanted.device)
     except torch.OutOfMemoryError as error:
         raise ModelTooLarge(
             f"{source} did not fit on {wanted.device}.",
@@ -298,51 +268,14 @@ def _open(checkpoint: Checkpoint, source: str, commit: str | None, wanted: _Want
         ) from error
     return LoadedModel.of(
         model,
-        tokenizer,
+        opened.tokenizer,
         source=source,
         revision=commit,
         kind=checkpoint.kind,
         has_head=checkpoint.has_head,
         note=checkpoint.note,
-        image_processor=_image_processor(checkpoint.folder, source) if reads_pictures else None,
+        image_processor=opened.image_processor,
     )
-
-
-def _check_whole(found: dict[str, Any], source: str) -> None:
-    """Transformers fills what a checkpoint lacks with random numbers, whose maps would mean nothing."""
-    lacking = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
-    # A pooler stands after the last layer, and nothing here reads it.
-    made_up = sorted(name for name in lacking if "pooler" not in name)
-    if made_up:
-        raise ModelUnsupported(
-            f"The weights of {source} lack {len(made_up)} that its config asks for, such as {made_up[0]}.",
-            "Download it again, or choose a revision whose config and weights belong together.",
-        )
-
-
-def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except _UNREADABLE as error:
-        if "trust_remote_code" in str(error):
-            raise ModelUnsafe(
-                f"{source} brings Python code for its tokenizer; such code is never run.",
-                "Choose a model whose tokenizer transformers ships.",
-            ) from error
-        raise ModelUnsupported(
-            f"{source} has no tokenizer that can be read: {_first_line(error)}",
-            "Choose a model that comes with its tokenizer files.",
-        ) from error
-
-
-def _image_processor(folder: Path, source: str) -> Any:
-    try:
-        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-    except _UNREADABLE as error:
-        raise ModelUnsupported(
-            f"{source} does not say how its pictures are prepared.",
-            "Choose a model that comes with its preprocessor_config.json.",
-        ) from error
 
 
 def _device(name: str) -> torch.device:
@@ -365,8 +298,10 @@ def _dtype(name: str) -> torch.dtype | None:
     return DTYPES[name]
 
 
-def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     """The least of what positions and tokenizer allow; a tokenizer's 10³⁰ means unknown."""
+    if tokenizer is None:
+        return None
     text = model.config.get_text_config()
     said = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions")]
     said.append(tokenizer.model_max_length)
@@ -387,11 +322,6 @@ def _title(source: str, model: PreTrainedModel) -> str:
     if source == "given":
         return str(model.config.model_type)
     return Path(source).name if source.startswith(("/", "./")) else source
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _silent(share: float, step: str) -> None:

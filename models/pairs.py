@@ -1,4 +1,4 @@
-"""From a source and a target to what an encoder-decoder reads; of any other model, a prompt as it is.
+"""From a source and a target to what an encoder-decoder reads; of any other model, a prompt or a picture as it is.
 
 A target is what the decoder reads: its begin mark, then the text, without the end mark. So the query of
 a target token has read everything up to that token, and says the next.
@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from attnscope.kernels.errors import InvalidCall, PromptRefused
-from attnscope.models.encoded import Encoded, Source
+from attnscope.models.encoded import Source
 from attnscope.models.hub import Progress
 from attnscope.models.loading import LoadedModel
-from attnscope.models.pictures import picture_source
-from attnscope.models.prompting import Batch, batch_of, check_texts, padded
+from attnscope.models.pictures import picture_alone, picture_source
+from attnscope.models.prompting import Batch, batch_of, check_texts, padded, read_by_place
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,22 +53,26 @@ def read_batch(
         PromptRefused: As of `batch_of`, a target for a model that has no encoder, or a picture for one
             that reads none, or none for one that does.
     """
-    if model.image_processor is not None:
-        if picture is None:
-            raise PromptRefused(f"{model.title} reads a picture.", "Give it one, a PNG or a JPEG.")
-        return _pair(model, picture_source(model, picture), _targets(target, 1), progress)
-    if picture is not None:
+    if model.reads_pictures and picture is None:
+        raise PromptRefused(f"{model.title} reads a picture.", "Give it one, a PNG or a JPEG.")
+    if not model.reads_pictures and picture is not None:
         raise PromptRefused(f"{model.title} reads text, and no picture.", "Leave the picture out.")
-    batch = batch_of(model, text, input_ids, attention_mask)
+    is_pair = model.kind == "encoder-decoder"
+    batch = (
+        batch_of(model, text, input_ids, attention_mask)
+        if picture is None
+        else picture_alone(picture_source(model, picture))
+    )
     targets = _targets(target, batch.size)
-    if model.kind != "encoder-decoder":
-        if any(targets):
-            raise PromptRefused(
-                f"{model.title} is no encoder-decoder: it reads one text, and takes no target.",
-                "Leave the target out.",
-            )
-        return batch
-    return _pair(model, _text_source(model, batch), targets, progress)
+    if is_pair:
+        source = batch.source or _text_source(model, batch)
+        return _pair(model, source, targets, progress)
+    if any(targets):
+        raise PromptRefused(
+            f"{model.title} is no encoder-decoder: it reads one prompt, and takes no target.",
+            "Leave the target out.",
+        )
+    return batch
 
 
 def _targets(given: str | Sequence[str] | None, size: int) -> tuple[str, ...]:
@@ -84,17 +88,9 @@ def _targets(given: str | Sequence[str] | None, size: int) -> tuple[str, ...]:
 
 def _text_source(model: LoadedModel, batch: Batch) -> Source:
     ids_Bn, seen_Bn = batch.tensors(model.device)
-    ids = batch.ids
     return Source(
         inputs={"input_ids": ids_Bn, "attention_mask": seen_Bn},
-        encoded=Encoded(
-            tokens=tuple(model.tokens(one) for one in ids),
-            token_ids=ids,
-            words=tuple(model.words(one) for one in ids),
-            marks=tuple(model.marks(one) for one in ids),
-            texts=batch.texts,
-            spans=batch.spans,
-        ),
+        encoded=read_by_place(model, batch),
     )
 
 

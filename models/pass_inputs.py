@@ -14,12 +14,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForTextEncoding,
     DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from attnscope.models.checkpoint import TEXT_PARTS
 from attnscope.models.liveness import Liveness, Marker
 from attnscope.models.training_step import training_inputs
 
@@ -27,7 +29,9 @@ Phase = Literal["prefill", "decode", "training"]
 
 
 def model_class(config: PreTrainedConfig) -> Any:
-    """The automatic class that loads such a model: with its head where it has one."""
+    """The automatic class that loads such a model: with its head where it has one, or the encoder of a pair alone."""
+    if set(config.architectures or ()) & TEXT_PARTS:
+        return AutoModelForTextEncoding
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
     masked = type(config) in AutoModelForMaskedLM._model_mapping

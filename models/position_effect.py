@@ -21,7 +21,7 @@ from attnscope.models.positions import (
     positional_part,
     positions_of,
 )
-from attnscope.models.prompting import batch_of, check_one_stack
+from attnscope.models.prompting import batch_of, check_one_text
 
 if TYPE_CHECKING:
     from attnscope.models.captured import Capture
@@ -86,7 +86,7 @@ def position_effect(
         ModelUnsupported: An encoder-decoder.
         UnsupportedCall: What tells its positions apart cannot be seen.
     """
-    check_one_stack(model, "positions are found in")
+    check_one_text(model, "positions are found in")
     ids = batch_of(model, text, None, None).ids[0][:MOST_TOKENS]
     with model.lock:
         found = positions_of(model.model)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from attnscope.kernels.errors import ModelUnsupported, PromptRefused
 from attnscope.models.hidden_tokens import hidden_logits, hidden_positions
 from attnscope.models.loading import LoadedModel
-from attnscope.models.prompting import batch_of, check_one_stack
+from attnscope.models.prompting import batch_of, check_one_text
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ def checked_ids(
         ModelUnsupported: An encoder-decoder, or a model that predicts nothing.
         PromptRefused: Not one prompt of two tokens or more, or too long for the model.
     """
-    check_one_stack(model, what)
+    check_one_text(model, what)
     if not model.has_head:
         raise ModelUnsupported(
             f"{model.title} does not predict tokens, so there is no loss that could change.",

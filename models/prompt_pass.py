@@ -23,8 +23,12 @@ def prompt_logits(model: LoadedModel, batch: Batch, positions: Tensor) -> Tensor
         positions: int64 `[P]`, in the padded batch, ascending.
 
     Returns:
-        The logits at these positions, `[B, P, V]`; None of a model without a head.
+        The logits at these positions, `[B, P, V]`, of a picture those of its class alone, `[1, 1, V]`;
+        None of a model without a head.
     """
+    if batch.source is not None and batch.is_picture:
+        seen = model.model(**batch.source.inputs)
+        return seen.logits[:, None] if model.has_head else None
     accepted = inspect.signature(model.model.forward).parameters
     ids_Bn, seen_Bn = batch.tensors(model.device)
     arguments: dict[str, object] = {"input_ids": ids_Bn, "attention_mask": seen_Bn}
@@ -45,17 +49,14 @@ def prompt_logits(model: LoadedModel, batch: Batch, positions: Tensor) -> Tensor
 
 
 def least_inputs(model: LoadedModel) -> dict[str, Tensor]:
-    """One token, and the least source of an encoder-decoder: what a pass needs to show its shapes."""
+    """One token, the least source of an encoder-decoder, a small picture: what a pass needs to show its shapes."""
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    read = {"input_ids": token, "attention_mask": torch.ones_like(token)}
-    if model.kind != "encoder-decoder":
-        return read
-    source = read
-    if model.image_processor is not None:
+    source = read = {"input_ids": token, "attention_mask": torch.ones_like(token)}
+    if model.reads_pictures:
         from PIL import Image  # a machine that only measures may be without it
 
         source = {"pixel_values": pixel_values(model, Image.new("RGB", (32, 32)))}
-    return {**source, **_as_targets(read)}
+    return {**source, **_as_targets(read)} if model.kind == "encoder-decoder" else source
 
 
 def _as_targets(read: dict[str, Any]) -> dict[str, Any]:

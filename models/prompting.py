@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
-from attnscope.models.encoded import Source
+from attnscope.models.encoded import Encoded, Source
 from attnscope.models.loading import LoadedModel
 
 
@@ -20,11 +20,12 @@ class Batch:
     """Prompts as the model reads them.
 
     Attributes:
-        rows: Token ids with padding, one row a sequence, all of one length.
-        seen: 1 where a token counts, 0 where it is padding, like `rows`.
+        rows: Token ids with padding, one row a sequence, all of one length; of a picture none.
+        seen: 1 where a token or a patch counts, 0 where one is padding.
         spans: `[start, end)` of each sequence within its row.
         texts: The prompts.
-        source: What the encoder of an encoder-decoder reads; the prompts are then its targets.
+        source: What the encoder of an encoder-decoder reads, the prompts being its targets; or the picture
+            of a model that reads nothing else.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -40,8 +41,8 @@ class Batch:
 
     @property
     def length(self) -> int:
-        """Tokens of the padded batch, n."""
-        return len(self.rows[0])
+        """Tokens of the padded batch, n, or places of a picture."""
+        return len(self.seen[0])
 
     @property
     def ids(self) -> tuple[tuple[int, ...], ...]:
@@ -49,6 +50,11 @@ class Batch:
         return tuple(
             row[start:end] for row, (start, end) in zip(self.rows, self.spans, strict=True)
         )
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture that is read alone."""
+        return self.source is not None and not any(self.rows)
 
     @property
     def starts_late(self) -> bool:
@@ -142,13 +148,33 @@ def padded(
     )
 
 
-def check_one_stack(model: LoadedModel, what: str) -> None:
-    """Raises ModelUnsupported of an encoder-decoder, whose passes read a source and a target.
+def read_by_place(model: LoadedModel, batch: Batch) -> Encoded:
+    """What the places of a batch are: its tokens, or the patches of its picture."""
+    if batch.source is not None and batch.is_picture:
+        return batch.source.encoded
+    ids = batch.ids
+    return Encoded(
+        tokens=tuple(model.tokens(one) for one in ids),
+        token_ids=ids,
+        words=tuple(model.words(one) for one in ids),
+        marks=tuple(model.marks(one) for one in ids),
+        texts=batch.texts,
+        spans=batch.spans,
+    )
+
+
+def check_one_text(model: LoadedModel, what: str) -> None:
+    """Raises ModelUnsupported of an encoder-decoder, and of a model that reads pictures.
 
     Args:
         model: Any.
-        what: Is done to models that read one prompt alone, such as "patterns are tried on".
+        what: Is done to models that read one text alone, such as "patterns are tried on".
     """
+    if model.kind != "encoder-decoder" and model.reads_pictures:
+        raise ModelUnsupported(
+            f"{model.title} reads a picture: {what} models that read a text.",
+            "Choose a decoder or an encoder of text.",
+        )
     if model.kind == "encoder-decoder":
         raise ModelUnsupported(
             f"{model.title} is an encoder-decoder: {what} models of one stack.",

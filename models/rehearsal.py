@@ -32,7 +32,7 @@ from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.models import attention_arguments
 from attnscope.models.attention_arguments import Asked
-from attnscope.models.checkpoint import READS_PICTURES
+from attnscope.models.checkpoint import reads_pictures
 from attnscope.models.liveness import LONG, SHORT, Liveness, Marker, Size, TooLong
 from attnscope.models.masks import Mask, MaskRule, mask_function
 from attnscope.models.pass_inputs import Phase, layers_of, model_class, pass_inputs, step_inputs
@@ -109,7 +109,7 @@ def build(
     Raises:
         ModelUnsupported: transformers cannot make a model of it, or it reads pictures.
     """
-    if config.model_type == READS_PICTURES:
+    if reads_pictures(config):
         raise ModelUnsupported(
             "The model reads a picture, and what is calculated is a prompt of a number of tokens.",
             "Choose a model that reads text; the page Inspect shows this one.",

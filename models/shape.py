@@ -13,11 +13,13 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from attnscope.kernels.errors import ModelNotSwappable, ModelUnsupported, UnsupportedCall
+from attnscope.kernels.patterns.causal import Causal
 from attnscope.kernels.patterns.full import Full
 from attnscope.kernels.patterns.local import Local
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.models import configs
+from attnscope.models.checkpoint import READS_PICTURES
 from attnscope.models.liveness import Size
 from attnscope.models.moments import Pass, Places, pass_of
 from attnscope.models.pass_inputs import Phase
@@ -141,6 +143,41 @@ def shape_of(source: configs.Source, *, revision: str | None = None) -> ModelSha
     return _shape_of(configs.read(source, revision=revision).to_json_string(use_diff=False))
 
 
+def picture_layers(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
+    """The attention layers of a model that reads pictures, from its configuration: such a one is never rehearsed.
+
+    Raises:
+        ModelUnsupported: Its encoder works in stages, each with heads of its own.
+    """
+    whole: Any = config
+    alone = (getattr(whole, "vision_config", whole), (Full(),))
+    stacks: list[tuple[Any, tuple[Pattern, ...]]] = (
+        [(whole.encoder, (Full(),)), (whole.decoder, (Causal(), Full()))]
+        if whole.model_type == READS_PICTURES
+        else [alone]
+    )
+    for stack, _ in stacks:
+        if not isinstance(getattr(stack, "num_attention_heads", None), int):
+            raise ModelUnsupported(
+                f"The {stack.model_type} that reads the picture works in stages, each with heads of its own.",
+                "Choose a model whose encoder is a plain vision transformer, such as ViT or DINOv2.",
+            )
+    return tuple(
+        LayerShape(
+            kind="full",
+            query_heads=stack.num_attention_heads,
+            kv_heads=stack.num_attention_heads,
+            head_dim=stack.hidden_size // stack.num_attention_heads,
+            value_dim=stack.hidden_size // stack.num_attention_heads,
+            pattern=pattern,
+            scale=(stack.hidden_size // stack.num_attention_heads) ** -0.5,
+        )
+        for stack, patterns in stacks
+        for _ in range(stack.num_hidden_layers)
+        for pattern in patterns
+    )
+
+
 def rehearsed(
     shape: ModelShape,
     phase: Phase,
@@ -220,7 +257,7 @@ def _shape_of(config_json: str) -> ModelShape:
         factors=sum(_factors(weight.shape) for weight in whole.parameters()),
         largest=max(weight.numel() for weight in whole.parameters()),
         quantisation=quantisation_of(config, whole),
-        is_encoder_decoder=bool(config.is_encoder_decoder),
+        is_encoder_decoder=bool(model.config.is_encoder_decoder),
         is_swappable=bool(prompt.calls),
         max_length=next((limit for limit in limits if isinstance(limit, int)), None),
         config_json=config_json,

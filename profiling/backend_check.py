@@ -181,6 +181,9 @@ class _Check:
     exact_BPV: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if self.batch.is_picture:  # all of it has one prediction
+            self.positions = torch.zeros(1, dtype=torch.long, device=self.model.device)
+            return
         # The logits that are kept are those of the last positions, at least one.
         vocabulary = int(getattr(self.model.model.config.get_text_config(), "vocab_size", 1))
         most = max(1, _LOGIT_BYTES // (4 * self.batch.size * vocabulary))

@@ -83,9 +83,9 @@ def measure(
     Raises:
         InvalidCall: The model is of another dtype.
         UnknownBackend: No such backend.
-        ModelUnsupported: An encoder-decoder.
+        ModelUnsupported: An encoder-decoder, or a model that reads pictures.
     """
-    check_one_stack(model.title, is_pair=model.kind == "encoder-decoder")
+    check_one_text(model)
     dtype = str(model.dtype).removeprefix("torch.")
     if cell.dtype != dtype:
         raise InvalidCall(
@@ -114,6 +114,16 @@ def measure(
         empty.telemetry, samples=tuple(seen.samples), missing=tuple(sorted(seen.missing.items()))
     )
     return replace(empty, **found, prediction=prediction, telemetry=telemetry, created=now())
+
+
+def check_one_text(model: LoadedModel) -> None:
+    """As `check_one_stack`, of a loaded model; a picture has one size, and no length either."""
+    check_one_stack(model.title, is_pair=model.kind == "encoder-decoder")
+    if model.reads_pictures:
+        raise ModelUnsupported(
+            f"{model.title} reads pictures of one size, and a profile sweeps the length of a text.",
+            "Profile a decoder or an encoder of text; on the page Backends this model is timed on a picture.",
+        )
 
 
 def check_one_stack(name: str, *, is_pair: bool) -> None:

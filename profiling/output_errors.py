@@ -24,7 +24,7 @@ from attnscope.models.captured import Capture
 from attnscope.models.hub import Progress
 from attnscope.models.layer_capture import LayerView
 from attnscope.models.loading import LoadedModel
-from attnscope.models.prompting import check_one_stack
+from attnscope.models.prompting import check_one_text
 from attnscope.models.sparsity import values_of
 
 
@@ -113,7 +113,7 @@ def output_errors(
         ModelUnsupported: An encoder-decoder.
         InvalidCall: A prompt of fewer than two tokens.
     """
-    check_one_stack(model, "output errors are measured of")
+    check_one_text(model, "output errors are measured of")
     if len(ids) < 2:
         raise InvalidCall(f"An error needs a prompt of at least 2 tokens, got {len(ids)}.")
     shown = capture(model, input_ids=list(ids), values=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnscope.app.commands.prompt import add_prompt, prompt_of
+from attnscope.app.commands.prompt import add_prompt, read_by
 from attnscope.app.commands.table import rich_modules, say_table
 from attnscope.app.words.backends import HEADER, row_of
 from attnscope.kernels.errors import AttnscopeError, JobCancelled
@@ -31,7 +31,9 @@ _QUIET = {"KINETO_LOG_LEVEL": "6", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 def add_backends(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     add_prompt(parser)
-    parser.add_argument("--model", default="demo", help="demo, a hub id, or a folder")
+    parser.add_argument(
+        "--model", default="demo", help="demo, copying, picture-copying, a hub id, or a folder"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -51,14 +53,11 @@ def run_backends(given: argparse.Namespace) -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    from attnscope.app.jobs.check_work import refuse_pictures
     from attnscope.models.loading import load
     from attnscope.models.pairs import read_batch
 
-    text = prompt_of(given, given.model)
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
-    refuse_pictures(model)
-    batch = read_batch(model, text)
+    batch = read_batch(model, **read_by(model, given))
     results = _checked(given, model, batch)
     baseline = next((each for each in results if each.name == "eager"), None)
     rows = [row_of(each, baseline) for each in results]
@@ -105,7 +104,8 @@ def _title(model: "LoadedModel", batch: "Batch") -> str:
     from attnscope.profiling.machine import machine_of
 
     dtype = str(model.dtype).removeprefix("torch.")
-    tokens = f"{count(batch.length)} token{'s' * (batch.length > 1)}"
+    what = "place" if batch.is_picture else "token"
+    tokens = f"{count(batch.length)} {what}{'s' * (batch.length > 1)}"
     return f"{model.title} in {dtype} on {machine_of(model.device).name}, {tokens}"
 
 

@@ -129,13 +129,13 @@ def _records(
     given: argparse.Namespace, out: Path, keep: Callable[["RunRecord"], object]
 ) -> list["RunRecord"]:
     from attnscope.models.loading import load
-    from attnscope.profiling.measure import check_one_stack
+    from attnscope.profiling.measure import check_one_text
 
     records: list[RunRecord] = []
     try:
         for dtype in _words(given.dtypes):
             model = load(given.model, revision=given.revision, device=given.device, dtype=dtype)
-            check_one_stack(model.title, is_pair=model.kind == "encoder-decoder")
+            check_one_text(model)
             records += _sweep(given, model, out, keep)
     except KeyboardInterrupt:
         where = f"What was measured is in {out}: the same command goes on from there."

@@ -13,7 +13,7 @@ from attnscope.app.components.model_bar import BackendChoice, backend_choices, m
 from attnscope.app.components.notice import control, notice_html
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.access import devices, engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.kept.pictures import KeptPictures
 from attnscope.app.page_session import Notice
@@ -50,7 +50,7 @@ def head(session: Session) -> None:
         shown,
         backends(session),
         models=_models(session),
-        devices=_devices(),
+        devices=devices(),
         on_apply=act(session, _apply),
     )
     prompt = _prompt(session)
@@ -152,11 +152,11 @@ def act(session: Session, work: Callable[[Session], None]) -> Callable[[], None]
 
 def _left_out(shown: Shown) -> Notice:
     model = shown.summary["model"]
-    reads = (
-        "a target, but no picture"
-        if shown.is_pair
-        else "one text, and neither a target nor a picture"
-    )
+    reads = "one text, and neither a target nor a picture"
+    if shown.is_pair:
+        reads = "a target, but no picture"
+    elif shown.reads_pictures:
+        reads = "a picture, and no target"
     return Notice(
         kind="told", message=f"The link named what {model} does not read: it takes {reads}."
     )
@@ -201,12 +201,6 @@ def backends(session: Session) -> tuple[BackendChoice, ...]:
 
 def _models(session: Session) -> Sequence[str]:
     return list(dict.fromkeys([*SHIPPED, *(each.view.model for each in session.recent)]))
-
-
-def _devices() -> Sequence[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
 
 
 # What the visitor's controls do; each runs before the page is drawn anew

@@ -2,13 +2,14 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from attnscope.app.components.chart import chart, look
+from attnscope.app.components.model_bar import facts_line, model_choice
 from attnscope.app.figures import positions
 from attnscope.app.prompts.examples import example
 from attnscope.app.state import Key
@@ -40,6 +41,8 @@ def request(
     view: MechanismsView,
     *,
     models: Sequence[str],
+    devices: Sequence[str],
+    on_apply: Callable[[], None],
     on_change: Callable[[], None],
     on_find: Callable[[], None],
     finding: bool,
@@ -50,21 +53,25 @@ def request(
     Args:
         view: What is asked.
         models: Sources to choose from; others can be typed.
-        on_change: Called before the page is drawn anew.
+        devices: Devices that have a worker.
+        on_apply: Called before the rerun when another model is taken.
+        on_change: Called when the prompt is another.
         on_find: Called when the visitor asks.
         finding: Whether a job is under way.
         again: Whether it was found before.
     """
     st.html('<h3 class="pg-heading">On a model of yours</h3>')
-    model, prompt, button = st.columns([4, 7, 2], vertical_alignment="bottom")
-    model.selectbox(
-        "Model",
-        list(dict.fromkeys([*models, view.on])),
-        accept_new_options=True,
-        help="The demo, a Hugging Face hub id, or a folder on the server. Only safetensors are loaded.",
-        key=Key.MECHANISM_ON,
-        on_change=on_change,
-    )
+    with st.container(
+        key="positions_model", horizontal=True, vertical_alignment="center", gap="small"
+    ):
+        st.html(facts_line(_facts(view)))
+        with (
+            st.popover("Model", key="positions_model_popover"),
+            st.form("positions_model_form", border=False),
+        ):
+            model_choice(_Asked(view.on, view.on_device), models=models, devices=devices)
+            st.form_submit_button("Apply", type="primary", on_click=on_apply, width="stretch")
+    prompt, button = st.columns([11, 2], vertical_alignment="bottom")
     prompt.text_input(
         "Prompt that it reads",
         max_chars=LONGEST,
@@ -79,6 +86,23 @@ def request(
         disabled=finding,
         width="stretch",
     )
+
+
+class _Asked(NamedTuple):
+    """The model as `model_choice` takes it."""
+
+    model: str
+    device: str
+
+
+def _facts(view: MechanismsView) -> list[tuple[str, str, str]]:
+    told = [
+        ("model", view.on, "whose positions are found"),
+        ("revision", view.on_revision[:10], view.on_revision),
+        ("device", view.on_device, "where it runs"),
+        ("dtype", view.on_dtype, "of weights, queries and keys"),
+    ]
+    return [fact for fact in told if fact[1]]
 
 
 def answer(found: Answer) -> None:

@@ -51,7 +51,10 @@ def prompt_box(
             _typed(drafts, limit, verb, told, has_template=has_template, on_run=on_run)
         st.selectbox(
             "Examples",
-            [entry.title for entry in examples_for(session.view.model)],
+            [
+                entry.title
+                for entry in examples_for(session.view.model, pictures=drafts.pictures is not None)
+            ],
             index=None,
             key=Key.EXAMPLE,
             placeholder="Examples",
@@ -85,7 +88,11 @@ def _typed(
     with st.container(
         key="prompt_typed", horizontal=True, vertical_alignment="center", gap="small"
     ):
-        if drafts.pictures is None:
+        if drafts.pictures is not None and not drafts.with_target:
+            st.html(
+                '<p class="pg-note">This model reads a picture: an example, or one you upload.</p>'
+            )
+        elif drafts.pictures is None:
             name = "Source" if drafts.with_target else "Prompt"
             _text(name, Key.DRAFT, f"Type a {name.lower()}{most}; Ctrl+Enter sends it")
         if drafts.with_target:

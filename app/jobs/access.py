@@ -43,3 +43,10 @@ def engine() -> Engine:
             "Start the dashboard with scripts/run (or: attnscope serve).",
         )
     return found
+
+
+def devices() -> list[str]:
+    """The devices to choose from: the CPU, and those that have a worker of their own."""
+    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
+    named = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
+    return ["cpu", *(device for device in named if device != "auto")]

@@ -49,7 +49,7 @@ def measure_errors(arguments: Arguments, context: Context) -> Answer:
     from attnscope.app.jobs.advice_answers import request_of
     from attnscope.app.jobs.calculation_plan import bundled
     from attnscope.app.jobs.work import models, wanted
-    from attnscope.models.prompting import batch_of, check_one_stack
+    from attnscope.models.prompting import batch_of, check_one_text
     from attnscope.profiling.record import now
 
     source = str(arguments["model"])
@@ -63,7 +63,7 @@ def measure_errors(arguments: Arguments, context: Context) -> Answer:
     # In the model's own dtype, on the worker's device: what is asked about may be another.
     asked = wanted({"source": source, "revision": arguments.get("revision")}, context)
     with models(context).borrow(**asked, progress=loading) as model:
-        check_one_stack(model, "what a mechanism changes is measured of")
+        check_one_text(model, "what a mechanism changes is measured of")
         ids = batch_of(model, arguments["text"], None, None).ids[0][:TOKENS]
         judged = {one.key: one for one in judgeable(request, len(ids))}
         errors = _errors(model, ids, judged, context)

@@ -15,7 +15,7 @@ from attnscope.app.jobs.capture_summary import describe, of_kind
 from attnscope.app.jobs.check_answers import CHECK_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
-from attnscope.app.jobs.kept_answers import rounded, write_beside
+from attnscope.app.jobs.kept_answers import keep, kept, rounded
 from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 512  # a side; what a screen shows and a wire carries quickly
 FIRST_PAIRS = 12_000_000  # pairs of 64 dimensions that one thread pools in about 150 ms
-NUMBERS = 1  # raised when a question gets other numbers, so that no older answer is taken for it
 _LEFT_OUT = (
     "Induction, previous and duplicate tokens, distances and windows are left out: they mean something only "
     "where a key and its query are tokens of one text."
@@ -256,17 +255,18 @@ def _diagnostics(arguments: Arguments, context: Context) -> Answer:
 
     capture = _capture(arguments, context)
     sequence = _sequence(arguments, capture)
-    name = f"diagnostics-{capture.attentions[0]}-{sequence}-{NUMBERS}.json"
-    kept = shelf(context).folder(arguments["capture"]) / name
-    if kept.is_file():
-        return json.loads(kept.read_text())
+    name = f"diagnostics-{capture.attentions[0]}-{sequence}.json"
+    place = shelf(context).folder(arguments["capture"]) / name
+    known = kept(place)
+    if known is not None:
+        return known
     found = diagnose_capture(capture, sequence=sequence, progress=context.progress)
     answer = {
         "keys": [words for words in diagnostic_words() if words["key"] in found],
         "values": {key: rounded(values) for key, values in found.items()},
         "note": "" if len(found) == len(KEYS) else _LEFT_OUT,
     }
-    write_beside(kept, json.dumps(answer))
+    keep(place, answer)
     return answer
 
 

@@ -32,7 +32,7 @@ def describe(capture_id: str, whole: "Capture", attention: str | None = None) ->
                 "words": list(capture.words[i]),
                 "marks": list(capture.marks[i]),
                 "keys": None if capture.encoded is None else _keys(capture.encoded, i),
-                **(_patches(whole.encoded) if capture.attentions[0] == "encoder" else {}),
+                **_patches(capture),
                 "next_tokens": None if likely is None else [[token, p] for token, p in likely[i]],
             }
             for i in range(len(capture.tokens))
@@ -54,11 +54,9 @@ def _keys(encoded: "Encoded", sequence: int) -> Answer:
     }
 
 
-def _patches(encoded: "Encoded | None") -> Answer:
+def _patches(read: "Capture | Encoded") -> Answer:
     """Rows and columns of patches and the picture they are of; nothing of a text."""
-    if encoded is None or not encoded.picture:
-        return {}
-    return {"grid": encoded.grid, "picture": encoded.picture}
+    return {"grid": read.grid, "picture": read.picture} if read.picture else {}
 
 
 def _layer(layer: "LayerCapture") -> Answer:

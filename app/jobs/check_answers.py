@@ -1,6 +1,7 @@
 """The questions about checks of backends: what can run before anything is run, and what a check found."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.checks import CheckFolder
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from attnscope.kernels.backends.backend import Backend
-    from attnscope.models.shape import ModelShape
+    from attnscope.models.shape import LayerShape
 
 Answer = dict[str, Any]
 Arguments = dict[str, Any]
@@ -28,16 +29,22 @@ def offered(arguments: Arguments, context: Context) -> Answer:
 
     Returns:
         Under `backends` name, title, exact, reason and remedy (empty where it runs); and layers, architecture,
-        parameters and max_length of the model, and the device.
+        max_length and reads_pictures of the model, and the device.
     """
     from attnscope.app.jobs.backends_offered import device_of
     from attnscope.app.jobs.work import wanted
     from attnscope.kernels.registry import BACKENDS
-    from attnscope.models.shape import shape_of
+    from attnscope.models import configs
+    from attnscope.models.checkpoint import reads_pictures
+    from attnscope.models.shape import picture_layers, shape_of
 
     which = wanted(arguments, context)
     device = device_of(which["device"])
-    shape = shape_of(which["source"], revision=which["revision"])
+    config = configs.read(which["source"], revision=which["revision"])
+    of_pictures = reads_pictures(config)
+    shape = None if of_pictures else shape_of(config)
+    layers = picture_layers(config) if shape is None else shape.layers
+    is_swappable = shape is None or shape.is_swappable
     dtype = which["dtype"]
     if dtype == "auto":
         dtype = "float32" if device.type == "cpu" else "bfloat16"
@@ -47,32 +54,38 @@ def offered(arguments: Arguments, context: Context) -> Answer:
                 "name": backend.name,
                 "title": backend.title,
                 "exact": backend.exact,
-                **_refusal(backend, shape, dtype, device),
+                **(
+                    _refusal(backend, layers, dtype, device)
+                    if is_swappable
+                    else _own_code(config.model_type)
+                ),
             }
             for backend in BACKENDS
         ],
-        "layers": len(shape.layers),
-        "architecture": shape.architecture,
-        "parameters": shape.parameters,
-        "max_length": shape.max_length,
+        "layers": len(layers),
+        "architecture": config.model_type,
+        "max_length": None if shape is None else shape.max_length,
+        "reads_pictures": of_pictures,
         "device": str(device),
     }
 
 
 def _refusal(
-    backend: "Backend", shape: "ModelShape", dtype: str, device: "torch.device"
+    backend: "Backend", layers: "Iterable[LayerShape]", dtype: str, device: "torch.device"
 ) -> dict[str, str]:
     from attnscope.profiling.attention_memory import call_of
 
-    if not shape.is_swappable:
-        reason = f"{shape.architecture} computes attention in code of its own"
-        return {"reason": reason, "remedy": "Choose another model."}
-    for layer in dict.fromkeys(layer for layer in shape.layers if layer.is_attention):
+    for layer in dict.fromkeys(layer for layer in layers if layer.is_attention):
         call = call_of(layer, batch=1, length=_LENGTH, dtype=dtype, decode=False)
         refusal = backend.refuses(call, device)
         if refusal is not None:
             return {"reason": refusal.reason, "remedy": refusal.remedy}
     return {"reason": "", "remedy": ""}
+
+
+def _own_code(architecture: str) -> dict[str, str]:
+    reason = f"{architecture} computes attention in code of its own"
+    return {"reason": reason, "remedy": "Choose another model."}
 
 
 def found(arguments: Arguments, context: Context) -> Answer:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from attnscope.app.jobs.checks import CheckFolder
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.work import described, models, prompts, wanted
-from attnscope.kernels.errors import PromptRefused
 from attnscope.models.pairs import read_batch
+from attnscope.models.prompting import read_by_place
 from attnscope.profiling.backend_check import check
 from attnscope.profiling.json_data import to_data
 from attnscope.profiling.latency import Effort
@@ -26,10 +26,11 @@ _LOADED = 0.05  # of the whole
 
 
 def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
-    """Check every backend of the registry on a prompt, or several.
+    """Check every backend of the registry on a prompt, or several, or a picture.
 
     Args:
-        arguments: check (the id of its folder), owner; source, revision, device, dtype as for `load`; texts; chat.
+        arguments: check (the id of its folder), owner; source, revision, device, dtype as for `load`; texts; chat;
+            picture and shipped_picture as for `inspect`.
         context: Asked between any two layers and timed runs whether it was cancelled.
 
     Returns:
@@ -39,7 +40,6 @@ def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
     context.progress(0.0, "Opening the model")
     loading = context.part(0.0, _LOADED, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
-        refuse_pictures(model)
         batch = read_batch(model, **prompts(arguments, model, context))
         folder.begin(arguments, _facts(model, batch))
 
@@ -50,20 +50,11 @@ def check_backends(arguments: Arguments, context: Context) -> dict[str, Any]:
     return {"check": arguments["check"]}
 
 
-def refuse_pictures(model: "LoadedModel") -> None:
-    """Raises PromptRefused of a model that reads pictures: what is checked is a prompt of text."""
-    if model.image_processor is not None:
-        raise PromptRefused(
-            f"{model.title} reads a picture, and backends are checked on a text here.",
-            "Choose a model that reads text; Inspect shows this one under any backend.",
-        )
-
-
 def _facts(model: "LoadedModel", batch: "Batch") -> dict[str, Any]:
-    """The model as `load` describes it, its machine, the time, and the tokens of each prompt."""
+    """The model as `load` describes it, its machine, the time, and each prompt's tokens, or a picture's places."""
     return {
         "model": described(model),
         "machine": to_data(machine_of(model.device)),
         "created": now(),
-        "tokens": [list(model.tokens(ids)) for ids in batch.ids],
+        "tokens": [list(tokens) for tokens in read_by_place(model, batch).tokens],
     }

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnscope.app.jobs.kept_answers import keep, kept
 from attnscope.kernels.errors import JobMissing
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class CheckFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._results.write_text("", encoding="utf-8")
         self._facts.write_text(json.dumps(facts), encoding="utf-8")
-        # Last: a check whose folder holds this holds the others.
-        self._asked.write_text(json.dumps(arguments), encoding="utf-8")
+        # Last: a check whose folder holds this holds the others, and in its form.
+        keep(self._asked, arguments)
 
     def add(self, result: "BackendResult") -> None:
         """Write a result down."""
@@ -54,11 +55,12 @@ class CheckFolder:
         """The arguments of the job.
 
         Raises:
-            JobMissing: No such check was begun here.
+            JobMissing: No such check was begun here, or one whose files have another form.
         """
-        if not self._asked.exists():
+        asked = kept(self._asked)
+        if asked is None:
             raise JobMissing("This check is not on this server.", "Check the backends again.")
-        return json.loads(self._asked.read_text(encoding="utf-8"))
+        return asked
 
     def facts(self) -> dict[str, Any]:
         """Which model, on what, and its prompt's tokens; see `check_work`."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attnscope.app.jobs.kept_answers import write_beside
+from attnscope.app.jobs.kept_answers import keep, kept, read, written
 from attnscope.kernels.errors import InvalidCall
 
 Record = dict[str, Any]
@@ -31,15 +31,16 @@ class MechanismFolder:
         file = self._file(mechanism)
         self._root.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+            lines.write(f"{written(record)}\n")
 
     def records(self, mechanism: str) -> list[Record]:
-        """The latest measurements, the newest last; a line that was cut off by a kill is left out."""
+        """The latest measurements, the newest last; what was cut off by a kill, or has another form, is left out."""
         file = self._file(mechanism)
         if not file.exists():
             return []
         whole = file.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()[-_MOST_SHOWN:] if line]
+        found = (read(line) for line in whole.splitlines()[-_MOST_SHOWN:])
+        return [record for record in found if record is not None]
 
     def _file(self, mechanism: str) -> Path:
         if not _KEY.fullmatch(mechanism):
@@ -61,12 +62,11 @@ class Findings:
     def keep(self, asked: Mapping[str, Any], found: Record) -> None:
         """Write an answer down; it replaces an older one."""
         self._root.mkdir(parents=True, exist_ok=True)
-        write_beside(self._file(asked), json.dumps(found))
+        keep(self._file(asked), found)
 
     def find(self, asked: Mapping[str, Any]) -> Record | None:
         """The answer to a question; None where nobody asked it yet."""
-        file = self._file(asked)
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        return kept(self._file(asked))
 
     def _file(self, asked: Mapping[str, Any]) -> Path:
         told = json.dumps(dict(asked), sort_keys=True).encode()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 from attnscope.app.jobs.context import Context
 
 if TYPE_CHECKING:
-    from attnscope.models.copying import CopyingModel
+    from attnscope.models.loading import LoadedModel
 
 Answer = dict[str, Any]
 Arguments = dict[str, Any]
@@ -74,16 +74,19 @@ def _pages(context: Context) -> Answer:
 
 def _cross(context: Context) -> Answer:
     """What the decoder of the copying model reads of its source, a token it says at a time."""
-    from attnscope.models.copying import copy_text
+    from attnscope.models.capture import capture
 
-    copying = _copying(context)
-    found = copy_text(copying, _COPIED, backend="tiled")
+    found = capture(_copying(context), _COPIED, backend="tiled").of("cross")
+    assert found.encoded is not None
+    (read,), (source,) = found.tokens, found.encoded.tokens
+    weights = found.tile(0, 0)
     return {
-        "model": copying.title,
-        "said": list(found.said),
-        "source": list(found.capture.source),
-        "weights": found.capture.tile(0, 0).tolist(),
-        "mass": float(found.capture.mass_on(0, 0, found.right).mean()),
+        "model": found.title,
+        # A query says what the next one has read; the last says the end, as the source does.
+        "said": [*read[1:], source[-1]],
+        "source": list(source),
+        "weights": weights.tolist(),
+        "mass": float(weights.diagonal().mean()),
     }
 
 
@@ -99,10 +102,10 @@ def _learned(context: Context) -> Answer:
     return {"model": copying.title, "table": table_nD.tolist(), "curves": curves}
 
 
-def _copying(context: Context) -> "CopyingModel":
-    from attnscope.models.copying import load_copying
+def _copying(context: Context) -> "LoadedModel":
+    from attnscope.models.loading import load
 
-    return context.resources.get("copying", lambda: load_copying("text"))
+    return context.resources.get("copying", lambda: load("copying", device="cpu"))
 
 
 def _sinusoidal(context: Context) -> Answer:

@@ -22,7 +22,7 @@ def find_positions(arguments: Arguments, context: Context) -> Answer:
     """Find a model's positions, and keep what was found for whoever asks the same.
 
     Args:
-        arguments: source and revision as for `load`; text.
+        arguments: source, revision, device and dtype as for `load`; text.
         context: Asked between any two layers whether it was cancelled.
 
     Returns:
@@ -113,4 +113,4 @@ def _layer(effect: "LayerEffect") -> Answer:
 
 
 def _asked(arguments: Arguments) -> Arguments:
-    return {name: arguments.get(name) for name in ("source", "revision", "text")}
+    return {name: arguments.get(name) for name in ("source", "revision", "device", "dtype", "text")}

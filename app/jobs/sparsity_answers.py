@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from attnscope.app.jobs.context import Context
+from attnscope.app.jobs.kept_answers import kept
 from attnscope.app.jobs.memo import Memo
 from attnscope.app.jobs.patterns_asked import asked
 from attnscope.app.jobs.tables import Ask
@@ -140,10 +141,10 @@ def ran(arguments: Arguments, context: Context) -> Answer:
     """
     folder = _shelf(context).folder(str(arguments["capture"]))
     name = str(arguments["run"])
-    kept = folder / f"run-{name}.json"
-    if not re.fullmatch(r"[0-9a-f]{32}", name) or not kept.is_file():
+    found = kept(folder / f"run-{name}.json") if re.fullmatch(r"[0-9a-f]{32}", name) else None
+    if found is None:
         raise JobMissing("This run is not kept here any more.", "Run the model again.")
-    return json.loads(kept.read_text())
+    return found
 
 
 def assignment(arguments: Arguments, context: Context) -> Answer:

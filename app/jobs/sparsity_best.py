@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.answers import shelf
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.kept_answers import write_beside
+from attnscope.app.jobs.kept_answers import keep, kept
 from attnscope.app.jobs.sparsity_work import thumbnail
 from attnscope.kernels.errors import JobMissing
 from attnscope.kernels.pattern_effect import within
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Arguments = dict[str, Any]
 Result = dict[str, Any]
 
-NUMBERS = 1  # raised when the same job finds other numbers
-
 
 def best(arguments: Arguments, context: Context) -> Result:
     """Fit patterns to every head, and solve those of the catalogue for the budget.
@@ -37,7 +35,7 @@ def best(arguments: Arguments, context: Context) -> Result:
         The same arguments: what was found is kept beside the capture, and told head by head.
     """
     place = _place(arguments, context)
-    if not place.is_file():
+    if kept(place) is None:
         capture = shelf(context).get(arguments["capture"])
         assert isinstance(capture, Capture)
         found = best_patterns(
@@ -50,8 +48,7 @@ def best(arguments: Arguments, context: Context) -> Result:
             f"{layer}.{head}": [_candidate(each) for each in _told(candidates)]
             for (layer, head), candidates in found.heads.items()
         }
-        kept = {"heads": heads, "assignment": found.assignment().to_json()}
-        write_beside(place, json.dumps(kept))
+        keep(place, {"heads": heads, "assignment": found.assignment().to_json()})
     return arguments
 
 
@@ -137,13 +134,13 @@ def _of_kind(arguments: Arguments, context: Context, layer: int) -> Result:
 
 
 def _kept(arguments: Arguments, context: Context) -> Result:
-    place = _place(arguments, context)
-    if not place.is_file():
+    found = kept(_place(arguments, context))
+    if found is None:
         raise JobMissing("What was fitted is not kept here any more.", "Reload the page.")
-    return json.loads(place.read_text())
+    return found
 
 
 def _place(arguments: Arguments, context: Context) -> Path:
-    asked = [int(arguments["sequence"]), float(arguments["budget"]), NUMBERS]
+    asked = [int(arguments["sequence"]), float(arguments["budget"])]
     name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
     return shelf(context).folder(arguments["capture"]) / f"best-{name}.json"

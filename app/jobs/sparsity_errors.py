@@ -8,7 +8,7 @@ import numpy as np
 
 from attnscope.app.jobs.answers import shelf
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.kept_answers import rounded, write_beside
+from attnscope.app.jobs.kept_answers import keep, kept, rounded
 from attnscope.models.captured import Capture
 from attnscope.profiling.approximation_sweep import NAMES, STANDARD, approximation, sweep
 from attnscope.profiling.output_errors import Way, way_errors
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Arguments = dict[str, Any]
 Result = dict[str, Any]
-
-NUMBERS = 1  # raised when the same job finds other numbers
 
 
 def errors(arguments: Arguments, context: Context) -> Result:
@@ -39,10 +37,11 @@ def errors(arguments: Arguments, context: Context) -> Result:
         over_lengths, points as of `approximation_sweep.Point`, their tables by layer and head; refusal,
         why there are none, or empty.
     """
-    name = hashlib.sha256(json.dumps([arguments, NUMBERS], sort_keys=True).encode()).hexdigest()
+    name = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
     place = shelf(context).folder(arguments["capture"]) / f"errors-{name[:32]}.json"
-    if place.is_file():
-        return json.loads(place.read_text())
+    known = kept(place)
+    if known is not None:
+        return known
     capture = shelf(context).get(arguments["capture"])
     assert isinstance(capture, Capture)
     sequence = int(arguments["sequence"])
@@ -68,7 +67,7 @@ def errors(arguments: Arguments, context: Context) -> Result:
         "over_lengths": [_point(each) for each in found.over_lengths],
         "refusal": found.refusal,
     }
-    write_beside(place, json.dumps(result))
+    keep(place, result)
     return result
 
 

@@ -1,12 +1,11 @@
 """A whole model run within patterns, or on a backend that approximates, beside the model as it is."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.answers import shelf
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.kept_answers import write_beside
+from attnscope.app.jobs.kept_answers import keep
 from attnscope.app.jobs.patterns_asked import asked
 from attnscope.app.jobs.work import models, wanted
 from attnscope.kernels.registry import backend
@@ -59,7 +58,7 @@ def run(arguments: Arguments, context: Context) -> Result:
         **described(found, new_tokens),
         "measured": measured,
     }
-    write_beside(place(arguments, context), json.dumps(result))
+    keep(place(arguments, context), result)
     return result
 
 

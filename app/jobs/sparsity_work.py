@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.answers import shelf
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.kept_answers import rounded, write_beside
+from attnscope.app.jobs.kept_answers import keep, kept, rounded
 from attnscope.app.jobs.patterns_asked import asked
 from attnscope.kernels.errors import AttnscopeError
 from attnscope.kernels.pattern_effect import within
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Arguments = dict[str, Any]
 Result = dict[str, Any]
 
-NUMBERS = 1  # raised when the same job finds other numbers
 _THUMBNAIL = 32
 
 
@@ -45,22 +44,22 @@ def effects(arguments: Arguments, context: Context) -> Result:
     capture = shelf(context).get(arguments["capture"])
     assert isinstance(capture, Capture)
     places = [_place(each, arguments, context) for each in arguments["patterns"]]
+    found = {place: kept(place) for place in places}
     missing = {
         place: described
         for place, described in zip(places, arguments["patterns"], strict=True)
-        if not place.is_file()
+        if found[place] is None
     }
     answers = _effects(list(missing.values()), capture, int(arguments["sequence"]), context)
-    made = dict(zip(missing, answers, strict=True))
-    for place, answer in made.items():
-        write_beside(place, json.dumps(answer))
+    for place, answer in zip(missing, answers, strict=True):
+        found[place] = answer
+        keep(place, answer)
     layers = [layer.layer for layer in capture.layers]
-    found = [made[place] if place in made else json.loads(place.read_text()) for place in places]
-    return {"layers": layers, "patterns": found}
+    return {"layers": layers, "patterns": [found[place] for place in places]}
 
 
 def _place(described: Arguments, arguments: Arguments, context: Context) -> Path:
-    asked_of = json.dumps([described, arguments["sequence"], NUMBERS], sort_keys=True)
+    asked_of = json.dumps([described, arguments["sequence"]], sort_keys=True)
     name = hashlib.sha256(asked_of.encode()).hexdigest()[:32]
     return shelf(context).folder(arguments["capture"]) / f"effect-{name}.json"
 

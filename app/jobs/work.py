@@ -57,7 +57,7 @@ def plan(arguments: Arguments, context: Context) -> Result:
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
         batch, planned = _planned(arguments, model, context)
         return {
-            "lengths": [len(ids) for ids in batch.ids],
+            "lengths": [end - start for start, end in batch.spans],
             "layers": list(planned.layers),
             "bytes_per_layer": list(planned.bytes_per_layer),
             "total_bytes": planned.total_bytes,
@@ -86,9 +86,9 @@ def described(model: "LoadedModel") -> Result:
         "parameters": model.parameters,
         "max_length": model.max_length,
         "layers": model.model.config.get_text_config(decoder=True).num_hidden_layers,
-        "has_chat_template": bool(model.tokenizer.chat_template),
+        "has_chat_template": model.display is not None and bool(model.tokenizer.chat_template),
         "note": model.note,
-        "reads_pictures": model.image_processor is not None,
+        "reads_pictures": model.reads_pictures,
     }
 
 
@@ -148,7 +148,7 @@ def inspect(arguments: Arguments, context: Context) -> Result:
 def _readable(arguments: Arguments, model: "LoadedModel") -> Arguments:
     """The arguments without what this kind of model does not read."""
     unread = {"targets": None} if model.kind != "encoder-decoder" else {}
-    if model.image_processor is None:
+    if not model.reads_pictures:
         return {**arguments, **unread, "picture": None, "shipped_picture": None}
     return {**arguments, "texts": None}
 
@@ -174,7 +174,7 @@ def _keeps_values(arguments: Arguments) -> bool:
 
 def prompts(arguments: Arguments, model: "LoadedModel", context: Context) -> dict[str, Any]:
     """The prompts as `capture` takes them: text, ids where the chat template is asked for, or a picture."""
-    if model.image_processor is not None:
+    if model.reads_pictures:
         return {"picture": _picture(arguments, context)}
     texts = list(arguments["texts"])
     if not arguments.get("chat"):

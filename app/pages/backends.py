@@ -15,10 +15,13 @@ from attnscope.app.components.chart import look
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.access import devices, engine
 from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.kept.pictures import KeptPictures
 from attnscope.app.page_session import Notice
 from attnscope.app.prompts.drafts import PromptDrafts
+from attnscope.app.prompts.examples import examples_for
+from attnscope.app.settings import Settings
 from attnscope.app.state import Key
 from attnscope.app.views.backends import (
     BackendsSession,
@@ -58,7 +61,7 @@ def page(session: BackendsSession) -> None:
         offered,
         found,
         models=list(dict.fromkeys(["demo", session.default.model])),
-        devices=_devices(),
+        devices=devices(),
         on_apply=_act(session, _apply),
     )
     model = found["facts"]["model"] if found else {}
@@ -237,12 +240,6 @@ def _asking_most(rows: list[Told]) -> Told:
     )
 
 
-def _devices() -> list[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
-
-
 def _arguments(session: BackendsSession) -> dict[str, Any]:
     texts = inspections.texts_of(session.view, session.kept)
     return arguments_of(session.view, texts, session.owner)
@@ -291,11 +288,15 @@ def _look_at(session: BackendsSession, view: BackendsView) -> None:
 
 
 def _apply(session: BackendsSession) -> None:
+    view, model = session.view, str(session.draft(Key.SOURCE) or "").strip() or "demo"
+    if model != view.model:
+        titles = {entry.title for entry in examples_for(model)}
+        view = replace(view, picture="", example=view.example if view.example in titles else "")
     _look_at(
         session,
         replace(
-            session.view,
-            model=str(session.draft(Key.SOURCE) or "").strip() or "demo",
+            view,
+            model=model,
             revision=str(session.draft(Key.REVISION) or "").strip(),
             device=session.draft(Key.DEVICE) or "auto",
             dtype=session.draft(Key.DTYPE) or "auto",
@@ -331,6 +332,12 @@ def _fill_drafts(session: BackendsSession) -> None:
 
 
 def _prompt(session: BackendsSession) -> PromptDrafts:
+    settings, known = Settings.from_environment(), session.offered
     return PromptDrafts(
-        session=session, kept=session.kept, look_at=lambda view: _look_at(session, view)
+        session=session,
+        kept=session.kept,
+        look_at=lambda view: _look_at(session, view),
+        pictures=KeptPictures(settings.pictures_folder, days=settings.keep_days)
+        if known is not None and known[1]["reads_pictures"]
+        else None,
     )

@@ -17,7 +17,7 @@ from attnscope.app.components import (
 from attnscope.app.components.model_bar import share
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
-from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.access import devices, engine
 from attnscope.app.jobs.calculation_plan import bundled
 from attnscope.app.mechanisms import GROUPS, Mechanism, catalogue, mechanism
 from attnscope.app.page_session import Notice
@@ -176,6 +176,8 @@ def _positions(session: MechanismsSession) -> None:
     model_positions.request(
         session.view,
         models=session.recent,
+        devices=devices(),
+        on_apply=_act(session, _apply),
         on_change=_act(session, _name),
         on_find=_act(session, _find),
         finding=session.job is not None,
@@ -347,9 +349,19 @@ def _measure(session: MechanismsSession) -> None:
 
 def _name(session: MechanismsSession) -> None:
     text = " ".join(str(session.draft(Key.MECHANISM_PROMPT) or "").split())
-    prompt = typed(text).text if text else ""
-    model = str(session.draft(Key.MECHANISM_ON) or session.view.on).strip()
-    session.show(replace(session.view, on=model, prompt=prompt))
+    session.show(replace(session.view, prompt=typed(text).text if text else ""))
+
+
+def _apply(session: MechanismsSession) -> None:
+    session.show(
+        replace(
+            session.view,
+            on=str(session.draft(Key.SOURCE) or "").strip() or "demo",
+            on_revision=str(session.draft(Key.REVISION) or "").strip(),
+            on_device=session.draft(Key.DEVICE) or "auto",
+            on_dtype=session.draft(Key.DTYPE) or "auto",
+        )
+    )
 
 
 def _find(session: MechanismsSession) -> None:
@@ -376,7 +388,10 @@ def _drafts(view: MechanismsView) -> dict[str, Any]:
         Key.MECHANISM_RESULT: view.result,
         Key.MECHANISM_HERE: view.here,
         Key.MECHANISM_CAUSAL: view.causal,
-        Key.MECHANISM_ON: view.on,
+        Key.SOURCE: view.on,
+        Key.REVISION: view.on_revision,
+        Key.DEVICE: view.on_device,
+        Key.DTYPE: view.on_dtype,
         Key.MECHANISM_PROMPT: view.prompt,
         Key.MECHANISM_RULE: view.rule or mechanism(view.card).fixed.get("text", ""),
         **{_asked(name): getattr(view, name) for name in advice.FIELDS},

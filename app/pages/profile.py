@@ -2,7 +2,7 @@
 
 import html
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from attnscope.app.components.notice import control, notice
 from attnscope.app.components.profile_live import profile_live
 from attnscope.app.components.progress import progress
 from attnscope.app.figures.theme import theme
-from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.access import devices, engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.page_session import Notice
 from attnscope.app.state import Key
@@ -58,7 +58,7 @@ def page(session: ProfileSession) -> None:
         session.view,
         planned,
         models=list(dict.fromkeys(["demo", session.default.model])),
-        devices=_devices(),
+        devices=devices(),
         on_apply=_act(session, _apply),
     )
     profile_plan.form(
@@ -267,12 +267,6 @@ def _backends(session: ProfileSession) -> tuple[BackendChoice, ...]:
         known = backend_choices(answer["backends"])
         session.remember(Key.PROFILE_OFFERED, session.view.device, known)
     return known
-
-
-def _devices() -> Sequence[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
 
 
 # What the visitor's controls do; each runs before the page is drawn anew

@@ -81,7 +81,7 @@ class PromptDrafts:
         except PromptRefused as error:
             session.set_draft({Key.UPLOAD_REFUSAL: Notice.of(error)})
             return
-        self.look_at(replace(session.view, picture=name, target="", example=""))
+        self.look_at(replace(session.view, picture=name, example="", **self._target("")))
 
     def _run_target(self) -> None:
         target = str(self.session.draft(Key.TARGET, "")).strip()
@@ -90,7 +90,7 @@ class PromptDrafts:
         except PromptRefused as error:
             self.session.tell(Notice.of(error))
             return
-        self.look_at(replace(self.session.view, target=target))
+        self.look_at(replace(self.session.view, **self._target(target)))
 
     def choose_prompts(self) -> None:
         """Take the prompts that were chosen of a file."""
@@ -141,8 +141,10 @@ def _check_target(target: str) -> None:
         )
 
 
-def fields_of(texts: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a view that name prompts: a shipped one goes by its title."""
-    known = next((entry for entry in examples() if (entry.text,) == texts), None)
+def fields_of(texts: tuple[str, ...], picture: str = "") -> dict[str, Any]:
+    """The fields of a view that name prompts: a shipped text or picture goes by its title."""
+    known = next(
+        (entry for entry in examples() if ((entry.text,), entry.picture) == (texts, picture)), None
+    )
     title = known.title if known else ""
     return {"texts": () if known else texts, "example": title, "stored": ""}

@@ -59,9 +59,11 @@ def _read(path: Path) -> tuple[Example, ...]:
     )
 
 
-def examples_for(model: str) -> tuple[Example, ...]:
-    """The shipped prompts to try on a model: its own where it has some."""
+def examples_for(model: str, *, pictures: bool = False) -> tuple[Example, ...]:
+    """The shipped prompts to try on a model: its own where it has some, else texts, or the pictures."""
     own = tuple(entry for entry in examples() if entry.model == model)
+    if pictures:
+        return own or tuple(entry for entry in examples() if entry.picture)
     return own or tuple(entry for entry in examples() if not entry.model)
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attnscope.app.jobs.answers import NUMBERS
+from attnscope.app.jobs.kept_answers import FORM
 from attnscope.app.routes.answering import ask, compact, guarded, in_thread
 from attnscope.app.routes.parameters import Parameters, capture_id
 from attnscope.app.settings import Settings
@@ -107,9 +107,7 @@ def _head(request: Request, given: Parameters) -> dict[str, Any]:
 
 async def _numbers(request: Request, method: str, arguments: dict[str, Any]) -> Response:
     """Bytes with their meaning in `X-Attnscope`; the question is the answer's name, for a capture never changes."""
-    tag = hashlib.blake2b(
-        compact([NUMBERS, method, arguments]).encode(), digest_size=12
-    ).hexdigest()
+    tag = hashlib.blake2b(compact([FORM, method, arguments]).encode(), digest_size=12).hexdigest()
     headers = {"Cache-Control": _KEEP, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)

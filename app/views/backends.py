@@ -10,6 +10,7 @@ from attnscope.app.layer_backends import LayerBackends
 from attnscope.app.link import matching, query_of, values_of
 from attnscope.app.page_session import PageSession
 from attnscope.app.prompts.drafts import fields_of
+from attnscope.app.prompts.examples import example
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key
 from attnscope.app.views import inspect as view
@@ -32,6 +33,7 @@ class BackendsView:
         example: Title of a shipped example; empty when `texts` or `stored` say what is asked.
         texts: The prompts themselves.
         stored: Fingerprint of prompts too long for a link.
+        picture: Fingerprint of an uploaded picture, of a model that reads one.
         check: Id of the check whose results are shown; empty for none.
         backend: The backend looked at; empty for the one that asks for it most.
         layers: On which layers Inspect is to run it, as people write them; empty for all.
@@ -45,6 +47,7 @@ class BackendsView:
     example: str = ""
     texts: tuple[str, ...] = ()
     stored: str = ""
+    picture: str = ""
     check: str = ""
     backend: str = ""
     layers: str = ""
@@ -82,7 +85,7 @@ class BackendsView:
         return f"/?{urlencode(view.encode(opened))}"
 
 
-_SHARED = ("model", "revision", "device", "dtype", "chat", "example", "texts", "stored")
+_SHARED = ("model", "revision", "device", "dtype", "chat", "example", "texts", "stored", "picture")
 
 
 def arguments_of(view: BackendsView, texts: tuple[str, ...], owner: str) -> dict[str, Any]:
@@ -93,6 +96,8 @@ def arguments_of(view: BackendsView, texts: tuple[str, ...], owner: str) -> dict
         **model_of(view),
         "texts": list(texts),
         "chat": view.chat,
+        "picture": view.picture or None,
+        "shipped_picture": example(view.example, view.model).picture or None,
     }
 
 
@@ -105,7 +110,8 @@ def view_of(arguments: Mapping[str, Any]) -> BackendsView:
         dtype=arguments["dtype"],
         chat=arguments["chat"],
         check=arguments["check"],
-        **fields_of(tuple(arguments["texts"])),
+        picture=arguments.get("picture") or "",
+        **fields_of(tuple(arguments["texts"]), arguments.get("shipped_picture") or ""),
     )
 
 
@@ -212,6 +218,7 @@ def _round(position: int, tokens: int) -> tuple[int, int]:
 _PARAMETERS = (
     *view.MODEL_PARAMETERS,
     *view.PROMPT_PARAMETERS,
+    view.PICTURE,
     matching("check", r"[0-9a-f]{32}", "the id of a check"),
     view.BACKEND,
     matching("layers", r"[0-9][0-9 ,;-]{0,60}", "layers such as 0-3, 5"),

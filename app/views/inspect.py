@@ -287,6 +287,7 @@ PROMPT_PARAMETERS = (
     matching("prompts", r"[0-9a-f]{32}", "the fingerprint of kept prompts", "stored"),
 )
 """Which prompts a view is of, likewise."""
+PICTURE = matching("picture", r"[0-9a-f]{32}", "the fingerprint of a kept picture")
 _PARAMETERS = (
     *MODEL_PARAMETERS,
     BACKEND,
@@ -298,7 +299,7 @@ _PARAMETERS = (
     ),
     *PROMPT_PARAMETERS,
     Parameter(name="target", attribute="target", read=_target, write=lambda text: _packed((text,))),
-    matching("picture", r"[0-9a-f]{32}", "the fingerprint of a kept picture"),
+    PICTURE,
     choice("attention", ATTENTIONS),
     number("sequence"),
     number("layer"),

@@ -1,7 +1,7 @@
 """What the page Mechanisms shows, as one value: which card, how it is set, and which cards are listed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnscope.app.jobs.advice_answers import THIS_MACHINE
 from attnscope.app.link import Parameter, choice, line, query_of, switch, values_of
@@ -18,6 +18,7 @@ from attnscope.app.views.calculator import (
     amount,
     whole,
 )
+from attnscope.app.views.inspect import MODEL_PARAMETERS
 from attnscope.kernels.patterns.rule_bounds import check
 from attnscope.kernels.patterns.rule_program import steps_of
 
@@ -37,6 +38,9 @@ class MechanismsView:
         causal: Its pattern is composed with j ≤ i.
         rule: The text of a pattern that the visitor writes; empty for the card's own.
         on: Whose positions are looked at: "demo", a hub id or a folder.
+        on_revision: Its branch, tag or commit; empty for the default.
+        on_device: Where it is loaded.
+        on_dtype: As what, one of `inspect.DTYPES`.
         prompt: That it reads for it; empty for the first that ships.
         search: Only cards that hold this text are listed.
         result: Only cards of this kind are listed; one of `LISTED`.
@@ -58,6 +62,9 @@ class MechanismsView:
     causal: bool = False
     rule: str = ""
     on: str = "demo"
+    on_revision: str = ""
+    on_device: str = "auto"
+    on_dtype: str = "auto"
     prompt: str = ""
     search: str = ""
     result: str = "all"
@@ -98,7 +105,13 @@ class MechanismsView:
     @property
     def positions_asked(self) -> dict[str, object]:
         """Of the job and the question about a model's positions."""
-        return {"source": self.on, "revision": None, "text": self.prompt or example("").text}
+        return {
+            "source": self.on,
+            "revision": self.on_revision or None,
+            "device": self.on_device,
+            "dtype": self.on_dtype,
+            "text": self.prompt or example("").text,
+        }
 
     def lists(self, card: Mechanism, lacking: str) -> bool:
         """Whether a card is listed.
@@ -190,7 +203,12 @@ _PARAMETERS = (
     ),
     switch("causal"),
     Parameter(name="rule", attribute="rule", read=_rule),
-    Parameter(name="on", attribute="on", read=line, hint="the name of a model"),
+    *(
+        replace(each, name=name, attribute=name)
+        for each, name in zip(
+            MODEL_PARAMETERS, ("on", "on_revision", "on_device", "on_dtype"), strict=True
+        )
+    ),
     Parameter(name="prompt", attribute="prompt", read=line, hint="a line of text"),
     Parameter(name="search", attribute="search", read=_search, hint="a few words"),
     choice("result", LISTED),

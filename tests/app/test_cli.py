@@ -23,14 +23,14 @@ PICTURE = shipped_picture()
         (["inspect", "hello", "--head", "99"], "There is no head 99. This model has heads 0 to"),
         (["inspect", "hello", "--backend", "magic"], "magic"),
         (["inspect", "hello", "--layer", "99"], "99"),
-        (["inspect", "hello", "--target", "x"], "it reads one text, and takes no target"),
+        (["inspect", "hello", "--target", "x"], "it reads one prompt, and takes no target"),
         (["inspect", "hello", "--attention", "cross"], "it has one kind of attention"),
         (["inspect", "--image", str(PICTURE)], "reads text, and no picture"),
         (["inspect", "x", "--image", str(PICTURE)], "Both a prompt and --image"),
         (["inspect", "x", "--model", "picture-copying"], "reads a picture"),
         (["inspect", "--image", __file__, "--model", "picture-copying"], "no PNG or JPEG"),
         (["inspect", "--model", "copying", "--layer", "1"], "Layer 1 was not captured"),
-        (["backends", "--model", "picture-copying"], "backends are checked on a text"),
+        (["backends", "x", "--model", "picture-copying"], "reads a picture"),
         (["profile", "--model", "copying", "--lengths", "8", "--no-save"], "is an encoder-decoder"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_picture_is_inspected(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["inspect", "--model", "picture-copying", "--image", str(PICTURE)]
     assert main([*given, "--attention", "encoder"]) == 0
     told = capsys.readouterr().out
-    assert "9 tokens" in told
+    assert "9 places of a picture of 64 by 8 pixels" in told
     assert "Induction" not in told
     assert len(re.findall(r"^ +0 +\d+ ", told, re.MULTILINE)) == 2
 

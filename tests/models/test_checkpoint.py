@@ -82,7 +82,7 @@ def test_encoder_decoders_are_told_with_their_head(model_type: str, architecture
         judge_config({**config, "architectures": ["BartForSequenceClassification"]}, "tiny")
 
 
-@pytest.mark.parametrize("model_type", ["t5", "vit", "", "whisper"])
+@pytest.mark.parametrize("model_type", ["t5", "timesformer", "", "whisper"])
 def test_what_is_no_decoder_or_encoder_of_text(model_type: str) -> None:
     config = {
         "model_type": model_type,

@@ -134,7 +134,7 @@ def test_a_pickle_beside_safetensors_is_left_alone_and_named(folder: Path) -> No
         ({"model_type": "own", "auto_map": {"AutoModel": "own.Model"}}, ModelUnsafe, "never run"),
         ({"model_type": "from_the_future"}, ModelUnsupported, "Update transformers"),
         ({"is_encoder_decoder": True}, ModelUnsupported, "encoder-decoder"),
-        ({"model_type": "timesformer", "image_size": 8}, ModelUnsupported, "not a decoder"),
+        ({"model_type": "timesformer", "image_size": 8}, ModelUnsupported, "several pictures"),
     ],
 )
 def test_architectures_that_cannot_be_opened(

@@ -1,5 +1,7 @@
 """Encoder-decoders of many families, captured: all three kinds of attention are those of transformers."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from attnscope.models.captured import Capture
 from attnscope.models.heads import KEYS, WHATEVER_IS_READ, diagnose_capture
 from attnscope.models.loading import LoadedModel, load
 from attnscope.models.pairs import LONGEST_TARGET, read_batch
+from attnscope.models.shape import shape_of
 from attnscope.models.swapping import swapped
-from tests.models.conftest import tiny, tiny_tokenizer
+from tests.models.conftest import VOCABULARY, tiny, tiny_tokenizer
 
 SOURCES = ["hello there", "abc"]
 TARGETS = ["xyz", "uvwxyz"]
@@ -219,3 +222,24 @@ def test_what_cannot_be_read_is_refused(
 def test_a_target_for_another_kind_of_model_is_refused() -> None:
     with pytest.raises(PromptRefused, match="Demo model is no encoder-decoder"):
         read_batch(load("demo", device="cpu"), "abc", target="x")
+
+
+@pytest.mark.parametrize("said", [True, False], ids=["said to be a pair", "said to be none"])
+def test_an_encoder_saved_alone_is_opened_as_one(said: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    hf.T5EncoderModel(hf.T5Config(**T5, vocab_size=VOCABULARY)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    # Files of older versions of transformers still say that they are encoder-decoders.
+    file.write_text(json.dumps({**json.loads(file.read_text()), "is_encoder_decoder": said}))
+    found = capture(load(str(tmp_path), device="cpu"), "hello there")
+    theirs = hf.T5EncoderModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    with torch.no_grad():
+        ids = torch.tensor([found.token_ids[0]])
+        (weights_BHQK,) = theirs(input_ids=ids, output_attentions=True).attentions
+    assert (found.kind, found.attentions) == ("encoder", ("self",))
+    for head, weights_QK in enumerate(weights_BHQK[0]):
+        np.testing.assert_allclose(found.tile(0, head), weights_QK, atol=1e-5)
+    shape = shape_of(str(tmp_path))
+    assert shape.parameters == sum(weight.numel() for weight in theirs.parameters())
+    assert (len(shape.layers), shape.is_encoder_decoder) == (1, False)

@@ -166,13 +166,14 @@ export class Tokens {
     this.minimap.setWindow(queries.shown, queries.tokens.length);
   }
 
-  /** What the model would say next. */
+  /** What the model would say next, or of a picture. */
   #showNext() {
-    const next = this.summary.sequences[this.store.view.sequence].next_tokens ?? [];
+    const sequence = this.summary.sequences[this.store.view.sequence];
+    const next = sequence.next_tokens ?? [];
     const parts = next
       .slice(0, 5)
       .flatMap(([token, share]) => [", ", h("bdi", { text: label(token) }), ` ${share.toFixed(2)}`]);
-    this.next.replaceChildren(...(parts.length ? ["next: ", ...parts.slice(1)] : []));
+    this.next.replaceChildren(...(parts.length ? [sequence.picture ? "class: " : "next: ", ...parts.slice(1)] : []));
   }
 
   #moveWindow(text, token) {

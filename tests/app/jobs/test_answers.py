@@ -7,6 +7,7 @@ import torch
 
 from attnscope.app.jobs import answers
 from attnscope.app.jobs.context import Context, Resources
+from attnscope.app.jobs.kept_answers import keep, kept
 from attnscope.app.jobs.quantise import Quantised, restore
 from attnscope.app.settings import Settings
 from attnscope.kernels.errors import CaptureMissing, InvalidCall, JobCancelled
@@ -131,18 +132,18 @@ def test_the_overview_holds_every_head_with_its_mask(context, capture):
 
 def test_diagnostics_are_computed_once_and_kept_beside_the_capture(context, monkeypatch):
     first = ask("diagnostics", context)
-    kept = context.settings.captures_folder / ("c" * 32) / "diagnostics-self-0-1.json"
+    place = context.settings.captures_folder / ("c" * 32) / "diagnostics-self-0.json"
 
     keys = [words["key"] for words in first["keys"]]
     assert set(keys) == set(first["values"])
     assert {"induction", "window_mass_16", "entropy_nats"} <= set(keys)
     assert not any("{window}" in text for words in first["keys"] for text in words.values())
     assert np.array(first["values"]["sink_mass"], float).shape == (2, HEADS)
-    assert json.loads(kept.read_text()) == first
+    assert kept(place) == first
     fresh = Context(settings=context.settings, device="cpu", resources=Resources())
-    kept.write_text(json.dumps({"keys": [], "values": {"from": "disk"}}))
+    keep(place, {"keys": [], "values": {"from": "disk"}})
     assert ask("diagnostics", fresh)["values"] == {"from": "disk"}
-    kept.unlink()
+    place.unlink()
 
 
 def test_the_summary_is_what_a_page_needs_and_json(context):

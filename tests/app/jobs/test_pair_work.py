@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from attnscope.app.jobs import answers, work
-from attnscope.app.jobs.check_work import check_backends
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.profile_plan import profile_plan
 from attnscope.app.kept.pictures import KeptPictures
@@ -97,6 +96,3 @@ def test_other_pages_refuse_with_a_sentence(context: Context) -> None:
         profile_plan(plan, context)
     with pytest.raises(ModelUnsupported, match="reads a picture"):
         profile_plan({**plan, "source": "picture-copying"}, context)
-    check = {"check": "c" * 32, "owner": "o", "source": "picture-copying", "texts": ["x"]}
-    with pytest.raises(PromptRefused, match="reads a picture"):
-        check_backends(check, context)

@@ -169,7 +169,8 @@ def test_a_models_positions_are_asked_for_and_found_again(
     app = visit(card="rope", prompt="One line.")
     next(button for button in app.button if button.label == "Find its positions").click().run()
     told(app)
-    asked = {"source": "demo", "revision": None, "text": "One line."}
+    asked = {"source": "demo", "revision": None, "device": "auto", "dtype": "auto"}
+    asked |= {"text": "One line."}
     assert engine.submitted == [asked]
     Findings(tmp_path, "positions").keep(asked, FOUND)
     engine.finish("job1")
@@ -181,6 +182,25 @@ def test_a_models_positions_are_asked_for_and_found_again(
     app.text_input(key="mechanism_prompt").set_value("Another.").run()
     assert url(app) == {"card": "rope", "prompt": "Another."}
     assert "Table" not in told(app)
+
+
+def test_the_model_of_positions_is_chosen_as_on_every_page(
+    visit: Open, engine: AnsweringEngine
+) -> None:
+    app = visit(card="rope", on="a/b", on_dtype="bfloat16")
+    app.text_input(key="draft_revision").set_value("main")
+    next(button for button in app.button if button.label == "Apply").click().run()
+    told(app)
+    asked = {"card": "rope", "on": "a/b", "on_revision": "main", "on_dtype": "bfloat16"}
+    assert url(app) == asked
+    next(button for button in app.button if button.label == "Find its positions").click().run()
+    assert engine.submitted[0] | {"text": ""} == {
+        "source": "a/b",
+        "revision": "main",
+        "device": "auto",
+        "dtype": "bfloat16",
+        "text": "",
+    }
 
 
 FOUND = {

@@ -4,6 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from attnscope.app.prompts.examples import example
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.views.backends import (
     BackendsSession,
@@ -11,6 +12,7 @@ from attnscope.app.views.backends import (
     arguments_of,
     chosen_layers,
     region_around,
+    view_of,
 )
 from attnscope.app.views.inspect import View, parse
 from attnscope.kernels.errors import InvalidCall
@@ -130,4 +132,21 @@ def test_the_job_is_asked_for_what_the_view_says():
         "dtype": "auto",
         "texts": ["one"],
         "chat": True,
+        "picture": None,
+        "shipped_picture": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("picture", "title", "again"),
+    [
+        ("0" * 32, "", "Five squares"),  # the model's first, which the picture stands before
+        ("", "Eight squares, one colour twice", "Eight squares, one colour twice"),
+        ("", "The brown lantern", "The brown lantern"),
+    ],
+)
+def test_what_a_check_was_asked_is_its_view_again(picture: str, title: str, again: str):
+    view = BackendsView(model="picture-copying", check="ab" * 16, picture=picture, example=title)
+    texts = (example(view.example, view.model).text,)
+    found = view_of(arguments_of(view, texts, "me"))
+    assert (found.picture, found.example, found.texts) == (picture, again, ())
