@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.app.commands.prompt import add_prompt, prompt_of
 from attnscope.app.commands.table import say_table
+from attnscope.app.heads import read_heads
 from attnscope.app.prompts.uploads import uploaded
-from attnscope.app.views.ablation import FIRST_RULE, WAYS, read_heads
-from attnscope.app.words.ablation import ablated_rows, ablated_verdict, swept_verdict
+from attnscope.app.words.ablation import (
+    FIRST_RULE,
+    WAYS,
+    ablated_rows,
+    ablated_verdict,
+    swept_verdict,
+)
 from attnscope.profiling.units import count
 
 if TYPE_CHECKING:

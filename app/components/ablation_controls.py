@@ -8,8 +8,10 @@ import streamlit as st
 
 from attnscope.app.components.notice import control
 from attnscope.app.components.widget import widget
+from attnscope.app.heads import read_heads, write_heads
 from attnscope.app.state import Key
-from attnscope.app.views.ablation import MEASURES, WAYS, AblationSession, read_heads, write_heads
+from attnscope.app.views.ablation import MEASURES, AblationSession
+from attnscope.app.words.ablation import WAYS
 from attnscope.kernels.patterns.rule_bounds import check
 from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS, steps_of
 
@@ -32,7 +34,7 @@ def controls(session: AblationSession, prompts: Sequence[str]) -> None:
         with next(columns):
             st.segmented_control(
                 "A head's output becomes",
-                WAYS,
+                tuple(WAYS),
                 format_func=_WAYS.__getitem__,
                 help="Zero: nothing is added. Its mean: what it puts out over this text, at every position "
                 "the same. Restrict: what it puts out where it sees fewer keys.",

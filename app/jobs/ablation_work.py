@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.answers import shelf
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.kept_answers import write_beside
+from attnscope.app.jobs.kept_answers import keep, kept
 from attnscope.app.jobs.work import models, wanted
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.models import ablation_sweep, interventions
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Arguments = dict[str, Any]
 Result = dict[str, Any]
 
-NUMBERS = 1  # raised when the same job finds other numbers
 
 _LOADED = 0.1  # of the whole
 
@@ -119,10 +118,10 @@ def _kept(
     work: "Callable[[LoadedModel, Result, Progress], Result]",
 ) -> Result:
     """What was found before, or what is found now and kept."""
-    name = hashlib.sha256(json.dumps([arguments, NUMBERS], sort_keys=True).encode()).hexdigest()
+    name = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
     place = shelf(context).folder(arguments["capture"]) / f"{kind}-{name[:32]}.json"
-    if place.is_file():
-        return json.loads(place.read_text())
+    if (found := kept(place)) is not None:
+        return found
     capture = shelf(context).get(arguments["capture"])
     assert isinstance(capture, Capture)
     prompt = {
@@ -132,7 +131,7 @@ def _kept(
     loading = context.part(0.0, _LOADED, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
         result = work(model, prompt, context.part(_LOADED, 1.0, "Ablating"))
-    write_beside(place, json.dumps(result))
+    keep(place, result)
     return result
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnscope.app.jobs.context import Context
-from attnscope.app.jobs.kept_answers import rounded, write_beside
+from attnscope.app.jobs.kept_answers import keep, kept, rounded
 from attnscope.app.jobs.tables import Ask
 from attnscope.kernels.errors import InvalidCall
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from attnscope.models.captured import Capture
     from attnscope.models.rollout import Mixture, Rollout
 
-NUMBERS = 1  # raised when the same question finds other numbers
 MOST_LISTED = 2048
 """Tokens that are told one by one; of a longer prompt those with the largest shares."""
 COLUMNS, CELLS = 256, 512
@@ -200,13 +199,13 @@ def _kept(
     """What was found before is kept beside the capture."""
     from attnscope.app.jobs.answers import shelf
 
-    asked = json.dumps([arguments, NUMBERS], sort_keys=True)
+    asked = json.dumps(arguments, sort_keys=True)
     fingerprint = hashlib.sha256(asked.encode()).hexdigest()[:32]
     place = shelf(context).folder(arguments["capture"]) / f"{name}-{fingerprint}.json"
-    if place.is_file():
-        return json.loads(place.read_text())
+    if (known := kept(place)) is not None:
+        return known
     found = find(_stack(arguments, context), arguments, context)
-    write_beside(place, json.dumps(found))
+    keep(place, found)
     return found
 
 

@@ -8,26 +8,21 @@ from urllib.parse import urlencode
 
 from attnscope.app.asking.captures import Shown, Watched
 from attnscope.app.asking.worked import Work
-from attnscope.app.link import Parameter, choice, natural, plainly, query_of, switch, values_of
+from attnscope.app.heads import Heads, read_heads, write_heads
+from attnscope.app.link import Parameter, choice, plainly, query_of, switch, values_of
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key, Session
 from attnscope.app.views import inspect as views
 from attnscope.app.views.inspect import View
-from attnscope.kernels.errors import InvalidCall
+from attnscope.app.words.ablation import FIRST_RULE, WAYS
 from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS
 
-Heads = tuple[tuple[int, int], ...]
-"""Layer and head of each, in order, none twice."""
-
-WAYS = ("zero", "mean", "restrict")
 MEASURES = ("loss", "kl")
 CAPTURED = (
     *("model", "revision", "device", "dtype", "backend", "layer_backends", "chat", "example"),
     *("texts", "stored", "sequence", "pinned"),
 )
 """What the page has in common with Inspect, and takes over from it at first."""
-FIRST_RULE = "j > 0"
-MOST_HEADS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,26 +133,6 @@ class AblationSession(Session):
             self.shown = replace(shown, view=view)
 
 
-def read_heads(text: str) -> Heads:
-    """Read heads as people write them: `2.5, 3.1`; none of empty text.
-
-    Raises:
-        InvalidCall: Something else, or more than `MOST_HEADS`.
-    """
-    parts = [part for part in re.split(r"[,;\s]+", text.strip()) if part]
-    wrong = next((part for part in parts if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", part)), "")
-    if wrong or len(parts) > MOST_HEADS:
-        what = f"“{wrong[:20]}” is no head." if wrong else f"{len(parts)} heads are too many."
-        raise InvalidCall(what, "Name heads by layer and number, such as 2.5, 3.1.")
-    pairs = (part.split(".") for part in parts)
-    return tuple(sorted({(natural(layer), natural(head)) for layer, head in pairs}))
-
-
-def write_heads(heads: Heads) -> str:
-    """Write heads as `read_heads` takes them."""
-    return ",".join(f"{layer}.{head}" for layer, head in heads)
-
-
 def _rule(text: str) -> str:
     if not text.strip() or len(text) > MOST_CHARACTERS or not text.isprintable():
         raise ValueError(text)
@@ -172,7 +147,7 @@ def _rise(text: str) -> float:
 
 _PARAMETERS = (
     Parameter(name="heads", attribute="heads", read=read_heads, write=write_heads),
-    choice("way", WAYS),
+    choice("way", tuple(WAYS)),
     Parameter(
         name="rule", attribute="rule", read=_rule, hint=f"a rule of {MOST_CHARACTERS} characters"
     ),

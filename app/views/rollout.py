@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from attnscope.app.asking.captures import Shown, Watched
 from attnscope.app.asking.worked import Work
+from attnscope.app.heads import write_heads
 from attnscope.app.link import Parameter, natural, query_of, switch, values_of
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key, Session
@@ -153,10 +154,6 @@ def _read_heads(text: str) -> Heads:
     return tuple(sorted(heads.items()))
 
 
-def _write_heads(heads: Heads) -> str:
-    return ",".join(f"{layer}.{head}" for layer, head in heads)
-
-
 _LAYER = "the number of a layer"
 _PARAMETERS = (
     _within(0, 100, "part"),
@@ -166,7 +163,7 @@ _PARAMETERS = (
         name="heads",
         attribute="heads",
         read=_read_heads,
-        write=_write_heads,
+        write=write_heads,
         hint="a head a layer, such as 0.3,2.5",
     ),
     switch("by_value"),

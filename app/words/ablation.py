@@ -14,6 +14,9 @@ Heads = Sequence[Sequence[int]]
 _UNMOVED = 5e-4
 _NAMED = 4
 
+FIRST_RULE = "j > 0"
+"""What heads are held to at first: all but the first token, where attention sinks."""
+
 WAYS = {
     "zero": "put to zero",
     "mean": "replaced by its mean over the text",

@@ -9,44 +9,14 @@ from attnscope.app.views.ablation import (
     AblationSession,
     AblationView,
     address_of,
-    read_heads,
-    write_heads,
 )
 from attnscope.app.views.inspect import View, parse
-from attnscope.kernels.errors import InvalidCall
 
 
 @pytest.fixture
 def session(tmp_path) -> AblationSession:
     inspected = View(model="copying", texts=("abc",), layer=3, head=2, pinned=1)
     return AblationSession({}, {}, KeptPrompts(tmp_path), default=inspected)
-
-
-@pytest.mark.parametrize(
-    ("text", "heads"),
-    [
-        ("", ()),
-        ("2.5", ((2, 5),)),
-        ("3.1, 2.5", ((2, 5), (3, 1))),
-        (" 2.5;2.5 0.10\n", ((0, 10), (2, 5))),
-    ],
-)
-def test_heads_are_read_in_order_and_once(text: str, heads) -> None:
-    assert read_heads(text) == heads
-    assert read_heads(write_heads(heads)) == heads
-
-
-@pytest.mark.parametrize(
-    "text", ["2", "2.", "2.5.1", "-1.2", "a.b", "2.5 <b>", "1.99999", "\u0663.\u0661"]
-)
-def test_what_is_no_head_is_refused(text: str) -> None:
-    with pytest.raises(InvalidCall, match="is no head"):
-        read_heads(text)
-
-
-def test_too_many_heads_are_refused() -> None:
-    with pytest.raises(InvalidCall, match="5000 heads are too many"):
-        read_heads("1.1 " * 5000)
 
 
 def test_without_a_link_it_is_what_inspect_shows(session: AblationSession) -> None:
