@@ -103,7 +103,6 @@ class Generation:
         self._cache: Any = None
         self._source: dict[str, Any] = {}
         self._read = 0
-        self._began = 0.0
         self.steps: list[Step] = []
         self.prompt_ids = batch.ids[0]
 
@@ -120,9 +119,13 @@ class Generation:
         told = (step.text for at, step in enumerate(self.steps) if at not in marks)
         return "".join(told)
 
+    @property
+    def source_marks(self) -> tuple[int, ...]:
+        """Places of an encoder-decoder's source that are the tokenizer's own marks."""
+        return () if self._batch.source is None else self._batch.source.encoded.marks[0]
+
     def __iter__(self) -> Iterator[Step]:
         ends = end_marks(self._model)
-        self._began = time.perf_counter()
         while len(self.steps) < self._new_tokens:
             start = time.perf_counter()
             logits_V = self._logits()

@@ -30,24 +30,16 @@ def offered(arguments: Arguments, context: Context) -> Answer:
         Under `backends` name, title, exact, reason and remedy (empty where it runs); and layers, architecture,
         parameters and max_length of the model, and the device.
     """
-    from attnscope.app.jobs.backends_offered import device_of
-    from attnscope.app.jobs.work import wanted
     from attnscope.kernels.registry import BACKENDS
-    from attnscope.models.shape import shape_of
 
-    which = wanted(arguments, context)
-    device = device_of(which["device"])
-    shape = shape_of(which["source"], revision=which["revision"])
-    dtype = which["dtype"]
-    if dtype == "auto":
-        dtype = "float32" if device.type == "cpu" else "bfloat16"
+    shape, device, dtype = asked_about(arguments, context)
     return {
         "backends": [
             {
                 "name": backend.name,
                 "title": backend.title,
                 "exact": backend.exact,
-                **_refusal(backend, shape, dtype, device),
+                **refusal_of(backend, shape, dtype, device),
             }
             for backend in BACKENDS
         ],
@@ -59,16 +51,36 @@ def offered(arguments: Arguments, context: Context) -> Answer:
     }
 
 
-def _refusal(
-    backend: "Backend", shape: "ModelShape", dtype: str, device: "torch.device"
+def asked_about(arguments: Arguments, context: Context) -> "tuple[ModelShape, torch.device, str]":
+    """The shape of a model that `load` would open, where it would run, and in which dtype."""
+    from attnscope.app.jobs.backends_offered import device_of
+    from attnscope.app.jobs.work import wanted
+    from attnscope.models.shape import shape_of
+
+    which = wanted(arguments, context)
+    device = device_of(which["device"])
+    dtype = which["dtype"]
+    if dtype == "auto":
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
+    return shape_of(which["source"], revision=which["revision"]), device, dtype
+
+
+def refusal_of(
+    backend: "Backend",
+    shape: "ModelShape",
+    dtype: str,
+    device: "torch.device",
+    *,
+    decode: bool = False,
 ) -> dict[str, str]:
+    """Why a backend refuses a model's prompt, or its next token, as reason and remedy; empty where it runs."""
     from attnscope.profiling.attention_memory import call_of
 
     if not shape.is_swappable:
         reason = f"{shape.architecture} computes attention in code of its own"
         return {"reason": reason, "remedy": "Choose another model."}
     for layer in dict.fromkeys(layer for layer in shape.layers if layer.is_attention):
-        call = call_of(layer, batch=1, length=_LENGTH, dtype=dtype, decode=False)
+        call = call_of(layer, batch=1, length=_LENGTH, dtype=dtype, decode=decode)
         refusal = backend.refuses(call, device)
         if refusal is not None:
             return {"reason": refusal.reason, "remedy": refusal.remedy}

@@ -290,6 +290,7 @@ WORK: dict[str, Work] = {
     "sparsity_errors": _of("sparsity_errors", "errors"),
     "sparsity_run": _of("sparsity_run", "run"),
     "check_backends": _of("check_work", "check_backends"),
+    "generate": _of("generation_work", "generate"),
     "mechanism": _of("mechanism_work", "measure_mechanism"),
     "advice_errors": _of("advice_errors", "measure_errors"),
     "positions": _of("mechanism_positions", "find_positions"),
