@@ -10,6 +10,7 @@ from attnscope.app.kept.matrices import KeptMatrices
 from attnscope.app.pages import (
     backends,
     calculator,
+    generation,
     inspect,
     mechanisms,
     profile,
@@ -20,6 +21,7 @@ from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.settings import Settings
 from attnscope.app.state import CalculatorSession, Session, visitor
 from attnscope.app.views.backends import BackendsSession, BackendsView
+from attnscope.app.views.generation import GenerationSession, GenerationView
 from attnscope.app.views.mechanisms import MechanismsSession
 from attnscope.app.views.profile import ProfileSession, ProfileView
 from attnscope.app.views.runs import RunsSession
@@ -37,6 +39,17 @@ ICON = f"data:image/png;base64,{b64encode(_ICON_FILE.read_bytes()).decode()}"
 def inspect_page() -> None:
     """Run the Inspect page over this visitor's session."""
     guarded(lambda: inspect.page(_session()))()
+
+
+def generation_page() -> None:
+    """Run the page Generation over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = GenerationView.of(inspected.view)
+        generation.page(GenerationSession(*visitor(), kept=inspected.kept, default=first))
+
+    guarded(page)()
 
 
 def sparsity_page() -> None:
@@ -106,8 +119,11 @@ def main() -> None:
     )
     for style in STYLES:
         st.html(style)
+    first = st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)
+    under = [
+        st.Page(generation_page, title="Generation", url_path="generation"),
+    ]
     pages = [
-        st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
         st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
@@ -115,9 +131,13 @@ def main() -> None:
         st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
-    chosen = st.navigation(pages, position="hidden")
+    chosen = st.navigation([first, *under, *pages], position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')
+        st.page_link(first)
+        with st.container(key="under-inspect", gap=None):
+            for page in under:
+                st.page_link(page)
         for page in pages:
             st.page_link(page)
     chosen.run()

@@ -10,7 +10,7 @@ from attnscope.app.jobs.work import described, models, prompts, wanted
 from attnscope.kernels.errors import ModelError
 from attnscope.models.capture import default_budget
 from attnscope.models.generation import Generation, Step, generating
-from attnscope.models.looks import rows, shares, source_shares
+from attnscope.models.looks import PARTS, SOURCE_PARTS, rows, shares, source_shares
 from attnscope.models.pairs import begun
 from attnscope.models.phases import Phases
 from attnscope.models.sampling import Sampling
@@ -131,6 +131,7 @@ def _facts(model: "LoadedModel", batch: "Batch", arguments: Arguments, context: 
         "model": described(model),
         "created": now(),
         "worker": context.device,
+        "parts": {"self": PARTS, "decoder": PARTS, "cross": SOURCE_PARTS},
         "tokens": list(model.tokens(ids)),
         "marks": list(model.marks(ids)),
         "source": None
