@@ -58,10 +58,12 @@ def live(arguments: Arguments, context: Context) -> Answer:
 
     Returns:
         `steps`, see `generation_work.told`; `next`, the position to go on from; `ended`, None while it goes on;
-        and, from the start, `facts`.
+        and, from the start, `facts` and `asked`, the tokens. Nothing where it was not begun, as while its model loads.
     """
-    folder = _folder(arguments, context)
-    asked, after, ended = folder.asked(), int(arguments["after"]), folder.ended()
+    folder, after = _folder(arguments, context), int(arguments["after"])
+    if not folder.is_begun:
+        return {"steps": [], "next": 0, "ended": None}
+    asked, ended = folder.asked(), folder.ended()
     # The end is read before the steps: whoever hears of it has them all, or asks again.
     steps, following = folder.steps(after)
     told = {"steps": steps, "next": following, "ended": None if steps else ended}

@@ -54,13 +54,18 @@ class GenerationFolder:
         unfinished.write_text(json.dumps(how), encoding="utf-8")
         unfinished.replace(self._end)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was written down."""
+        return self._asked.exists()
+
     def asked(self) -> dict[str, Any]:
         """The arguments of the job.
 
         Raises:
             JobMissing: No such generation was begun here.
         """
-        if not self._asked.exists():
+        if not self.is_begun:
             raise JobMissing("This generation is not on this server.", "Generate again.")
         return json.loads(self._asked.read_text(encoding="utf-8"))
 

@@ -16,7 +16,7 @@ from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.tables import Work
 from attnscope.app.kept.pictures import KeptPictures, read_picture
 from attnscope.app.prompts.examples import shipped_picture
-from attnscope.kernels.errors import CaptureMissing, PromptRefused
+from attnscope.kernels.errors import CaptureMissing
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -181,23 +181,14 @@ def _keeps_values(arguments: Arguments) -> bool:
 
 def prompts(arguments: Arguments, model: "LoadedModel", context: Context) -> dict[str, Any]:
     """The prompts as `capture` takes them: text, ids where the chat template is asked for, or a picture."""
+    from attnscope.models.prompting import chat_ids
+
     if model.image_processor is not None:
         return {"picture": _picture(arguments, context)}
     texts = list(arguments["texts"])
     if not arguments.get("chat"):
         return {"text": texts}
-    if not model.tokenizer.chat_template:
-        raise PromptRefused(f"{model.title} has no chat template.", "Turn the template off.")
-    ids = [
-        model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
-        for text in texts
-    ]
-    return {"input_ids": ids}
+    return {"input_ids": chat_ids(model, texts)}
 
 
 def _picture(arguments: Arguments, context: Context) -> "Image":

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from attnscope.app.link import Parameter, choice, matching, number, query_of, values_of
 from attnscope.app.page_session import PageSession
 from attnscope.app.prompts.drafts import fields_of
-from attnscope.app.prompts.examples import example
+from attnscope.app.prompts.examples import OPENING, example
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key
 from attnscope.app.views import inspect as views
@@ -16,11 +16,6 @@ from attnscope.app.views.inspect import DEFAULT_BACKEND, View
 
 CACHES = ("growing", "reserved")
 MOST_TOKENS = 4096
-OPENING = (
-    "One snowy morning Kedrun opened the drawer, and the brown lantern was gone. Kedrun was very sad.\n\n"
-    "So he went to the stone tower and"
-)
-"""What is continued where no prompt was named: the shipped examples are whole texts, after which a model ends."""
 _SHARED = ("model", "revision", "device", "dtype", "chat", "example", "texts", "stored", "picture")
 
 
@@ -78,7 +73,7 @@ class GenerationView:
 
     @classmethod
     def of(cls, inspected: View) -> "GenerationView":
-        """The model, the prompt and the backend that Inspect shows; an opening to continue where no prompt was named."""
+        """The model, prompt and backend that Inspect shows; an opening to continue where no prompt was named."""
         shared = {name: getattr(inspected, name) for name in _SHARED}
         named = inspected.texts or inspected.stored or inspected.example
         if inspected.model == "demo" and not named:

@@ -38,7 +38,8 @@ class Generation {
       h("section", {}, h("h2", { text: "It could have been" }), this.taken, this.likely),
       this.cache.element,
     );
-    const heads = h("section.as-gen-heads", {}, h("h2", { text: "Where every head looked" }), this.grid.element);
+    const about = h("p.as-note", { text: "Rows of the token read last, from whose query the chosen one was said" });
+    const heads = h("section.as-gen-heads", {}, h("h2", { text: "Where every head looked" }), about, this.grid.element);
     const strip = h("div.as-strip", {}, this.bar, this.sourceRow, this.text.element);
     this.element = h("div.as.as-generation", {}, strip, h("div.as-gen-body", {}, heads, side));
     parent.append(this.element);
@@ -264,8 +265,10 @@ class Generation {
     const tokens = crosses ? this.facts.source.tokens : lit.tokens;
     const order = [...row.keys()].sort((a, b) => row[b] - row[a]).slice(0, TOP);
     const entries = order.map((at) => ({ name: label(tokens[at]), position: at, value: row[at] }));
-    const subject = { name: label(step.text), position: this.facts.tokens.length + step.number };
-    this.top.show(subject, entries, { direction: "pays", whole: true });
+    this.top.show({ name: "", position: step.query }, entries, { direction: "pays", whole: true });
+    const name = (text) => h("bdi.as-token", { text: label(text) });
+    const read = this.text.tokens[step.query];
+    this.top.subject.replaceChildren(name(read), ` at ${count(step.query)} was read, then `, name(step.text), " was said");
   }
 }
 
