@@ -99,7 +99,7 @@ def _inspected(session: GenerationSession, found: Told) -> str:
     said = "".join(step["text"] for step in found["steps"] if not step["end"])
     texts = tuple(found["asked"]["texts"])
     if facts["source"] is not None or view.chat:
-        return view.inspected(capture, {}, target="")
+        return view.inspected(capture, {})
     text = texts[0] + said
     return view.inspected(capture, {"example": "", **session.kept.for_link((text,), "")})
 

@@ -85,18 +85,16 @@ class GenerationView:
         """What decides the generation, without it and what is looked at."""
         return replace(self, generation="", attention="", layer=None, head=None, step=None)
 
-    def inspected(self, capture: str, prompts: Mapping[str, Any], target: str = "") -> str:
+    def inspected(self, capture: str, prompts: Mapping[str, Any]) -> str:
         """The address of Inspect at the capture that a generation left.
 
         Args:
             capture: Its id.
             prompts: Fields of a view that name the text that was read, for what Inspect runs after.
-            target: Of an encoder-decoder, what it said.
         """
         shared = {name: getattr(self, name) for name in _SHARED}
         opened = View(
             **{**shared, **prompts},
-            target=target,
             attention=self.attention,
             backend=self.prefill,
             layer=self.layer,
