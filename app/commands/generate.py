@@ -70,8 +70,8 @@ def run_generate(given: argparse.Namespace) -> None:
         temperature=given.temperature, top_k=given.top_k, top_p=given.top_p, seed=given.seed
     )
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
-    read = {"input_ids": chat_ids(model, [text])} if given.chat else {"text": text}
-    batch = begun(model, **read)
+    ids = chat_ids(model, [text]) if given.chat else None
+    batch = begun(model, None if given.chat else text, input_ids=ids)
     with generating(
         model,
         batch,

@@ -213,7 +213,8 @@ def test_a_step_that_is_broken_off_leaves_what_was_read_before(model: Model) -> 
     batch = begun(loaded, input_ids=PROMPT)
     with generating(loaded, batch, new_tokens=NEW) as found:
         steps = iter(found)
-        next(steps), next(steps)
+        next(steps)
+        next(steps)
         record = found.record
 
         def broken(call: LayerCall) -> None:

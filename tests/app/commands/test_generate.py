@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from attnscope.app.cli import main
@@ -36,7 +37,7 @@ def test_each_line_of_json_is_a_step_with_what_it_looked_at(
     text = PROMPT + "".join(step["text"] for step in steps[:-1])
     shown = capture(load("demo"), text)
     for step in steps:
-        mean_K = sum(shown.row(2, head, step["query"]) for head in range(8)) / 8
+        mean_K = np.mean([shown.row(2, head, step["query"]) for head in range(8)], 0)
         best = sorted(range(step["query"] + 1), key=lambda key: -mean_K[key])[:3]
         assert [one["position"] for one in step["looks"]] == best
         weights = [one["weight"] for one in step["looks"]]
