@@ -11,6 +11,7 @@ from attnscope.app.commands.advise import add_advise
 from attnscope.app.commands.backends import add_backends
 from attnscope.app.commands.calculate import add_calculate
 from attnscope.app.commands.data import add_data
+from attnscope.app.commands.generate import add_generate
 from attnscope.app.commands.profile import add_profile
 from attnscope.app.commands.prompt import add_prompt, read_by
 from attnscope.app.commands.rollout import add_rollout
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(
         required=True,
-        metavar="serve | inspect | ablate | rollout | backends | profile | calculate | advise | runs | data | models",
+        metavar="COMMAND",
     )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
@@ -69,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "rollout", help="say from which tokens a token came, through all layers"
         )
+    )
+    add_generate(
+        commands.add_parser("generate", help="continue a prompt, and say what it looked at")
     )
     add_backends(commands.add_parser("backends", help="hold every backend against float64"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))

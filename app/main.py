@@ -12,6 +12,7 @@ from attnscope.app.pages import (
     ablation,
     backends,
     calculator,
+    generation,
     inspect,
     mechanisms,
     profile,
@@ -24,6 +25,7 @@ from attnscope.app.settings import Settings
 from attnscope.app.state import CalculatorSession, Session, visitor
 from attnscope.app.views.ablation import AblationSession
 from attnscope.app.views.backends import BackendsSession, BackendsView
+from attnscope.app.views.generation import GenerationSession, GenerationView
 from attnscope.app.views.mechanisms import MechanismsSession
 from attnscope.app.views.profile import ProfileSession, ProfileView
 from attnscope.app.views.rollout import RolloutSession
@@ -62,6 +64,17 @@ def rollout_page() -> None:
         inspected = _session()
         state, query, owner = visitor()
         rollout.page(RolloutSession(state, query, inspected.kept, owner, default=inspected.view))
+
+    guarded(page)()
+
+
+def generation_page() -> None:
+    """Run the page Generation over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = GenerationView.of(inspected.view)
+        generation.page(GenerationSession(*visitor(), kept=inspected.kept, default=first))
 
     guarded(page)()
 
@@ -137,6 +150,7 @@ def main() -> None:
     under = [
         st.Page(ablation_page, title="Ablation", url_path="ablation"),
         st.Page(rollout_page, title="Across layers", url_path="rollout"),
+        st.Page(generation_page, title="Generation", url_path="generation"),
     ]
     pages = [
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),

@@ -25,7 +25,7 @@ from attnscope.app.jobs.engine import Engine
 from attnscope.app.jobs.local import LocalEngine
 from attnscope.app.jobs.retention import keep_tidy
 from attnscope.app.jobs.warm_up import warm_up
-from attnscope.app.routes import jobs, maps, start, static
+from attnscope.app.routes import generations, jobs, maps, start, static
 from attnscope.app.routes.calculations import Calculations
 from attnscope.app.routes.exports import Exports
 from attnscope.app.routes.profiles import Profiles
@@ -83,6 +83,7 @@ PARTS: dict[str, Any] = {
     "routes": [
         *jobs.ROUTES,
         *maps.ROUTES,
+        *generations.ROUTES,
         *Exports(images()).routes,
         *Profiles(images()).routes,
         *Calculations(images()).routes,

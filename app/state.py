@@ -113,6 +113,18 @@ class Key(StrEnum):
     CHECK_OFFERED = "check_offered"
     CHECK_BACKEND = "check_backend"
     CHECK_LAYERS = "check_layers"
+    GENERATION_JOB = "generation_job"
+    GENERATION_FOUND = "generation_found"
+    GENERATION_OFFERED = "generation_offered"
+    GENERATION_TOKENS = "generation_tokens"
+    GENERATION_PREFILL = "generation_prefill"
+    GENERATION_DECODE = "generation_decode"
+    GENERATION_TEMPERATURE = "generation_temperature"
+    GENERATION_TOP_K = "generation_top_k"
+    GENERATION_TOP_P = "generation_top_p"
+    GENERATION_SEED = "generation_seed"
+    GENERATION_CACHE = "generation_cache"
+    GENERATION_VIEW = "generation_live"
 
 
 class Session(PageSession[View]):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from attnscope.kernels import registry
 from attnscope.kernels.backends.backend import Backend, Refusal
 from attnscope.kernels.errors import UnsupportedCall
-from attnscope.models.phases import Backends, backend_of
+from attnscope.models.phases import Backends, backend_of, named
 
 
 def refuses_capture(backend: Backend) -> Refusal | None:
@@ -21,7 +21,17 @@ def refuses_capture(backend: Backend) -> Refusal | None:
 def check_shown(backend: Backends, layers: Iterable[int]) -> None:
     """Raises UnsupportedCall when a layer to keep runs on an approximation."""
     for layer in layers:
-        running = registry.backend(backend_of(backend, layer, decodes=False))
-        refusal = refuses_capture(running)
-        if refusal is not None:
-            raise UnsupportedCall(f"{running.title}: {refusal.reason}.", refusal.remedy)
+        _check(backend_of(backend, layer, decodes=False))
+
+
+def check_every_shown(backend: Backends) -> None:
+    """Raises UnsupportedCall when any layer, in any phase, would run on an approximation."""
+    for name in named(backend):
+        _check(name)
+
+
+def _check(name: str) -> None:
+    running = registry.backend(name)
+    refusal = refuses_capture(running)
+    if refusal is not None:
+        raise UnsupportedCall(f"{running.title}: {refusal.reason}.", refusal.remedy)

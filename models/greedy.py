@@ -35,7 +35,7 @@ def continued(
         The ids of the new tokens, the end mark included.
     """
     accepted = inspect.signature(model.model.forward).parameters
-    ends = _end_marks(model)
+    ends = end_marks(model)
     state: dict[str, Any] = {}
     if "past_key_values" in accepted and "use_cache" in accepted:
         state = {"past_key_values": growing_cache(model.model.config), "use_cache": True}
@@ -56,7 +56,8 @@ def continued(
     return tuple(ids[len(ids_n) :])
 
 
-def _end_marks(model: LoadedModel) -> set[int]:
+def end_marks(model: LoadedModel) -> set[int]:
+    """The tokens after which a model says nothing more, as its own settings or its tokenizer name them."""
     said = getattr(getattr(model.model, "generation_config", None), "eos_token_id", None)
     said = model.tokenizer.eos_token_id if said is None else said
     return {one for one in (said if isinstance(said, list) else [said]) if isinstance(one, int)}

@@ -53,10 +53,7 @@ def read_batch(
         PromptRefused: As of `batch_of`, a target for a model that has no encoder, or a picture for one
             that reads none, or none for one that does.
     """
-    if model.reads_pictures and picture is None:
-        raise PromptRefused(f"{model.title} reads a picture.", "Give it one, a PNG or a JPEG.")
-    if not model.reads_pictures and picture is not None:
-        raise PromptRefused(f"{model.title} reads text, and no picture.", "Leave the picture out.")
+    _check_picture(model, picture)
     is_pair = model.kind == "encoder-decoder"
     batch = (
         batch_of(model, text, input_ids, attention_mask)
@@ -73,6 +70,44 @@ def read_batch(
             "Leave the target out.",
         )
     return batch
+
+
+def begun(
+    model: LoadedModel,
+    text: str | Sequence[str] | None = None,
+    *,
+    input_ids: Tensor | Sequence | None = None,
+    picture: "Image.Image | None" = None,
+) -> Batch:
+    """What a model reads before it says its first token: a prompt; of an encoder-decoder its source and begin mark.
+
+    Args:
+        model: Tokenises.
+        text: As for `read_batch`.
+        input_ids: Likewise.
+        picture: Likewise.
+
+    Raises:
+        InvalidCall: As of `batch_of`.
+        PromptRefused: As of `read_batch`.
+    """
+    if model.kind != "encoder-decoder":
+        return read_batch(model, text, input_ids=input_ids, picture=picture)
+    _check_picture(model, picture)
+    source = (
+        _text_source(model, batch_of(model, text, input_ids, None))
+        if picture is None
+        else picture_source(model, picture)
+    )
+    sources = len(source.encoded.spans)
+    return padded(model, [[_begin_mark(model)]] * sources, ("",) * sources, source=source)
+
+
+def _check_picture(model: LoadedModel, picture: "Image.Image | None") -> None:
+    if model.reads_pictures and picture is None:
+        raise PromptRefused(f"{model.title} reads a picture.", "Give it one, a PNG or a JPEG.")
+    if not model.reads_pictures and picture is not None:
+        raise PromptRefused(f"{model.title} reads text, and no picture.", "Leave the picture out.")
 
 
 def _targets(given: str | Sequence[str] | None, size: int) -> tuple[str, ...]:

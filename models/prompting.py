@@ -163,6 +163,26 @@ def read_by_place(model: LoadedModel, batch: Batch) -> Encoded:
     )
 
 
+def chat_ids(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Each text as what a user says, in the tokenizer's chat template, up to where the model answers.
+
+    Raises:
+        PromptRefused: The tokenizer has no template.
+    """
+    if not model.tokenizer.chat_template:
+        raise PromptRefused(f"{model.title} has no chat template.", "Turn the template off.")
+    made: Any = [
+        model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        for text in texts
+    ]
+    return made
+
+
 def check_one_text(model: LoadedModel, what: str) -> None:
     """Raises ModelUnsupported of an encoder-decoder, and of a model that reads pictures.
 

@@ -7,8 +7,9 @@ longest wastes all that is not written yet.
 from dataclasses import dataclass, replace
 
 from attnscope.kernels.errors import InvalidCall
-from attnscope.models.shape import ModelShape
-from attnscope.profiling.peak import held_cache
+from attnscope.models.shape import LayerShape, ModelShape
+from attnscope.profiling.attention_memory import positions
+from attnscope.profiling.peak import entry_bytes, held_cache
 from attnscope.profiling.plan import Plan
 
 PAGE = 16
@@ -74,3 +75,49 @@ def cache_growth(
 
 def _held(plan: Plan, length: int) -> int:
     return sum(held_cache(plan, layer, length) for layer in range(len(plan.shape.layers)))
+
+
+def generation_cache(
+    shape: ModelShape,
+    *,
+    prompt: int,
+    tokens: int,
+    dtype: str,
+    reserved: bool = False,
+    source: int = 0,
+) -> tuple[tuple[int, ...], ...]:
+    """Bytes that transformers' own cache holds after each token said, by its entries.
+
+    The first token is said when the prompt was read, and each later one when one more was. After a prompt longer than
+    a window all of it stays in memory until the next step; then a window's positions do.
+
+    Args:
+        shape: A decoder, or an encoder-decoder, whose decoder's own entries come first, then those of its source.
+        prompt: Tokens read before the first is said.
+        tokens: Said in all.
+        dtype: Of the cache.
+        reserved: A cache as long as will be needed from the start, which transformers calls static.
+        source: Tokens of an encoder-decoder's source.
+
+    Raises:
+        InvalidCall: The model keeps no cache.
+    """
+    plan = Plan(
+        shape=shape,
+        backend="eager" if shape.is_swappable else "transformers_eager",
+        batch=1,
+        dtype=dtype,
+        phase="decode",
+    )
+    cached = [layer for layer in shape.layers if layer.cache]
+    own, read = (cached[::2], cached[1::2]) if shape.is_encoder_decoder else (cached, [])
+    longest = prompt + tokens - 1
+    crossed = tuple(entry_bytes(plan, layer, source) for layer in read)
+
+    def held(layer: LayerShape, step: int) -> int:
+        if reserved:
+            return entry_bytes(plan, layer, positions(layer, longest))
+        length = prompt + step
+        return entry_bytes(plan, layer, positions(layer, length) if step else length)
+
+    return tuple((*(held(layer, step) for layer in own), *crossed) for step in range(tokens))

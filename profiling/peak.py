@@ -80,7 +80,7 @@ def cache_bytes(plan: Plan, length: int) -> int:
         if layer.latent_width is not None and layer.cache:
             total += plan.batch * tokens * layer.latent_width * plan.itemsize
         else:
-            total += _entry_bytes(plan, layer, tokens)
+            total += entry_bytes(plan, layer, tokens)
     return total
 
 
@@ -91,7 +91,7 @@ def cache_tensor_bytes(plan: Plan, length: int) -> int:
     are a view, and all n positions stay in memory until the next step.
     """
     return sum(
-        _entry_bytes(plan, layer, length if layer.window is None else min(length, layer.window - 1))
+        entry_bytes(plan, layer, length if layer.window is None else min(length, layer.window - 1))
         for layer in plan.shape.layers
     )
 
@@ -177,10 +177,11 @@ def held_cache(plan: Plan, layer: int, length: int) -> int:
     """What one layer's cache keeps in memory during the pass; see `cache_tensor_bytes`."""
     entry = plan.shape.layers[layer]
     tokens = length if plan.phase == "prefill" else positions(entry, length)
-    return _entry_bytes(plan, entry, paged(plan, tokens))
+    return entry_bytes(plan, entry, paged(plan, tokens))
 
 
-def _entry_bytes(plan: Plan, layer: LayerShape, tokens: int) -> int:
+def entry_bytes(plan: Plan, layer: LayerShape, tokens: int) -> int:
+    """What one layer's cache holds of so many positions."""
     total = 0
     for size in layer.cache:
         # What the rehearsal held in bfloat16 is in the compute dtype; float32 states stay.

@@ -112,6 +112,7 @@ def arguments_of(view: View, texts: tuple[str, ...]) -> dict[str, Any]:
         "picture": view.picture or None,
         "shipped_picture": example(view.example, view.model).picture or None,
         "chat": view.chat,
+        "made": view.made or None,
         "layers": None,
         "byte_budget": None,
         "values": view.keeps_values,

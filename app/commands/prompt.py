@@ -47,9 +47,11 @@ def prompt_of(given: argparse.Namespace, model: str = "") -> str:
     """The prompt that was asked for, or the first example of a model.
 
     Raises:
-        InvalidCall: It was given twice.
+        InvalidCall: It was given twice, or a picture was.
         PromptRefused: It is empty, too long, or its file cannot be read.
     """
+    if given.image is not None:
+        raise InvalidCall("A picture was given, and a text is read here.", "Leave --image out.")
     if given.file is not None and given.prompt is not None:
         raise InvalidCall("Both a prompt and --file were given.", "Give one of them.")
     if given.file is not None:

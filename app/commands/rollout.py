@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnscope.app.commands.prompt import add_prompt, prompt_of
+from attnscope.app.commands.prompt import add_prompt, read_by
 from attnscope.app.commands.table import say_table
 from attnscope.app.prompts.uploads import shortened
 from attnscope.kernels.errors import InvalidCall
@@ -99,19 +99,17 @@ def run_rollout(given: argparse.Namespace) -> None:
 
 
 def _captured(given: argparse.Namespace) -> "Capture":
-    from attnscope.app.jobs.check_work import refuse_pictures
     from attnscope.models.capture import capture
     from attnscope.models.loading import load
 
     model = load(given.model, revision=given.revision, device=given.device, dtype=given.dtype)
-    refuse_pictures(model)
     is_pair = model.kind == "encoder-decoder"
     if given.stack is not None and not is_pair:
         raise InvalidCall(
             f"{model.title} is no encoder-decoder: it is one stack.", "Leave --stack out."
         )
-    text = prompt_of(given, given.model)
-    captured = capture(model, text, target=given.target, backend=given.backend)
+    asked = read_by(model, given)
+    captured = capture(model, **asked, target=given.target, backend=given.backend)
     return captured.of(given.stack or "decoder") if is_pair else captured
 
 

@@ -209,6 +209,7 @@ def _models(session: Session) -> Sequence[str]:
 def _look_at(session: Session, view: View) -> None:
     """Show another prompt or model: same head, but nothing that belongs to the old tokens."""
     session.try_again()
+    view = replace(view, made="")
     if view.capture_key != session.view.capture_key:
         view = replace(view, region=None, pinned=None, sequence=0, compare="")
     session.show(view)

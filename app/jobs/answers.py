@@ -15,6 +15,7 @@ from attnscope.app.jobs.capture_summary import describe, of_kind
 from attnscope.app.jobs.check_answers import CHECK_ASKS
 from attnscope.app.jobs.context import Context
 from attnscope.app.jobs.diagnostic_words import diagnostic_words
+from attnscope.app.jobs.generation_answers import GENERATION_ASKS
 from attnscope.app.jobs.kept_answers import keep, kept, rounded
 from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
@@ -341,4 +342,5 @@ ASKS = {
     **SPARSITY_ASKS,
     **ROLLOUT_ASKS,
     **CHECK_ASKS,
+    **GENERATION_ASKS,
 }

@@ -1,7 +1,7 @@
 """The questions about checks of backends: what can run before anything is run, and what a check found."""
 
 import os
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attnscope.app.jobs.checks import CheckFolder
@@ -31,61 +31,88 @@ def offered(arguments: Arguments, context: Context) -> Answer:
         Under `backends` name, title, exact, reason and remedy (empty where it runs); and layers, architecture,
         max_length and reads_pictures of the model, and the device.
     """
-    from attnscope.app.jobs.backends_offered import device_of
-    from attnscope.app.jobs.work import wanted
     from attnscope.kernels.registry import BACKENDS
-    from attnscope.models import configs
-    from attnscope.models.checkpoint import reads_pictures
-    from attnscope.models.shape import picture_layers, shape_of
 
-    which = wanted(arguments, context)
-    device = device_of(which["device"])
-    config = configs.read(which["source"], revision=which["revision"])
-    of_pictures = reads_pictures(config)
-    shape = None if of_pictures else shape_of(config)
-    layers = picture_layers(config) if shape is None else shape.layers
-    is_swappable = shape is None or shape.is_swappable
-    dtype = which["dtype"]
-    if dtype == "auto":
-        dtype = "float32" if device.type == "cpu" else "bfloat16"
+    asked = asked_about(arguments, context)
     return {
         "backends": [
             {
                 "name": backend.name,
                 "title": backend.title,
                 "exact": backend.exact,
-                **(
-                    _refusal(backend, layers, dtype, device)
-                    if is_swappable
-                    else _own_code(config.model_type)
-                ),
+                **refusal_of(backend, asked),
             }
             for backend in BACKENDS
         ],
-        "layers": len(layers),
-        "architecture": config.model_type,
-        "max_length": None if shape is None else shape.max_length,
-        "reads_pictures": of_pictures,
-        "device": str(device),
+        "layers": len(asked.layers),
+        "architecture": asked.architecture,
+        "max_length": asked.max_length,
+        "reads_pictures": asked.reads_pictures,
+        "device": str(asked.device),
     }
 
 
-def _refusal(
-    backend: "Backend", layers: "Iterable[LayerShape]", dtype: str, device: "torch.device"
-) -> dict[str, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedAbout:
+    """A model that `load` would open, as its configuration tells it, and where it would run.
+
+    Attributes:
+        architecture: Its model type.
+        layers: With their heads.
+        is_swappable: Whether backends can run in it.
+        max_length: Tokens it reads at most; None where nothing says, and of pictures.
+        reads_pictures: Whether it does.
+        device: Where.
+        dtype: In which.
+    """
+
+    architecture: str
+    layers: "tuple[LayerShape, ...]"
+    is_swappable: bool
+    max_length: int | None
+    reads_pictures: bool
+    device: "torch.device"
+    dtype: str
+
+
+def asked_about(arguments: Arguments, context: Context) -> AskedAbout:
+    """What `load` would open with these arguments: source, revision, device, dtype."""
+    from attnscope.app.jobs.backends_offered import device_of
+    from attnscope.app.jobs.work import wanted
+    from attnscope.models import configs
+    from attnscope.models.checkpoint import reads_pictures
+    from attnscope.models.shape import picture_layers, shape_of
+
+    which = wanted(arguments, context)
+    device, dtype = device_of(which["device"]), which["dtype"]
+    config = configs.read(which["source"], revision=which["revision"])
+    shape = None if reads_pictures(config) else shape_of(config)
+    if dtype == "auto":
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
+    return AskedAbout(
+        architecture=config.model_type,
+        layers=picture_layers(config) if shape is None else shape.layers,
+        is_swappable=shape is None or shape.is_swappable,
+        max_length=None if shape is None else shape.max_length,
+        reads_pictures=shape is None,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def refusal_of(backend: "Backend", asked: AskedAbout, *, decode: bool = False) -> dict[str, str]:
+    """Why a backend refuses a model's prompt, or its next token, as reason and remedy; empty where it runs."""
     from attnscope.profiling.attention_memory import call_of
 
-    for layer in dict.fromkeys(layer for layer in layers if layer.is_attention):
-        call = call_of(layer, batch=1, length=_LENGTH, dtype=dtype, decode=False)
-        refusal = backend.refuses(call, device)
+    if not asked.is_swappable:
+        reason = f"{asked.architecture} computes attention in code of its own"
+        return {"reason": reason, "remedy": "Choose another model."}
+    for layer in dict.fromkeys(layer for layer in asked.layers if layer.is_attention):
+        call = call_of(layer, batch=1, length=_LENGTH, dtype=asked.dtype, decode=decode)
+        refusal = backend.refuses(call, asked.device)
         if refusal is not None:
             return {"reason": refusal.reason, "remedy": refusal.remedy}
     return {"reason": "", "remedy": ""}
-
-
-def _own_code(architecture: str) -> dict[str, str]:
-    reason = f"{architecture} computes attention in code of its own"
-    return {"reason": reason, "remedy": "Choose another model."}
 
 
 def found(arguments: Arguments, context: Context) -> Answer:

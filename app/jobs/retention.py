@@ -20,7 +20,16 @@ from attnscope.profiling.units import count, nbytes
 
 log = logging.getLogger("attnscope.retention")
 
-KINDS = ("captures", "profiles", "checks", "prompts", "assignments", "matrices", "pictures")
+KINDS = (
+    "captures",
+    "profiles",
+    "checks",
+    "generations",
+    "prompts",
+    "assignments",
+    "matrices",
+    "pictures",
+)
 """Folders whose entries go; of all that lies beside them, only the size is told."""
 
 _DAY_S = 86_400
@@ -30,7 +39,7 @@ _ENTRY = re.compile(r"[0-9a-f]{32}(\..*)?|.*\.part")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One capture, profile, check, prompt, matrix or picture.
+    """One capture, profile, check, generation, prompt, matrix or picture.
 
     Attributes:
         path: Its folder or file.

@@ -16,7 +16,7 @@ from attnscope.app.jobs.folders import refuse_folder
 from attnscope.app.jobs.tables import Work
 from attnscope.app.kept.pictures import KeptPictures, read_picture
 from attnscope.app.prompts.examples import shipped_picture
-from attnscope.kernels.errors import PromptRefused
+from attnscope.kernels.errors import CaptureMissing
 from attnscope.profiling.units import nbytes
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     layer_backends (others, by layer), layers (None for all), chat (put the chat template round each text), values
     (keep them as well, for what a pattern does to the output), byte_budget (None for the server's own), targets (of an
     encoder-decoder a text for each source, None for the model's own words), picture and shipped_picture (of a model
-    that reads pictures, which one was uploaded, else which of the examples).
+    that reads pictures, which one was uploaded, else which of the examples), made (the id of a capture that a
+    generation left, which is shown in place of the prompt's own).
 
     Returns:
         The capture's id under `capture_id`, its summary, those of its other kinds of attention under `others`, and
@@ -112,8 +113,14 @@ def inspect(arguments: Arguments, context: Context) -> Result:
     loading = context.part(0.0, 0.3, "Loading the model")
     with models(context).borrow(**wanted(arguments, context), progress=loading) as model:
         arguments = _readable(arguments, model)
-        capture_id = shelf(context).id_of(_origin(arguments, model))
+        made = arguments.get("made")
+        capture_id = made or shelf(context).id_of(_origin(arguments, model))
         was_kept = shelf(context).holds(capture_id)
+        if made and not was_kept:
+            raise CaptureMissing(
+                "What this generation left is no longer kept.",
+                "Generate again, or press Run to read its text in one pass.",
+            )
         if not was_kept:
             layers = arguments.get("layers")
             saying = context.part(0.3, 0.4, "Saying the target")
@@ -174,23 +181,14 @@ def _keeps_values(arguments: Arguments) -> bool:
 
 def prompts(arguments: Arguments, model: "LoadedModel", context: Context) -> dict[str, Any]:
     """The prompts as `capture` takes them: text, ids where the chat template is asked for, or a picture."""
+    from attnscope.models.prompting import chat_ids
+
     if model.reads_pictures:
         return {"picture": _picture(arguments, context)}
     texts = list(arguments["texts"])
     if not arguments.get("chat"):
         return {"text": texts}
-    if not model.tokenizer.chat_template:
-        raise PromptRefused(f"{model.title} has no chat template.", "Turn the template off.")
-    ids = [
-        model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
-        for text in texts
-    ]
-    return {"input_ids": ids}
+    return {"input_ids": chat_ids(model, texts)}
 
 
 def _picture(arguments: Arguments, context: Context) -> "Image":
@@ -293,6 +291,7 @@ WORK: dict[str, Work] = {
     "rollout_map": _of("rollout_work", "draw_map"),
     "rollout_flow": _of("rollout_work", "flow_to"),
     "check_backends": _of("check_work", "check_backends"),
+    "generate": _of("generation_work", "generate"),
     "mechanism": _of("mechanism_work", "measure_mechanism"),
     "advice_errors": _of("advice_errors", "measure_errors"),
     "positions": _of("mechanism_positions", "find_positions"),

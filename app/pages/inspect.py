@@ -73,7 +73,7 @@ def _request_comparison(session: Session) -> None:
         session.show(replace(view, compare=""))
     if kind != "backend" or shown is None or shown.view.capture_key != view.capture_key:
         return
-    beside = replace(view, backend=named, layer_backends=(), compare="")
+    beside = replace(view, backend=named, layer_backends=(), made="", compare="")
     have = any(each.view.capture_key == beside.capture_key for each in session.recent)
     if have or session.comparing is not None:
         return

@@ -8,6 +8,11 @@ from pathlib import Path
 from attnscope.kernels.errors import PromptRefused
 
 PATH = Path(__file__).resolve().parents[2] / "assets" / "prompts" / "examples.json"
+OPENING = (
+    "One snowy morning Kedrun opened the drawer, and the brown lantern was gone. Kedrun was very sad.\n\n"
+    "So he went to the stone tower and"
+)
+"""What is continued where no prompt was named: the shipped examples are whole texts, after which a model ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,7 @@ class View:
         stored: Fingerprint of prompts too long for a link.
         target: Of an encoder-decoder, the text its decoder reads; empty for the model's own words.
         picture: Fingerprint of an uploaded picture, which a model with a vision encoder reads in place of a text.
+        made: Id of a capture that a generation left, shown in place of the prompt's own; empty for none.
         attention: Of an encoder-decoder, the kind shown: "encoder", "decoder"; empty for cross-attention.
         sequence: Which of the prompts is shown.
         layer: Layer of the head shown; None lets the viewer open the head that says most.
@@ -85,6 +86,7 @@ class View:
     stored: str = ""
     target: str = ""
     picture: str = ""
+    made: str = ""
     attention: str = ""
     sequence: int = 0
     layer: int | None = None
@@ -107,7 +109,7 @@ class View:
         return (
             *(self.model, self.revision, self.device, self.dtype, self.backend, self.chat),
             *(self.layer_backends, self.example, self.texts, self.stored, self.target),
-            *(self.picture, self.keeps_values),
+            *(self.picture, self.made, self.keeps_values),
         )
 
 
@@ -300,6 +302,7 @@ _PARAMETERS = (
     *PROMPT_PARAMETERS,
     Parameter(name="target", attribute="target", read=_target, write=lambda text: _packed((text,))),
     PICTURE,
+    matching("made", r"[0-9a-f]{32}", "the id of a capture"),
     choice("attention", ATTENTIONS),
     number("sequence"),
     number("layer"),

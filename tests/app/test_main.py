@@ -13,6 +13,7 @@ def test_the_navigation_names_only_pages_that_exist(monkeypatch: pytest.MonkeyPa
         "Inspect",
         "Ablation",
         "Across layers",
+        "Generation",
         "Sparsity",
         "Backends",
         "Profile",

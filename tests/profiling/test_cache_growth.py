@@ -1,13 +1,20 @@
 """The cache against its formula, and against transformers' own."""
 
+from typing import Any
+
 import pytest
 import torch
+import transformers as hf
 
 from attnscope.kernels.errors import InvalidCall
-from attnscope.models.loading import load
+from attnscope.models.generation import CacheKind, generate
+from attnscope.models.loading import LoadedModel, load
+from attnscope.models.pairs import begun
 from attnscope.models.passes import Passes
 from attnscope.models.shape import shape_of
-from attnscope.profiling.cache_growth import cache_growth
+from attnscope.profiling.cache_growth import cache_growth, generation_cache
+from tests.models.conftest import DECODERS, tiny, tiny_tokenizer
+from tests.models.greedy import ENCODER_DECODERS
 from tests.profiling.shapes import llama_2_7b
 
 
@@ -36,3 +43,31 @@ def test_what_has_grown_is_what_transformers_holds():
 def test_what_cannot_be_is_refused(longest: int, page: int):
     with pytest.raises(InvalidCall, match="at least 1"):
         cache_growth(llama_2_7b(), longest=longest, page=page)
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+@pytest.mark.parametrize("prompt", [3, 9])
+@pytest.mark.parametrize(
+    "family", ["gpt2", "llama", "mistral", "gemma2", "deepseek_v3", "llama4_text", "bart", "t5"]
+)
+def test_each_step_holds_what_the_closed_form_says(family: str, prompt: int, reserved: bool):
+    """To the byte, of every entry: shared heads, windows that bite early or late, latents, chunks, a source."""
+    if family in DECODERS:
+        live = tiny(DECODERS[family](), hf.AutoModelForCausalLM)
+    else:
+        live = tiny(ENCODER_DECODERS[family][0](), hf.AutoModelForSeq2SeqLM)
+    settings: Any = live.generation_config
+    settings.eos_token_id, settings.decoder_start_token_id = None, 2
+    model = LoadedModel.of(live, tiny_tokenizer("left"))
+    batch = begun(model, input_ids=range(5, 5 + prompt))
+    cache: CacheKind = "reserved" if reserved else "growing"
+    found = generate(model, batch, new_tokens=6, cache=cache)
+    assert tuple(step.cache_bytes for step in found.steps) == generation_cache(
+        shape_of(live.config),
+        prompt=len(found.prompt_ids),
+        tokens=6,
+        dtype="float32",
+        reserved=reserved,
+        source=0 if batch.source is None else batch.source.length,
+    )
+    assert sum(found.steps[0].cache_bytes) > 0

@@ -42,6 +42,7 @@ def test_every_field_travels() -> None:
         stored="0" * 32,
         target="t",
         picture="1" * 32,
+        made="2" * 32,
         attention="encoder",
         sequence=1,
         layer=1,
