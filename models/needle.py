@@ -1,0 +1,323 @@
+"""Needle in a haystack: up to which length, and at which depths, a model finds what it was told, and which heads look.
+
+A trial is one pass over the prompt with its right answer behind it (teacher forcing): each of the answer's tokens is judged
+by its log-probability and its rank. Greedy decoding says the whole answer exactly where every rank is 1, so the exact
+match needs no generation.
+
+n tokens of the pass, A of the answer, V vocabulary.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
+from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.models.hub import Progress
+from attnscope.models.loading import LoadedModel
+from attnscope.models.needle_attention import NeedleAttention, NeedleWatch
+from attnscope.models.needle_trials import Haystack, Trial, trial
+from attnscope.models.phases import Backends
+from attnscope.models.swapping import LayerCall, swapped
+
+Place = tuple[int, float, int]
+"""Length, depth and seed of a trial."""
+
+MOST_TRIALS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """What is tried: every length with every depth, so many times.
+
+    Attributes:
+        task: A key of `needle_trials.TASKS`.
+        lengths: Tokens of a prompt.
+        depths: Percent.
+        seeds: Trials of a cell.
+
+    Raises:
+        InvalidCall: Nothing to try, something twice, or more than `MOST_TRIALS`.
+    """
+
+    task: str
+    lengths: tuple[int, ...]
+    depths: tuple[float, ...]
+    seeds: int
+
+    def __post_init__(self) -> None:
+        for name, values in (("length", self.lengths), ("depth", self.depths)):
+            if not values or len(set(values)) < len(values):
+                raise InvalidCall(f"A grid needs each {name} once, and at least one: got {values}.")
+        if not 1 <= self.seeds or len(self.places) > MOST_TRIALS:
+            raise InvalidCall(
+                f"A grid has 1 to {MOST_TRIALS:,} trials, got {len(self.places):,}.",
+                "Ask for fewer lengths, depths or seeds.",
+            )
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """In the order in which they run: the whole grid with one seed, then with the next."""
+        return tuple(
+            (length, depth, seed)
+            for seed in range(self.seeds)
+            for length in self.lengths
+            for depth in self.depths
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read in all, answers aside."""
+        return sum(length for length, _, _ in self.places)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        trial: The trial.
+        exact: Whether greedy decoding says the answer.
+        log_probability: Nats a token, mean over the answer's tokens.
+        rank: Mean rank of the answer's tokens among all, 1 for the likeliest.
+        said: The likeliest token at each place of the answer, the right ones standing before it.
+        attention: None where a backend approximates.
+        seconds: It took.
+    """
+
+    trial: Trial
+    exact: bool
+    log_probability: float
+    rank: float
+    said: tuple[int, ...]
+    attention: NeedleAttention | None
+    seconds: float
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the grid."""
+        return self.trial.length, self.trial.depth, self.trial.seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """What the best guess gets without the needle, knowing what kind of answer is asked for.
+
+    Attributes:
+        exact: Share of exact answers.
+        log_probability: Nats a token.
+        rank: Mean rank.
+    """
+
+    exact: float
+    log_probability: float
+    rank: float
+
+
+def chance(trial: Trial) -> Chance:
+    """Of a trial whose answer is one of `answers`, each as likely."""
+    return Chance(
+        exact=1 / trial.answers,
+        log_probability=-log(trial.choices),
+        rank=(trial.choices + 1) / 2,
+    )
+
+
+def check_model(model: LoadedModel) -> None:
+    """Raises ModelUnsupported of a model that goes on with no text."""
+    if model.kind == "decoder" and model.has_head:
+        return
+    what = "has no head that predicts tokens" if model.kind == "decoder" else f"is an {model.kind}"
+    raise ModelUnsupported(
+        f"{model.title} {what}: a needle is asked for by a question that the model goes on from.",
+        "Choose a decoder that predicts tokens.",
+    )
+
+
+def check_lengths(model: LoadedModel, grid: Grid, haystack: Haystack) -> None:
+    """Builds the longest and the shortest prompt of a grid.
+
+    Raises:
+        PromptRefused: A prompt with its answer has more tokens than the model reads, or the haystack is too short.
+        InvalidCall: A prompt is too short for its needle and question, or there is no such task or depth.
+    """
+    most = max(grid.lengths)
+    for seed in range(grid.seeds):
+        # Needles differ in tokens.
+        trial(haystack, grid.task, length=min(grid.lengths), depth=50, seed=seed)
+    for depth in grid.depths:
+        longest = trial(haystack, grid.task, length=most, depth=depth, seed=0)
+    limit = model.max_length
+    needed = most + len(longest.answer) - 1
+    if limit is not None and needed > limit:
+        raise PromptRefused(
+            f"{model.title} reads {limit:,} tokens, and a prompt of {most:,} with its answer has {needed:,}.",
+            f"Ask for lengths of {limit - len(longest.answer) + 1:,} at most.",
+        )
+
+
+def run_trial(
+    model: LoadedModel,
+    asked: Trial,
+    *,
+    backend: Backends = "tiled",
+    pattern: Pattern | None = None,
+    on_layer: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Runs a trial.
+
+    Args:
+        model: A decoder; its lock is held.
+        asked: The trial.
+        backend: A name of `kernels.registry`, or names by layer.
+        pattern: What every head sees at most, besides the model's own rule.
+        on_layer: Called after each layer with its number; it may raise to stop.
+
+    Raises:
+        UnsupportedCall: A backend refuses.
+        ModelNotSwappable: The model's attention cannot be reached.
+    """
+    watch = NeedleWatch(asked)
+
+    def record(call: LayerCall) -> None:
+        watch.record(call)
+        if on_layer is not None:
+            on_layer(call.layer)
+
+    start = perf_counter()
+    with model.lock, torch.no_grad(), swapped(model.model, backend, record, patterns=pattern):
+        logits_AV = _answer_logits(model, asked).float()
+    answer_A = torch.tensor(asked.answer, device=logits_AV.device)[:, None]
+    wanted_A1 = logits_AV.gather(1, answer_A)
+    rank_A = 1 + (logits_AV > wanted_A1).sum(1)
+    said_A = logits_AV.argmax(1)
+    return Outcome(
+        trial=asked,
+        # Of equal logits decoding takes the first: a rank of 1 alone does not say which.
+        exact=bool((said_A == answer_A[:, 0]).all()),
+        log_probability=float(logits_AV.log_softmax(1).gather(1, answer_A).double().mean()),
+        rank=float(rank_A.double().mean()),
+        said=tuple(said_A.tolist()),
+        attention=watch.found,
+        seconds=perf_counter() - start,
+    )
+
+
+def run_grid(  # noqa: PLR0913 -- a model, what is tried on it, how it runs, and who is told
+    model: LoadedModel,
+    grid: Grid,
+    *,
+    haystack: Haystack | None = None,
+    backend: Backends = "tiled",
+    pattern: Pattern | None = None,
+    done: Collection[Place] = (),
+    on_outcome: Callable[[Outcome], None],
+    progress: Progress | None = None,
+) -> None:
+    """Runs the trials of a grid that are not done yet, one seed of all cells after the other.
+
+    Args:
+        model: A decoder.
+        grid: What is tried.
+        haystack: Of that model; the generated prose when None.
+        backend: See `run_trial`.
+        pattern: See `run_trial`.
+        done: Trials that are there already.
+        on_outcome: Takes each outcome as it comes.
+        progress: Called after every layer with the share of the work done, as `work_of` weighs it, and the trial in
+            words; what it raises ends the run.
+
+    Raises:
+        ModelUnsupported: See `check_model`.
+        PromptRefused: See `check_lengths`; nothing has run.
+        InvalidCall: Likewise.
+        UnsupportedCall: A backend refuses.
+    """
+    check_model(model)
+    haystack = haystack or Haystack(model)
+    check_lengths(model, grid, haystack)
+    places = grid.places
+    work = [work_of(model, length) for length, _, _ in places]
+    layers = int(model.model.config.get_text_config().num_hidden_layers)
+    ran = 0.0
+    for number, (place, own) in enumerate(zip(places, work, strict=True), start=1):
+        length, depth, seed = place
+        if place not in done:
+
+            def told(
+                layer: int, place: Place = place, before: float = ran, own: float = own
+            ) -> None:
+                if progress is not None:
+                    share = (before + own * min(1.0, (layer + 1) / layers)) / sum(work)
+                    progress(share, f"trial {number} of {len(places)}, {place[0]:,} tokens")
+
+            asked = trial(haystack, grid.task, length=length, depth=depth, seed=seed)
+            on_outcome(run_trial(model, asked, backend=backend, pattern=pattern, on_layer=told))
+        ran += own
+
+
+def work_of(model: LoadedModel, length: int) -> float:
+    """Floating-point operations of a pass over so many tokens: 2 a parameter and token, and those of full attention."""
+    text = model.model.config.get_text_config()
+    pairs = 4.0 * int(text.num_hidden_layers) * int(text.hidden_size) * length**2
+    return 2.0 * model.parameters * length + pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedHead:
+    """A head and how much of the answers it copies.
+
+    Attributes:
+        layer: From 0.
+        head: From 0.
+        copied: Retrieval score, the mean of `NeedleAttention.copied_LH` over the trials.
+        needle_mass: Mean mass on the needle of the queries that say the answer.
+    """
+
+    layer: int
+    head: int
+    copied: float
+    needle_mass: float
+
+
+def ranked_heads(outcomes: Sequence[Outcome], most: int = 10) -> tuple[RankedHead, ...]:
+    """The heads that copy most over some trials, as arXiv 2404.15574 ranks them; equal ones by their mass on the needle."""
+    read = [each.attention for each in outcomes if each.attention is not None]
+    if not read:
+        return ()
+    copied_LH = np.mean([each.copied_LH for each in read], axis=0)
+    mass_LH = np.mean([each.answer_PLH[0] for each in read], axis=0)
+    heads = [
+        RankedHead(
+            layer=int(layer),
+            head=int(head),
+            copied=float(copied_LH[layer, head]),
+            needle_mass=float(mass_LH[layer, head]),
+        )
+        for layer, head in np.argwhere(~np.isnan(copied_LH))
+    ]
+    heads.sort(key=lambda each: (-each.copied, -each.needle_mass))
+    return tuple(heads[:most])
+
+
+def cells(outcomes: Sequence[Outcome]) -> Mapping[tuple[int, float], tuple[Outcome, ...]]:
+    """The outcomes of each length and depth."""
+    found: dict[tuple[int, float], tuple[Outcome, ...]] = {}
+    for each in outcomes:
+        key = each.trial.length, each.trial.depth
+        found[key] = (*found.get(key, ()), each)
+    return found
+
+
+def _answer_logits(model: LoadedModel, asked: Trial) -> torch.Tensor:
+    """The logits that say each token of the answer, the right ones standing before it: `[A, V]`."""
+    accepted = inspect.signature(model.model.forward).parameters
+    ids_1n = torch.tensor([[*asked.ids, *asked.answer[:-1]]], device=model.device)
+    wanted = {"use_cache": False, "logits_to_keep": len(asked.answer)}
+    known = {name: value for name, value in wanted.items() if name in accepted}
+    return model.model(input_ids=ids_1n, **known).logits[0, -len(asked.answer) :]
