@@ -12,6 +12,7 @@ from attnscope.app.pages import (
     calculator,
     inspect,
     mechanisms,
+    needle,
     profile,
     runs,
     sparsity,
@@ -21,13 +22,14 @@ from attnscope.app.settings import Settings
 from attnscope.app.state import CalculatorSession, Session, visitor
 from attnscope.app.views.backends import BackendsSession, BackendsView
 from attnscope.app.views.mechanisms import MechanismsSession
+from attnscope.app.views.needle import NeedleSession, NeedleView
 from attnscope.app.views.profile import ProfileSession, ProfileView
 from attnscope.app.views.runs import RunsSession
 from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
     Path(__file__).resolve().with_name("styles") / f"{name}.css"
-    for name in ("page", "tables", "calculator", "sparsity", "mechanisms")
+    for name in ("page", "tables", "calculator", "sparsity", "mechanisms", "needle")
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 # In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
@@ -61,6 +63,17 @@ def backends_page() -> None:
         inspected = _session()
         first = BackendsView.of(inspected.view)
         backends.page(BackendsSession(*visitor(), kept=inspected.kept, default=first))
+
+    guarded(page)()
+
+
+def needle_page() -> None:
+    """Run the page Needle over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = NeedleView.of(inspected.view)
+        needle.page(NeedleSession(*visitor(), kept=inspected.kept, default=first))
 
     guarded(page)()
 
@@ -115,11 +128,18 @@ def main() -> None:
         st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
-    chosen = st.navigation(pages, position="hidden")
+    under = [
+        st.Page(needle_page, title="Needle", url_path="needle"),
+    ]
+    chosen = st.navigation([*pages, *under], position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')
         for page in pages:
             st.page_link(page)
+            if page is pages[0]:
+                with st.container(key="under-inspect", gap=None):
+                    for study in under:
+                        st.page_link(study)
     chosen.run()
 
 

@@ -133,6 +133,11 @@ class Settings:
         return self.data / "checks"
 
     @property
+    def needles_folder(self) -> Path:
+        """Where runs of needles in haystacks are written, one folder each."""
+        return self.data / "needles"
+
+    @property
     def ceilings_folder(self) -> Path:
         """Where the measured ceilings of devices are kept."""
         return self.data / "ceilings"

@@ -1,8 +1,8 @@
 """Needle in a haystack: up to which length, and at which depths, a model finds what it was told, and which heads look.
 
-A trial is one pass over the prompt with its right answer behind it (teacher forcing): each of the answer's tokens is judged
-by its log-probability and its rank. Greedy decoding says the whole answer exactly where every rank is 1, so the exact
-match needs no generation.
+A trial is one pass over the prompt with its right answer behind it (teacher forcing): each of the answer's tokens is
+judged by its log-probability and its rank. Greedy decoding says the whole answer exactly where each is the likeliest,
+so the exact match needs no generation.
 
 n tokens of the pass, A of the answer, V vocabulary.
 """
@@ -10,10 +10,10 @@ n tokens of the pass, A of the answer, V vocabulary.
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from time import perf_counter
 
-import numpy as np
 import torch
 
 from attnscope.kernels.errors import InvalidCall, ModelUnsupported, PromptRefused
@@ -54,7 +54,7 @@ class Grid:
         for name, values in (("length", self.lengths), ("depth", self.depths)):
             if not values or len(set(values)) < len(values):
                 raise InvalidCall(f"A grid needs each {name} once, and at least one: got {values}.")
-        if not 1 <= self.seeds or len(self.places) > MOST_TRIALS:
+        if self.seeds < 1 or len(self.places) > MOST_TRIALS:
             raise InvalidCall(
                 f"A grid has 1 to {MOST_TRIALS:,} trials, got {len(self.places):,}.",
                 "Ask for fewer lengths, depths or seeds.",
@@ -140,24 +140,27 @@ def check_model(model: LoadedModel) -> None:
 
 
 def check_lengths(model: LoadedModel, grid: Grid, haystack: Haystack) -> None:
-    """Builds the longest and the shortest prompt of a grid.
+    """Builds the shortest and the longest prompts of a grid.
 
     Raises:
         PromptRefused: A prompt with its answer has more tokens than the model reads, or the haystack is too short.
         InvalidCall: A prompt is too short for its needle and question, or there is no such task or depth.
     """
-    most = max(grid.lengths)
-    for seed in range(grid.seeds):
-        # Needles differ in tokens.
-        trial(haystack, grid.task, length=min(grid.lengths), depth=50, seed=seed)
+    shortest, longest = min(grid.lengths), max(grid.lengths)
     for depth in grid.depths:
-        longest = trial(haystack, grid.task, length=most, depth=depth, seed=0)
-    limit = model.max_length
-    needed = most + len(longest.answer) - 1
+        trial(haystack, grid.task, length=shortest, depth=depth, seed=0)
+    for seed in range(grid.seeds):  # needles differ in tokens
+        trial(haystack, grid.task, length=shortest, depth=50, seed=seed)
+        answer = trial(haystack, grid.task, length=longest, depth=50, seed=seed).answer
+        _check_limit(model, longest, len(answer))
+
+
+def _check_limit(model: LoadedModel, length: int, answer: int) -> None:
+    limit, needed = model.max_length, length + answer - 1
     if limit is not None and needed > limit:
         raise PromptRefused(
-            f"{model.title} reads {limit:,} tokens, and a prompt of {most:,} with its answer has {needed:,}.",
-            f"Ask for lengths of {limit - len(longest.answer) + 1:,} at most.",
+            f"{model.title} reads {limit:,} tokens, and a prompt of {length:,} with its answer has {needed:,}.",
+            f"Ask for lengths of {limit - answer + 1:,} at most.",
         )
 
 
@@ -208,7 +211,7 @@ def run_trial(
     )
 
 
-def run_grid(  # noqa: PLR0913 -- a model, what is tried on it, how it runs, and who is told
+def run_grid(
     model: LoadedModel,
     grid: Grid,
     *,
@@ -241,24 +244,30 @@ def run_grid(  # noqa: PLR0913 -- a model, what is tried on it, how it runs, and
     check_model(model)
     haystack = haystack or Haystack(model)
     check_lengths(model, grid, haystack)
-    places = grid.places
-    work = [work_of(model, length) for length, _, _ in places]
-    layers = int(model.model.config.get_text_config().num_hidden_layers)
+    work = [work_of(model, length) for length, _, _ in grid.places]
     ran = 0.0
-    for number, (place, own) in enumerate(zip(places, work, strict=True), start=1):
-        length, depth, seed = place
+    for number, (place, own) in enumerate(zip(grid.places, work, strict=True), start=1):
         if place not in done:
-
-            def told(
-                layer: int, place: Place = place, before: float = ran, own: float = own
-            ) -> None:
-                if progress is not None:
-                    share = (before + own * min(1.0, (layer + 1) / layers)) / sum(work)
-                    progress(share, f"trial {number} of {len(places)}, {place[0]:,} tokens")
-
+            length, depth, seed = place
+            words = f"trial {number} of {len(work)}, {length:,} tokens"
+            on_layer = partial(_told, progress, model, words, (ran / sum(work), own / sum(work)))
             asked = trial(haystack, grid.task, length=length, depth=depth, seed=seed)
-            on_outcome(run_trial(model, asked, backend=backend, pattern=pattern, on_layer=told))
+            on_outcome(run_trial(model, asked, backend=backend, pattern=pattern, on_layer=on_layer))
         ran += own
+
+
+def _told(
+    progress: Progress | None,
+    model: LoadedModel,
+    words: str,
+    shares: tuple[float, float],
+    layer: int,
+) -> None:
+    """Says how far a grid is: the share before a trial, and of the trial's own share the layers done."""
+    if progress is not None:
+        before, own = shares
+        layers = int(model.model.config.get_text_config().num_hidden_layers)
+        progress(before + own * min(1.0, (layer + 1) / layers), words)
 
 
 def work_of(model: LoadedModel, length: int) -> float:
@@ -266,43 +275,6 @@ def work_of(model: LoadedModel, length: int) -> float:
     text = model.model.config.get_text_config()
     pairs = 4.0 * int(text.num_hidden_layers) * int(text.hidden_size) * length**2
     return 2.0 * model.parameters * length + pairs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedHead:
-    """A head and how much of the answers it copies.
-
-    Attributes:
-        layer: From 0.
-        head: From 0.
-        copied: Retrieval score, the mean of `NeedleAttention.copied_LH` over the trials.
-        needle_mass: Mean mass on the needle of the queries that say the answer.
-    """
-
-    layer: int
-    head: int
-    copied: float
-    needle_mass: float
-
-
-def ranked_heads(outcomes: Sequence[Outcome], most: int = 10) -> tuple[RankedHead, ...]:
-    """The heads that copy most over some trials, as arXiv 2404.15574 ranks them; equal ones by their mass on the needle."""
-    read = [each.attention for each in outcomes if each.attention is not None]
-    if not read:
-        return ()
-    copied_LH = np.mean([each.copied_LH for each in read], axis=0)
-    mass_LH = np.mean([each.answer_PLH[0] for each in read], axis=0)
-    heads = [
-        RankedHead(
-            layer=int(layer),
-            head=int(head),
-            copied=float(copied_LH[layer, head]),
-            needle_mass=float(mass_LH[layer, head]),
-        )
-        for layer, head in np.argwhere(~np.isnan(copied_LH))
-    ]
-    heads.sort(key=lambda each: (-each.copied, -each.needle_mass))
-    return tuple(heads[:most])
 
 
 def cells(outcomes: Sequence[Outcome]) -> Mapping[tuple[int, float], tuple[Outcome, ...]]:

@@ -1,6 +1,7 @@
 """Where the attention went when the model was to say what the needle told it: a few rows of every head, no map.
 
-H query heads, G kv heads, K keys, D head dim; A queries, one for each token of the answer; L layers; P parts of a prompt.
+H query heads, G kv heads, K keys, D head dim; A queries, one for each token of the answer; L layers; P parts of a
+prompt.
 """
 
 from collections.abc import Sequence
@@ -29,16 +30,57 @@ class NeedleAttention:
     logit holds.
 
     Attributes:
-        last_PLH: float32, 0 to 1, the mass on each of `PARTS` from the prompt's last token, which says the answer's first.
+        last_PLH: float32, 0 to 1, the mass on each of `PARTS` from the prompt's last token, which says the answer's
+            first.
         answer_PLH: The same, the mean over the queries that say the answer.
-        copied_LH: float32, 0 to 1: of the answer's tokens, the share that the head copies: the key that it weighs most lies in
-            the needle and is that token. The retrieval score of arXiv 2404.15574 §2, of one needle; there over
-            the tokens that the model said, here over those it was to say.
+        copied_LH: float32, 0 to 1: of the answer's tokens, the share that the head copies: the key that it weighs
+            most lies in the needle and is that token. The retrieval score of arXiv 2404.15574 §2, of one needle;
+            there over the tokens that the model said, here over those it was to say.
     """
 
     last_PLH: np.ndarray
     answer_PLH: np.ndarray
     copied_LH: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedHead:
+    """A head and how much of the answers it copies.
+
+    Attributes:
+        layer: From 0.
+        head: From 0.
+        copied: Its retrieval score, see `NeedleAttention.copied_LH`.
+        needle_mass: Mass on the needle, the mean over the queries that say the answer.
+    """
+
+    layer: int
+    head: int
+    copied: float
+    needle_mass: float
+
+
+def mean_attention(read: Sequence[NeedleAttention]) -> NeedleAttention:
+    """The mean over some trials, at least one."""
+    return NeedleAttention(
+        last_PLH=np.mean([each.last_PLH for each in read], axis=0),
+        answer_PLH=np.mean([each.answer_PLH for each in read], axis=0),
+        copied_LH=np.mean([each.copied_LH for each in read], axis=0),
+    )
+
+
+def ranked_heads(found: NeedleAttention) -> tuple[RankedHead, ...]:
+    """All heads, those that copy most first, as arXiv 2404.15574 ranks them; equal ones by mass on the needle."""
+    heads = [
+        RankedHead(
+            layer=int(layer),
+            head=int(head),
+            copied=float(found.copied_LH[layer, head]),
+            needle_mass=float(found.answer_PLH[0, layer, head]),
+        )
+        for layer, head in np.argwhere(~np.isnan(found.copied_LH))
+    ]
+    return tuple(sorted(heads, key=lambda each: (-each.copied, -each.needle_mass)))
 
 
 class NeedleWatch:

@@ -1,8 +1,8 @@
 """A needle hidden in a haystack, and a question that asks for it: prompts whose lengths and depths are exact in tokens.
 
-After RULER (arXiv 2404.06654 §3) and Lost in the Middle (arXiv 2307.03172). A prompt is joined from token ids, so nothing
-merges over a seam, and where the needle lies is known, never searched for. The haystack is cut at its ends, not at the
-needle: that stands between two sentences wherever the text has one that ends there.
+After RULER (arXiv 2404.06654 §3) and Lost in the Middle (arXiv 2307.03172). A prompt is joined from token ids, so
+nothing merges over a seam, and where the needle lies is known, never searched for. The haystack is cut at its ends, not
+at the needle: that stands between two sentences wherever the text has one that ends there.
 """
 
 import re
@@ -23,7 +23,7 @@ DISTRACTORS = 4
 _LEAST_WORDS = 64
 _SLACK = 256  # tokens of haystack beyond what is needed, among which a sentence ends
 _POOL = "needle_words"
-_SENTENCE_END = re.compile(r"""[.!?]["'”’)]*(?=\s)""")
+_SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]*(?=\s)")
 _NUMBERS = range(10_000, 100_000)
 _KINDS = ("brown", "silver", "iron", "crooked", "red", "grey", "old", "dusty", "wooden", "blue")
 _THINGS = ("lantern", "mirror", "compass", "teapot", "bell", "basket", "kettle", "drum", "kite")

@@ -18,6 +18,7 @@ from attnscope.app.jobs.diagnostic_words import diagnostic_words
 from attnscope.app.jobs.kept_answers import rounded, write_beside
 from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
+from attnscope.app.jobs.needle_answers import NEEDLE_ASKS
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.shelf import CaptureShelf
@@ -339,4 +340,5 @@ ASKS = {
     **MECHANISM_ASKS,
     **SPARSITY_ASKS,
     **CHECK_ASKS,
+    **NEEDLE_ASKS,
 }

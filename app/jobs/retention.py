@@ -20,7 +20,16 @@ from attnscope.profiling.units import count, nbytes
 
 log = logging.getLogger("attnscope.retention")
 
-KINDS = ("captures", "profiles", "checks", "prompts", "assignments", "matrices", "pictures")
+KINDS = (
+    "captures",
+    "profiles",
+    "checks",
+    "needles",
+    "prompts",
+    "assignments",
+    "matrices",
+    "pictures",
+)
 """Folders whose entries go; of all that lies beside them, only the size is told."""
 
 _DAY_S = 86_400
