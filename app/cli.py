@@ -1,4 +1,4 @@
-"""The command line: `attnscope serve | inspect | backends | profile | calculate | advise | runs | data | models`."""
+"""The command line: `attnscope serve | inspect | needle | backends | profile | ... | data | models`."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from attnscope.app.commands.advise import add_advise
 from attnscope.app.commands.backends import add_backends
 from attnscope.app.commands.calculate import add_calculate
 from attnscope.app.commands.data import add_data
+from attnscope.app.commands.needle import add_needle
 from attnscope.app.commands.profile import add_profile
 from attnscope.app.commands.prompt import add_prompt, prompt_of
 from attnscope.app.commands.runs import add_runs
@@ -56,13 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(
         required=True,
-        metavar="serve | inspect | backends | profile | calculate | advise | runs | data | models",
+        metavar="serve | inspect | needle | backends | profile | calculate | advise | runs | data | models",
     )
     serve = commands.add_parser("serve", help="open the dashboard")
     serve.add_argument("--address", help="where to listen (default: this machine only)")
     serve.add_argument("--port", type=int, help="TCP port (default: 8501)")
     serve.set_defaults(run=_serve)
     _add_inspect(commands.add_parser("inspect", help="print what every head does with a prompt"))
+    add_needle(
+        commands.add_parser("needle", help="say up to which length and depth a needle is found")
+    )
     add_backends(commands.add_parser("backends", help="hold every backend against float64"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))
     add_calculate(commands.add_parser("calculate", help="say what a model will take and cost"))

@@ -8,7 +8,7 @@ n tokens of the pass, A of the answer, V vocabulary.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from math import log
@@ -275,15 +275,6 @@ def work_of(model: LoadedModel, length: int) -> float:
     text = model.model.config.get_text_config()
     pairs = 4.0 * int(text.num_hidden_layers) * int(text.hidden_size) * length**2
     return 2.0 * model.parameters * length + pairs
-
-
-def cells(outcomes: Sequence[Outcome]) -> Mapping[tuple[int, float], tuple[Outcome, ...]]:
-    """The outcomes of each length and depth."""
-    found: dict[tuple[int, float], tuple[Outcome, ...]] = {}
-    for each in outcomes:
-        key = each.trial.length, each.trial.depth
-        found[key] = (*found.get(key, ()), each)
-    return found
 
 
 def _answer_logits(model: LoadedModel, asked: Trial) -> torch.Tensor:

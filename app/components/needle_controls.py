@@ -7,19 +7,18 @@ import streamlit as st
 
 from attnscope.app.components.model_bar import facts_line, model_choice, share
 from attnscope.app.components.notice import control
-from attnscope.app.prompts.uploads import LIMITS, SUFFIXES, uploaded
-from attnscope.app.state import Key
-from attnscope.app.views.needle import (
+from attnscope.app.needles_offered import (
     LONGEST,
     MOST_SEEDS,
     MOST_SINKS,
     PATTERNS,
     TASKS,
-    NeedleSession,
-    NeedleView,
     Setting,
     write_numbers,
 )
+from attnscope.app.prompts.uploads import LIMITS, SUFFIXES, uploaded
+from attnscope.app.state import Key
+from attnscope.app.views.needle import NeedleSession, NeedleView
 from attnscope.app.words import needle as words
 from attnscope.profiling.units import count, nbytes
 

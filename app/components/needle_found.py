@@ -19,6 +19,17 @@ from attnscope.profiling.units import count
 
 Told = Mapping[str, Any]
 
+_COLUMNS = [
+    "length",
+    "depth",
+    "seed",
+    "expected",
+    "said",
+    "exact",
+    "log_probability",
+    "rank",
+    "seconds",
+]
 _PLOT = {"displaylogo": False, "displayModeBar": False, "typesetMath": False}
 TOP = 8
 """Heads of the table."""
@@ -26,15 +37,17 @@ _TAGS = {"prose": ("<span>", "</span>"), "needle": ("<mark>", "</mark>"), "gap":
 _TAGS |= {"value": ("<mark><b>", "</b></mark>"), "question": ("", "")}
 
 
-def lead(found: Told) -> None:
+def lead(found: Told, setting: str) -> None:
     """Say in words up to where the needle is found.
 
     Args:
         found: The answer to `needle`, with at least one cell.
+        setting: How attention ran, plain text; empty where nothing is compared.
     """
     first, rest = words.verdict(found["cells"])
+    of = f"{setting}: " if setting else ""
     st.html(
-        f'<p class="pg-lead" role="status"><strong>{html.escape(first)}</strong> '
+        f'<p class="pg-lead" role="status">{html.escape(of)}<strong>{html.escape(first)}</strong> '
         f"<span>{html.escape(rest)}</span></p>"
     )
 
@@ -95,33 +108,36 @@ def prompt(cell: Told, *, title: str, of: str) -> None:
         title: Which cell, plain text.
         of: The model, for the files' names.
     """
-    heading("The cell", title)
     first = cell["trials"][0]
     parts = "".join(
         f"{_TAGS[kind][0]}{html.escape(text)}{_TAGS[kind][1]}" for kind, text in first["excerpt"]
     )
-    st.html(f'<div class="pg-haystack">{parts}</div>')
-    plain_table(
-        "Expected, and the likeliest token at each place with the right ones before it",
-        [
-            (
-                f"seed {each['seed']}",
-                each["expected"].strip(),
-                each["said"].strip() or "only spaces",
-                "exact" if each["exact"] else "not exact",
-                f"{each['log_probability']:.2f}",
-                f"{each['rank']:.3g}",
-            )
-            for each in cell["trials"]
-        ],
-        header=("", "expected", "said", "", "nats a token", "mean rank"),
-    )
-    columns = ["length", "depth", "seed", "expected", "said", "exact", "log_probability", "rank"]
-    columns += ["seconds"]
-    data = pd.DataFrame(
-        [[each[name] for name in columns] for each in cell["trials"]], columns=columns
-    )
-    table_files(data, name="needle-cell", title=f"{of}: {title}", note="One row a trial", of=of)
+    with st.container(key="chart_needle-cell", gap=None):
+        heading("The prompt", f"{title}, seed {first['seed']}")
+        st.html(f'<div class="pg-haystack">{parts}</div>')
+        plain_table(
+            "The answers; said is the likeliest token at each place, with the right ones before it",
+            [
+                (
+                    f"seed {each['seed']}",
+                    each["expected"].strip(),
+                    "the same" if each["exact"] else each["said"].strip() or "spaces",
+                    f"{round(each['log_probability'], 2) + 0.0:.2f}",
+                    f"{each['rank']:.3g}",
+                )
+                for each in cell["trials"]
+            ],
+            header=("", "expected", "said", "nats a token", "mean rank"),
+        )
+        table_files(
+            pd.DataFrame(
+                [[each[name] for name in _COLUMNS] for each in cell["trials"]], columns=_COLUMNS
+            ),
+            name="needle-cell",
+            title=f"{of}: {title}",
+            note="One row a trial",
+            of=of,
+        )
 
 
 def attention(
@@ -148,6 +164,7 @@ def attention(
         f"{values_LH[layer, head]:.2f}, in layer {layer}, head {head}."
     )
     with st.container(key="chart_needle-attention", gap=None):
+        heading("Where the attention went", title)
         st.plotly_chart(
             heads_grid(heads, title=whole, note=note, look=look, width=width),
             theme=None,
@@ -169,7 +186,6 @@ def top_heads(found: Told, addresses: Mapping[tuple[int, int], str], why_not: st
         addresses: Of Inspect, by layer and head; empty where there is none.
         why_not: Why there is none, or what the link does not show.
     """
-    heading("Heads that look there", "by what they copy of the answers")
     rows = words.head_rows(found["heads"], TOP)
     places = [(each["layer"], each["head"]) for each in found["heads"][:TOP]]
     body = "".join(
@@ -181,20 +197,22 @@ def top_heads(found: Told, addresses: Mapping[tuple[int, int], str], why_not: st
         f'<th scope="col">{each}</th>'
         for each in ("open in Inspect", "copied", "mass on the needle")
     )
-    st.html(
-        '<div class="pg-scroll"><table class="pg-table pg-numbers">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f'<p class="pg-note">{html.escape(words.ranked_note(found))} {html.escape(why_not)}</p>'
-    )
+    note = f"{words.ranked_note(found)} {why_not}"
     model = found["facts"]["model"]["title"]
-    data = pd.DataFrame(found["heads"])
-    table_files(
-        data,
-        name="needle-heads",
-        title=f"{model}: heads by what they copy",
-        note=words.provenance(found),
-        of=model,
-    )
+    with st.container(key="chart_needle-heads", gap=None):
+        heading("Heads that look there", "over the grid")
+        st.html(
+            '<div class="pg-scroll"><table class="pg-table pg-numbers">'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f'<p class="pg-note">{html.escape(note)}</p>'
+        )
+        table_files(
+            pd.DataFrame(found["heads"]),
+            name="needle-heads",
+            title=f"{model}: heads by what they copy",
+            note=words.provenance(found),
+            of=model,
+        )
 
 
 def _linked(name: str, address: str) -> str:

@@ -40,15 +40,12 @@ def found(arguments: Arguments, context: Context) -> Answer:
     folder = NeedleFolder(context.settings.needles_folder, str(arguments["run"]))
     begun, trials = folder.begun(), list(folder.trials().values())
     os.utime(folder.path)  # it stays for some time after its last use
-    cells: dict[tuple[int, float], list[Answer]] = defaultdict(list)
-    for each in trials:
-        cells[each["length"], each["depth"]].append(each)
     judged = [each for each in trials if each["exact"]] or trials
     read = _attentions(judged)
     return {
         **begun,
         "trials": len(trials),
-        "cells": [_cell(length, depth, some) for (length, depth), some in cells.items()],
+        "cells": cells_of(trials),
         "judged": len(read),
         "heads": [to_data(head) for head in ranked_heads(mean_attention(read))] if read else [],
     }
@@ -96,6 +93,14 @@ def listed(values: "np.ndarray") -> Any:
     rounded = np.round(values.astype(float), _DIGITS).astype(object)
     rounded[np.isnan(values)] = None
     return rounded.tolist()
+
+
+def cells_of(trials: Sequence[Answer]) -> list[Answer]:
+    """The cells of a grid, as `found` tells them, from its trials as `needle_work.told` does."""
+    cells: dict[tuple[int, float], list[Answer]] = defaultdict(list)
+    for each in trials:
+        cells[each["length"], each["depth"]].append(each)
+    return [_cell(length, depth, some) for (length, depth), some in cells.items()]
 
 
 def _cell(length: int, depth: float, trials: Sequence[Answer]) -> Answer:

@@ -2,20 +2,21 @@
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
+from attnscope.app.asking import needle as asking
 from attnscope.app.components import needle_controls, needle_found
 from attnscope.app.components.chart import look
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.figures.needle import NeedleGrid, scale_of
 from attnscope.app.jobs.access import engine
-from attnscope.app.jobs.engine import JobStatus
+from attnscope.app.needles_offered import Setting, read_depths, read_lengths
 from attnscope.app.page_session import Notice
 from attnscope.app.prompts.links import checked as checked_texts
 from attnscope.app.state import Key
@@ -23,16 +24,13 @@ from attnscope.app.views.needle import (
     PARTS,
     QUERIES,
     SCORES,
+    SIDES,
     NeedleSession,
     NeedleView,
-    Setting,
-    arguments_of,
     checked,
-    read_depths,
-    read_lengths,
 )
 from attnscope.app.words import needle as words
-from attnscope.kernels.errors import AttnscopeError, JobMissing, PromptRefused
+from attnscope.kernels.errors import PromptRefused
 from attnscope.profiling.units import count
 
 _LOOK_EVERY_S = 1.0
@@ -54,13 +52,13 @@ def page(session: NeedleSession) -> None:
     engine()
     if session.follow_url():
         _arrive(session)
-    _follow(session)
-    offered, refused = _offered(session)
+    asking.follow(session)
+    offered, refused = asking.offered(session)
     needle_controls.bar(
         session.view,
         offered,
         models=list(dict.fromkeys(["demo", session.default.model])),
-        devices=_devices(),
+        devices=asking.devices(),
         on_apply=_act(session, _apply),
     )
     needle_controls.controls(
@@ -76,67 +74,83 @@ def page(session: NeedleSession) -> None:
             progress(engine().status(job))
     if session.jobs:
         # Only this part is drawn again while trials come; the end of a job runs the whole page.
-        st.fragment(guarded(lambda: _grids(session, _all(session))), run_every=_LOOK_EVERY_S)()
+        st.fragment(guarded(lambda: _coming(session)), run_every=_LOOK_EVERY_S)()
     else:
         _found(session)
 
 
+def _coming(session: NeedleSession) -> None:
+    """The grids while trials come."""
+    found = asking.found(session)
+    if any(each is not None and each["cells"] for each in found):
+        _leads(session, found)
+        _grids(session, found, st.columns(2, gap="medium"))
+
+
 def _found(session: NeedleSession) -> None:
-    view, found = session.view, _all(session)
-    first = found[0]
-    if first is None or not first["cells"]:
-        promise = words.plan(view.trials, view.tokens, len(view.settings))
-        st.html(
-            f'<p class="pg-note">{html.escape(words.TASKS[view.task])}</p>'
-            f'<p class="pg-note">Run hides it at every depth of every length: {html.escape(promise)} '
-            "What that takes is predicted once the first trials have run.</p>"
-        )
+    """The grids, one cell looked at, and where its attention went."""
+    view, found = session.view, asking.found(session)
+    looked_at = found[view.looked_at]
+    if looked_at is None or not looked_at["cells"]:
+        _promise(view)
         return
-    _grids(session, found)
-    chosen = _cell(view, first["cells"])
-    st.html(f'<p class="pg-note">{html.escape(words.meaning(first))}</p>')
-    _one(session, first, chosen)
+    _leads(session, found)
+    chosen = _cell(view, looked_at["cells"])
+    grids, of_cell, of_attention, of_heads = _places(len(view.settings))
+    _grids(session, found, grids, chosen)
+    cell = asking.cell(looked_at["asked"]["run"], *chosen)
+    title = f"{count(chosen[0])} tokens, needle at {chosen[1]:g} %"
+    model = looked_at["facts"]["model"]["title"]
+    with of_cell:
+        _choose(session, found, chosen)
+        needle_found.prompt(cell, title=title, of=model)
+    with of_attention:
+        if cell["attention"] is None:
+            st.html(f'<p class="pg-note">{html.escape(words.ranked_note(looked_at))}</p>')
+        else:
+            _parts(session)
+            needle_found.attention(
+                cell, view.part, view.queries, title=title, of=model, width=_HEADS, look=look()
+            )
+    if looked_at["heads"]:
+        with of_heads:
+            needle_found.top_heads(looked_at, *_addresses(session, looked_at, cell["trials"][0]))
     origin = " · ".join(words.provenance(each) for each in found if each is not None)
-    st.html(f'<p class="pg-note pg-origin">{html.escape(origin)}</p>')
+    st.html(
+        f'<p class="pg-note">{html.escape(words.meaning(looked_at))}</p>'
+        f'<p class="pg-note pg-origin">{html.escape(origin)}</p>'
+    )
 
 
-def _grids(session: NeedleSession, found: Sequence[Told | None]) -> None:
-    """The grid of every setting, on one scale."""
-    view = session.view
-    there = [each for each in found if each is not None and each["cells"]]
-    if not there:
-        return
-    needle_found.lead(there[0])
-    _scores(session)
-    scale = scale_of([cell for each in there for cell in each["cells"]], view.score)
-    chosen = _cell(view, there[0]["cells"])
-    columns = st.columns(len(view.settings)) if len(view.settings) > 1 else [st.container()]
-    for column, key, setting, each in zip(columns, _GRIDS, view.settings, found, strict=False):
-        with column:
-            if each is None:
-                st.html(f'<p class="pg-note">{html.escape(setting.title)}: not run yet.</p>')
-                continue
-            drawn = NeedleGrid(
-                cells=each["cells"],
-                lengths=view.lengths,
-                depths=view.depths,
-                score=view.score,
-                scale=scale,
-                chosen=chosen,
-            )
-            on_choose = None if session.jobs else _act(session, partial(_click, key=key))
-            needle_found.grid(
-                drawn,
-                each,
-                title=setting.title,
-                key=key,
-                width=_GRID,
-                look=look(),
-                on_choose=on_choose,
-            )
+def _promise(view: NeedleView) -> None:
+    """What will be run, before anything is."""
+    promise = words.plan(view.trials, view.tokens, len(view.settings))
+    st.html(
+        f'<p class="pg-note">{html.escape(words.TASKS[view.task])}</p>'
+        f'<p class="pg-note">Run hides it at every depth of every length: {html.escape(promise)} '
+        "What that takes is predicted once the first trials have run.</p>"
+    )
 
 
-def _scores(session: NeedleSession) -> None:
+def _places(
+    settings: int,
+) -> tuple[Sequence[DeltaGenerator], DeltaGenerator, DeltaGenerator, DeltaGenerator]:
+    """Where the grids stand, and the cell, its attention and the heads: a cell stands beside a grid that is alone."""
+    if settings == 1:
+        grid, cell = st.columns([40, 62], gap="medium")
+        attention, heads = st.columns([40, 62], gap="medium")
+        return [grid], cell, attention, heads
+    grids = st.columns(2, gap="medium")
+    cell, attention, heads = st.columns([46, 40, 36], gap="medium")
+    return grids, cell, attention, heads
+
+
+def _leads(session: NeedleSession, found: Sequence[Told | None]) -> None:
+    """What was found, in words, and the score that is shown."""
+    settings = session.view.settings
+    for setting, each in zip(settings, found, strict=True):
+        if each is not None and each["cells"]:
+            needle_found.lead(each, setting.title if len(settings) > 1 else "")
     session.set_draft({Key.NEEDLE_SCORE: session.view.score})
     st.segmented_control(
         "Score",
@@ -148,41 +162,64 @@ def _scores(session: NeedleSession) -> None:
     )
 
 
-def _one(session: NeedleSession, found: Told, chosen: tuple[int, float]) -> None:
-    """One cell looked at: its prompt and answers, and where the attention went."""
-    view, model = session.view, found["facts"]["model"]["title"]
-    length, depth = chosen
-    cell = engine().ask(
-        "needle_cell", {"run": found["asked"]["run"], "length": length, "depth": depth}
-    )
-    title = f"{count(length)} tokens, needle at {depth:g} %"
-    left, middle, right = st.columns([40, 40, 34], gap="medium")
-    with left:
-        _choose(session, found, chosen)
-        needle_found.prompt(cell, title=title, of=model)
-    with middle:
-        if cell["attention"] is None:
-            st.html(f'<p class="pg-note">{html.escape(words.ranked_note(found))}</p>')
-            return
-        _parts(session)
-        needle_found.attention(
-            cell, view.part, view.queries, title=title, of=model, width=_HEADS, look=look()
-        )
-    with right:
-        addresses, why_not = _addresses(session, found, cell["trials"][0])
-        needle_found.top_heads(found, addresses, why_not)
+def _grids(
+    session: NeedleSession,
+    found: Sequence[Told | None],
+    places: Sequence[DeltaGenerator],
+    chosen: tuple[int, float] | None = None,
+) -> None:
+    """The grid of every setting, on one scale; cells can be chosen where one is."""
+    view = session.view
+    cells = [cell for each in found if each is not None for cell in each["cells"]]
+    scale = scale_of(cells, view.score)
+    for at, (place, setting, each) in enumerate(zip(places, view.settings, found, strict=False)):
+        with place:
+            if each is None:
+                st.html(f'<p class="pg-note">{html.escape(setting.title)}: not run yet.</p>')
+                continue
+            drawn = NeedleGrid(
+                cells=each["cells"],
+                lengths=view.lengths,
+                depths=view.depths,
+                score=view.score,
+                scale=scale,
+                chosen=chosen if at == view.looked_at else None,
+            )
+            needle_found.grid(
+                drawn,
+                each,
+                title=setting.title,
+                key=_GRIDS[at],
+                width=_GRID,
+                look=look(),
+                on_choose=None if chosen is None else _act(session, partial(_click, at=at)),
+            )
 
 
-def _choose(session: NeedleSession, found: Told, chosen: tuple[int, float]) -> None:
+def _choose(
+    session: NeedleSession, found: Sequence[Told | None], chosen: tuple[int, float]
+) -> None:
     """The cell looked at, by the keyboard too."""
-    places = sorted((each["length"], float(each["depth"])) for each in found["cells"])
-    session.set_draft({Key.NEEDLE_CELL: chosen})
+    settings = session.view.settings
+    places = [
+        (at, *place)
+        for at, each in enumerate(found)
+        if each is not None
+        for place in sorted((cell["length"], float(cell["depth"])) for cell in each["cells"])
+    ]
+
+    def written(place: tuple[int, int, float]) -> str:
+        at, length, depth = place
+        of = f"{settings[at].title}: " if len(settings) > 1 else ""
+        return f"{of}{count(length)} tokens, {depth:g} %"
+
+    session.set_draft({Key.NEEDLE_CELL: (session.view.looked_at, *chosen)})
     st.selectbox(
-        "Cell looked at; or click one in the grid",
+        "Cell looked at; or click one in a grid",
         places,
         key=Key.NEEDLE_CELL,
-        format_func=lambda place: f"{count(place[0])} tokens, {place[1]:g} %",
-        on_change=_act(session, partial(_look, key=Key.NEEDLE_CELL, name="cell")),
+        format_func=written,
+        on_change=_act(session, _look_at_cell),
     )
 
 
@@ -211,14 +248,15 @@ def _addresses(
 ) -> tuple[dict[tuple[int, int], str], str]:
     """Inspect with the cell's first prompt at each head of the table, and what the link does not show."""
     text, view = trial["text"], session.view
+    setting = view.settings[view.looked_at]
     if text is None:
         return {}, "The prompt of this cell is too long to be handed to Inspect."
     prompt = session.kept.for_link((text,), "")
     heads = found["heads"][: needle_found.TOP]
     places = [(each["layer"], each["head"]) for each in heads]
-    addresses = {place: view.head_address(prompt, *place) for place in places}
+    addresses = {place: view.head_address(prompt, setting, *place) for place in places}
     notes = []
-    if view.setting.pattern:
+    if setting.pattern:
         notes.append("Inspect opens the prompt without the pattern.")
     if not trial["same_tokens"]:
         notes.append("Its text gives Inspect slightly other tokens at the seams.")
@@ -234,84 +272,15 @@ def _cell(view: NeedleView, cells: Sequence[Told]) -> tuple[int, float]:
     return best["length"], float(best["depth"])
 
 
-# What the worker knows, and the jobs under way
-
-
-def _offered(session: NeedleSession) -> tuple[Told | None, Notice | None]:
-    """What can run, before anything is run; or why nobody can say."""
-    view = session.view
-    asked = {
-        "source": view.model,
-        "revision": view.revision or None,
-        "device": view.device,
-        "dtype": view.dtype,
-    }
-    known = session.offered
-    if known is None or known[0] != asked:
-        try:
-            known = asked, engine().ask("check_offered", asked)
-        except AttnscopeError as error:
-            return None, Notice.of(error)
-        session.offered = known
-    return known[1], None
-
-
 def _arrive(session: NeedleSession) -> None:
-    """Find the jobs of the grid that a link names where they still run; with nothing set, run the demo's."""
+    """Find the jobs of the grid that a link names where they still run, and fill the controls."""
     session.jobs = ()
-    view, haystack = session.view, ""
     try:
-        haystack = session.haystack
-        asked = [arguments_of(view, setting, haystack) for setting in view.settings]
-        jobs = (engine().under_way("needle", each, owner=session.owner) for each in asked)
-        session.jobs = tuple(job for job in jobs if job is not None)
-        if not session.jobs and view.asked == NeedleView() and _stored(asked[0]["run"]) is None:
-            _submit(session)
+        asking.join(session)
     except PromptRefused as error:
         session.tell(Notice.of(error))
-        session.show(replace(view, texts=(), stored=""))
-    session.set_draft(needle_controls.drafts_of(session.view, haystack))
-
-
-def _follow(session: NeedleSession) -> None:
-    """Take up the jobs that are over."""
-    statuses = [engine().status(job) for job in session.jobs]
-    over = [status for status in statuses if status.is_over]
-    if over:
-        session.jobs = tuple(status.id for status in statuses if not status.is_over)
-        session.tell(*(told for status in over for told in _ending(status)))
-
-
-def _ending(status: JobStatus) -> tuple[Notice, ...]:
-    """What is said of a job that did not end well."""
-    if status.state == "cancelled":
-        return (Notice(kind="told", message="Cancelled; finished trials are kept. Run goes on."),)
-    if status.state == "failed":
-        kind = "failed" if status.reference else "refused"
-        told = {"message": status.reason, "remedy": status.remedy, "reference": status.reference}
-        return (Notice(kind=kind, **told),)
-    return ()
-
-
-def _all(session: NeedleSession) -> list[Told | None]:
-    """What was found under each setting; None where nothing was begun."""
-    haystack = session.haystack
-    return [
-        _stored(arguments_of(session.view, setting, haystack)["run"])
-        for setting in session.view.settings
-    ]
-
-
-def _stored(run: str) -> Told | None:
-    with suppress(JobMissing):
-        return engine().ask("needle", {"run": run})
-    return None
-
-
-def _devices() -> list[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
+        session.show(replace(session.view, texts=(), stored=""))
+    session.set_draft(needle_controls.drafts_of(session.view, session.haystack))
 
 
 # What the visitor's controls do; each runs before the page is drawn anew
@@ -340,24 +309,13 @@ def _run(session: NeedleSession) -> None:
         stored="",
     )
     session.show(checked(asked))
-    _submit(session)
-
-
-def _submit(session: NeedleSession) -> None:
-    """Ask for the grid of every setting."""
-    haystack = session.haystack
-    for setting in session.view.settings:
-        arguments = arguments_of(session.view, setting, haystack)
-        job = engine().submit("needle", arguments, owner=session.owner)
-        session.jobs = (*session.jobs, job)
+    asking.submit(session)
 
 
 def _apply(session: NeedleSession) -> None:
     """Take another model."""
     session.tell()
-    for job in session.jobs:
-        engine().cancel(job)
-    session.jobs = ()
+    asking.end(session)
     session.show(
         replace(
             session.view,
@@ -377,8 +335,15 @@ def _look(session: NeedleSession, *, key: Key, name: str) -> None:
         session.show(replace(session.view, **{name: value}))
 
 
-def _click(session: NeedleSession, *, key: Key) -> None:
-    points = session.draft(key)["selection"]["points"]
+def _look_at_cell(session: NeedleSession) -> None:
+    place = session.draft(Key.NEEDLE_CELL)
+    if place is not None:
+        at, length, depth = place
+        session.show(replace(session.view, cell=(length, depth), side=SIDES[at]))
+
+
+def _click(session: NeedleSession, *, at: int) -> None:
+    points = session.draft(_GRIDS[at])["selection"]["points"]
     if points:
         length, depth = points[0]["customdata"][:2]
-        session.show(replace(session.view, cell=(int(length), float(depth))))
+        session.show(replace(session.view, cell=(int(length), float(depth)), side=SIDES[at]))

@@ -4,11 +4,21 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
 from attnscope.app.link import Parameter, choice, query_of, values_of
+from attnscope.app.needles_offered import (
+    MOST_SEEDS,
+    TASKS,
+    Setting,
+    read_depths,
+    read_lengths,
+    read_setting,
+    write_numbers,
+    write_setting,
+)
 from attnscope.app.page_session import PageSession
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key
@@ -17,59 +27,11 @@ from attnscope.app.views.inspect import View
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import count
 
-TASKS = {
-    "repetition": "Repetition",
-    "passkey": "Pass key",
-    "single_key": "Key and number",
-    "multi_key": "Key among others",
-}
-"""Titles of `models.needle_trials.TASKS`."""
-PATTERNS = {
-    "": "as the model is",
-    "sliding_window": "sliding window",
-    "sinks_window": "sinks and window",
-}
 SCORES = ("exact", "log_probability", "rank")
 PARTS = ("needle", "first", "question", "elsewhere")
 QUERIES = ("answer", "last")
-MOST_SEEDS, MOST_CELLS, LONGEST, MOST_SINKS = 50, 200, 1_048_576, 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """How attention runs.
-
-    Attributes:
-        backend: A name of the backend registry.
-        pattern: One of `PATTERNS`.
-        window: Tokens a query sees, its own included; of a pattern.
-        sinks: First tokens that every query sees; of sinks and window.
-    """
-
-    backend: str = "tiled"
-    pattern: str = ""
-    window: int = 64
-    sinks: int = 4
-
-    @property
-    def described(self) -> dict[str, Any] | None:
-        """The pattern as a worker is told of it."""
-        if not self.pattern:
-            return None
-        parameters = {"window": self.window}
-        if self.pattern == "sinks_window":
-            parameters["sinks"] = self.sinks
-        return {"key": self.pattern, "causal": True, "parameters": parameters}
-
-    @property
-    def title(self) -> str:
-        """In a few words."""
-        numbers = {
-            "": "",
-            "sliding_window": f", a window of {count(self.window)}",
-            "sinks_window": f", {count(self.sinks)} sinks and a window of {count(self.window)}",
-        }
-        return f"{self.backend}{numbers[self.pattern]}"
+SIDES = ("first", "beside")
+MOST_CELLS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +53,7 @@ class NeedleView:
         beside: How it runs in a second grid; None for none.
         score: One of `SCORES`.
         cell: Length and depth that are looked at; None for the one that says most.
+        side: One of `SIDES`, in which grid it is.
         part: One of `PARTS`.
         queries: One of `QUERIES`.
     """
@@ -105,10 +68,11 @@ class NeedleView:
     seeds: int = 4
     texts: tuple[str, ...] = ()
     stored: str = ""
-    setting: Setting = Setting()
+    setting: Setting = field(default_factory=Setting)
     beside: Setting | None = None
     score: str = "exact"
     cell: tuple[int, float] | None = None
+    side: str = "first"
     part: str = "needle"
     queries: str = "answer"
 
@@ -126,7 +90,15 @@ class NeedleView:
     def asked(self) -> "NeedleView":
         """What is run, alone."""
         first = NeedleView()
-        return replace(self, score=first.score, cell=None, part=first.part, queries=first.queries)
+        looks = {
+            name: getattr(first, name) for name in ("score", "cell", "side", "part", "queries")
+        }
+        return replace(self, **looks)
+
+    @property
+    def looked_at(self) -> int:
+        """Which of the settings is looked at closely."""
+        return min(SIDES.index(self.side), len(self.settings) - 1)
 
     @property
     def trials(self) -> int:
@@ -138,14 +110,16 @@ class NeedleView:
         """Tokens that one setting reads, answers aside."""
         return sum(self.lengths) * len(self.depths) * self.seeds
 
-    def head_address(self, prompt: Mapping[str, Any], layer: int, head: int) -> str:
-        """The address of Inspect with a prompt, as `KeptPrompts.for_link` names it, at a head; without the pattern."""
+    def head_address(
+        self, prompt: Mapping[str, Any], setting: Setting, layer: int, head: int
+    ) -> str:
+        """The address of Inspect with a prompt, as `KeptPrompts.for_link` names it, at a head; without a pattern."""
         opened = View(
             model=self.model,
             revision=self.revision,
             device=self.device,
             dtype=self.dtype,
-            backend=self.setting.backend,
+            backend=setting.backend,
             layer=layer,
             head=head,
             **prompt,
@@ -185,69 +159,6 @@ def checked(view: NeedleView) -> NeedleView:
             "Leave out some lengths or depths.",
         )
     return view
-
-
-def read_lengths(text: str) -> tuple[int, ...]:
-    """Read `64, 128, 256`; see `numbers`."""
-    return tuple(int(each) for each in _numbers(text, "length", r"[0-9]{1,7}", 1, LONGEST))
-
-
-def read_depths(text: str) -> tuple[float, ...]:
-    """Read `0, 50, 100`; see `numbers`."""
-    return _numbers(text, "depth", r"[0-9]{1,3}(\.[0-9]{1,3})?", 0, 100)
-
-
-def write_numbers(values: tuple[float, ...], between: str = ", ") -> str:
-    """Write lengths or depths as people do."""
-    return between.join(f"{each:.10g}" for each in values)
-
-
-def read_setting(text: str) -> Setting:
-    """Read `tiled`, `tiled.sliding_window.64` or `tiled.sinks_window.64.4`; a ValueError for anything else."""
-    backend, *rest = text.split(".")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", backend):
-        raise ValueError(text)
-    if not rest:
-        return Setting(backend=backend)
-    pattern, *digits = rest
-    names = {"sliding_window": ("window",), "sinks_window": ("window", "sinks")}.get(pattern, ())
-    if (
-        not names
-        or len(digits) != len(names)
-        or not all(re.fullmatch("[0-9]{1,7}", one) for one in digits)
-    ):
-        raise ValueError(text)
-    numbers = dict(zip(names, map(int, digits), strict=True))
-    if not 1 <= numbers["window"] <= LONGEST or numbers.get("sinks", 0) > MOST_SINKS:
-        raise ValueError(text)
-    return Setting(backend=backend, pattern=pattern, **numbers)
-
-
-def write_setting(setting: Setting) -> str:
-    """Write a setting as `read_setting` takes it."""
-    described = setting.described
-    parts = [setting.backend]
-    if described is not None:
-        parts += [setting.pattern, *map(str, described["parameters"].values())]
-    return ".".join(parts)
-
-
-def _numbers(text: str, what: str, form: str, least: float, most: float) -> tuple[float, ...]:
-    """Numbers with commas between them, ascending, each once.
-
-    Raises:
-        InvalidCall: There is none, or one cannot be read or is out of bounds.
-    """
-    parts = [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
-    for part in parts:
-        if not re.fullmatch(form, part) or not least <= float(part) <= most:
-            raise InvalidCall(
-                f"“{part[:20]}” is no {what}.",
-                f"Write numbers from {least:g} to {most:,.0f}, with commas.",
-            )
-    if not parts:
-        raise InvalidCall(f"The grid names no {what}.", "Write one or several, with commas.")
-    return tuple(sorted(set(map(float, parts))))
 
 
 class NeedleSession(PageSession[NeedleView]):
@@ -364,6 +275,7 @@ _PARAMETERS = (
         write=lambda cell: f"{cell[0]}-{cell[1]:g}",
         hint="a length and a depth such as 512-50",
     ),
+    choice("side", SIDES),
     choice("part", PARTS),
     choice("queries", QUERIES),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnscope.profiling.units import count, seconds, share
+from attnscope.profiling.units import count, seconds
 
 Told = Mapping[str, Any]
 
@@ -38,7 +38,12 @@ def score_text(cell: Told, score: str) -> str:
     """What stands in a cell of the grid."""
     if score == "exact":
         return f"{cell['exact']}/{cell['trials']}"
-    return f"{cell[score]:.1f}" if score == "log_probability" else f"{cell['rank']:.3g}"
+    # No minus before a zero.
+    return (
+        f"{round(cell[score], 1) + 0.0:.1f}"
+        if score == "log_probability"
+        else f"{cell['rank']:.3g}"
+    )
 
 
 def reach(cells: Sequence[Told]) -> int:
@@ -113,8 +118,8 @@ def head_rows(heads: Sequence[Told], most: int) -> list[tuple[str, str, str]]:
     return [
         (
             f"layer {each['layer']}, head {each['head']}",
-            share(each["copied"]),
-            share(each["needle_mass"]),
+            f"{each['copied']:.2f}",
+            f"{each['needle_mass']:.2f}",
         )
         for each in heads[:most]
     ]
