@@ -54,9 +54,10 @@ class Grid:
         for name, values in (("length", self.lengths), ("depth", self.depths)):
             if not values or len(set(values)) < len(values):
                 raise InvalidCall(f"A grid needs each {name} once, and at least one: got {values}.")
-        if self.seeds < 1 or len(self.places) > MOST_TRIALS:
+        trials = len(self.lengths) * len(self.depths) * self.seeds
+        if not 1 <= trials <= MOST_TRIALS:
             raise InvalidCall(
-                f"A grid has 1 to {MOST_TRIALS:,} trials, got {len(self.places):,}.",
+                f"A grid has 1 to {MOST_TRIALS:,} trials, got {trials:,}.",
                 "Ask for fewer lengths, depths or seeds.",
             )
 

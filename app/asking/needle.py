@@ -73,7 +73,8 @@ def follow(session: NeedleSession) -> None:
     over = [status for status in statuses if status.is_over]
     if over:
         session.jobs = tuple(status.id for status in statuses if not status.is_over)
-        session.tell(*(told for status in over for told in _ending(status)))
+        # A grid that ends well says nothing of the one beside it.
+        session.tell(*session.notices, *(told for status in over for told in _ending(status)))
 
 
 def end(session: NeedleSession) -> None:

@@ -146,7 +146,7 @@ def _say(
     say_table(title, header, rows, right=range(1, len(header)))
     by_chance = chance(outcomes[0].trial)
     sys.stdout.write(
-        f"{' '.join(words.verdict(cells))}\n"
+        f"{' '.join(words.verdict(cells)).strip()}\n"
         f"Without the needle the best guess gets {by_chance.exact:.2g} exact, "
         f"{by_chance.log_probability:.2f} nats a token, a mean rank of {by_chance.rank:.3g}.\n"
     )

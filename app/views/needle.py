@@ -30,6 +30,7 @@ from attnscope.profiling.units import count
 SCORES = ("exact", "log_probability", "rank")
 PARTS = ("needle", "first", "question", "elsewhere")
 QUERIES = ("answer", "last")
+"""Of `models.needle_attention.PARTS`, and whose mass on them."""
 SIDES = ("first", "beside")
 MOST_CELLS = 200
 

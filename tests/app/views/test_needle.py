@@ -6,11 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from attnscope.app.needles_offered import Setting, read_depths, read_lengths, read_setting
+from attnscope.app.needles_offered import TASKS, Setting, read_depths, read_lengths, read_setting
 from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.views.inspect import View, parse
-from attnscope.app.views.needle import NeedleSession, NeedleView, arguments_of, checked
+from attnscope.app.views.needle import PARTS, NeedleSession, NeedleView, arguments_of, checked
 from attnscope.kernels.errors import InvalidCall
+from attnscope.models import needle_attention, needle_trials
 
 FULL = NeedleView(
     model="org/model",
@@ -119,3 +120,8 @@ def test_inspect_is_opened_at_the_head_under_the_backend_of_the_grid():
         layer=3,
         head=1,
     )
+
+
+def test_the_page_offers_the_tasks_and_the_parts_there_are():
+    assert tuple(TASKS) == tuple(needle_trials.TASKS)
+    assert PARTS == needle_attention.PARTS
