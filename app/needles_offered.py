@@ -60,12 +60,12 @@ class Setting:
 
 
 def read_lengths(text: str) -> tuple[int, ...]:
-    """Read `64, 128, 256`; see `numbers`."""
+    """Read `64, 128, 256`; see `_numbers`."""
     return tuple(int(each) for each in _numbers(text, "length", r"[0-9]{1,7}", 1, LONGEST))
 
 
 def read_depths(text: str) -> tuple[float, ...]:
-    """Read `0, 50, 100`; see `numbers`."""
+    """Read `0, 50, 100`; see `_numbers`."""
     return _numbers(text, "depth", r"[0-9]{1,3}(\.[0-9]{1,3})?", 0, 100)
 
 
