@@ -119,8 +119,11 @@ def main() -> None:
     )
     for style in STYLES:
         st.html(style)
+    first = st.Page(inspect_page, title="Inspect", url_path="inspect", default=True)
+    under = [
+        st.Page(needle_page, title="Needle", url_path="needle"),
+    ]
     pages = [
-        st.Page(inspect_page, title="Inspect", url_path="inspect", default=True),
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),
         st.Page(backends_page, title="Backends", url_path="backends"),
         st.Page(profile_page, title="Profile", url_path="profile"),
@@ -128,18 +131,15 @@ def main() -> None:
         st.Page(mechanisms_page, title="Mechanisms", url_path="mechanisms"),
         st.Page(runs_page, title="Runs", url_path="runs"),
     ]
-    under = [
-        st.Page(needle_page, title="Needle", url_path="needle"),
-    ]
-    chosen = st.navigation([*pages, *under], position="hidden")
+    chosen = st.navigation([first, *under, *pages], position="hidden")
     with st.sidebar:
         st.html('<p class="pg-brand">attnscope</p>')
+        st.page_link(first)
+        with st.container(key="under-inspect", gap=None):
+            for page in under:
+                st.page_link(page)
         for page in pages:
             st.page_link(page)
-            if page is pages[0]:
-                with st.container(key="under-inspect", gap=None):
-                    for study in under:
-                        st.page_link(study)
     chosen.run()
 
 
