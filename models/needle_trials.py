@@ -88,8 +88,7 @@ class Haystack:
 
     model: LoadedModel
     text: str | None = None
-    _written: dict[int, tuple[Random, list[int]]] = field(default_factory=dict, repr=False)
-    _streams: dict[tuple[int, int], tuple[Ids, Ids]] = field(default_factory=dict, repr=False)
+    _latest: tuple[object, tuple[Ids, Ids]] | None = field(default=None, repr=False)
 
     def cut(self, before: int, after: int, seed: int) -> tuple[Ids, Ids]:
         """So many tokens up to a place in the prose, and so many from there on.
@@ -109,17 +108,16 @@ class Haystack:
         return stream[at - before : at], stream[at : at + after]
 
     def _stream(self, seed: int, needed: int) -> tuple[Ids, Ids]:
-        """Tokens of the prose, and where sentences start in them."""
-        key = (seed, needed + _SLACK) if self.text is None else (0, 0)
-        if key not in self._streams:
-            text = self.text
-            ids = self._generated(*key) if text is None else _ids(self.model, text)
-            self._streams[key] = ids, sentence_starts(self.model, ids)
-        return self._streams[key]
+        """Tokens of the prose, and where sentences start in them; the latest are kept, for all depths of a length."""
+        key = None if self.text is not None else (seed, needed + _SLACK)
+        if self._latest is None or self._latest[0] != key:
+            ids = self._generated(*key) if key is not None else _ids(self.model, self.text or "")
+            self._latest = key, (ids, sentence_starts(self.model, ids))
+        return self._latest[1]
 
     def _generated(self, seed: int, length: int) -> Ids:
         # Odd seeds of the generator are those that training never draws.
-        rng, ids = self._written.setdefault(seed, (Random(2 * seed + 1), []))
+        rng, ids = Random(2 * seed + 1), []
         while len(ids) < length:
             ids += _ids(self.model, document(rng) + "\n\n")
         return tuple(ids[:length])
@@ -188,6 +186,7 @@ def _around(
     left = list(room)
     for other in others:
         side = int(rng.random() * sum(room) >= room[0])
+        # There is twice the room that all of them take: the other side has some.
         side = side if len(other) <= left[side] else 1 - side
         sides[side].append(other)
         left[side] -= len(other)
@@ -218,7 +217,7 @@ def _repetition(model: LoadedModel, rng: Random) -> _Hidden:
 
 
 def _passkey(model: LoadedModel, rng: Random) -> _Hidden:
-    """A sentence with a number (RULER's single needle; arXiv 2305.16300 §4.2)."""
+    """A sentence with a number (RULER's single needle; arXiv 2305.16300)."""
     return _asked(model, "The pass key", rng.choice(_NUMBERS), "What is the pass key?")
 
 

@@ -137,7 +137,7 @@ def arguments_of(view: NeedleView, setting: Setting, text: str) -> dict[str, Any
         "dtype": view.dtype,
         "task": view.task,
         "lengths": list(view.lengths),
-        "depths": list(view.depths),
+        "depths": list(map(float, view.depths)),  # 50 and 50.0 are one run
         "seeds": view.seeds,
         "text": text,
         "backend": setting.backend,

@@ -71,7 +71,8 @@ def test_what_a_stranger_writes_becomes_the_default_with_a_notice(session, name,
 
 
 def test_a_run_is_named_by_what_decides_it_alone():
-    runs = {arguments_of(each, each.setting, "")["run"] for each in (FULL, FULL.asked)}
+    same = (FULL, FULL.asked, replace(FULL, depths=(0.0, 33.3, 100.0)))
+    runs = {arguments_of(each, each.setting, "")["run"] for each in same}
     assert len(runs) == 1
     for changes in ({"seeds": 3}, {"task": "passkey"}, {"lengths": (128,)}, {"dtype": "auto"}):
         other = replace(FULL, **changes)
