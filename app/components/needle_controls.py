@@ -108,10 +108,11 @@ def controls(
             help="Each with a seed of its own.",
         )
         with columns[4], st.popover("Attention", width="stretch"):
-            _setting(FIRST, backends)
+            _setting(session, FIRST, backends)
         with columns[5], st.popover("Beside it", width="stretch"):
             st.checkbox("A second grid, for comparison", key=Key.NEEDLE_BESIDE)
-            _setting(BESIDE, backends, disabled=not session.draft(Key.NEEDLE_BESIDE, False))
+            compares = bool(session.draft(Key.NEEDLE_BESIDE))
+            _setting(session, BESIDE, backends, disabled=not compares)
         with columns[6], st.popover("Haystack", width="stretch"):
             _haystack(session)
         columns[7].button(
@@ -155,9 +156,11 @@ def _drafts(keys: Sequence[Key], setting: Setting) -> dict[Key, Any]:
     return dict(zip(keys, values, strict=True))
 
 
-def _setting(keys: Sequence[Key], backends: Sequence[str], *, disabled: bool = False) -> None:
+def _setting(
+    session: NeedleSession, keys: Sequence[Key], backends: Sequence[str], *, disabled: bool = False
+) -> None:
     backend, pattern, window, sinks = keys
-    held = st.session_state.get(backend, Setting().backend)
+    held = session.draft(backend, Setting().backend)
     st.selectbox("Backend", list(dict.fromkeys([*backends, held])), key=backend, disabled=disabled)
     st.selectbox(
         "Every head sees",
@@ -168,7 +171,7 @@ def _setting(keys: Sequence[Key], backends: Sequence[str], *, disabled: bool = F
         help="A needle that leaves the window can be found no more, but by what layers hand on: over L layers a window "
         "of w tokens reaches L · (w - 1) tokens back.",
     )
-    chosen = "" if disabled else st.session_state.get(pattern, "")
+    chosen = "" if disabled else session.draft(pattern)
     left, right = st.columns(2)
     left.number_input("Window, tokens", 1, LONGEST, key=window, disabled=not chosen)
     right.number_input(

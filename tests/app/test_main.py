@@ -11,6 +11,7 @@ def test_the_navigation_names_only_pages_that_exist(monkeypatch: pytest.MonkeyPa
     links = [element.proto.label for element in app.get("page_link")]
     assert links == [
         "Inspect",
+        "Needle",
         "Sparsity",
         "Backends",
         "Profile",
