@@ -122,8 +122,8 @@ def prompt(cell: Told, *, title: str, of: str) -> None:
                     f"seed {each['seed']}",
                     each["expected"].strip(),
                     "the same" if each["exact"] else each["said"].strip() or "spaces",
-                    f"{round(each['log_probability'], 2) + 0.0:.2f}",
-                    f"{each['rank']:.3g}",
+                    words.nats_text(each["log_probability"], 2),
+                    words.rank_text(each["rank"]),
                 )
                 for each in cell["trials"]
             ],

@@ -38,12 +38,17 @@ def score_text(cell: Told, score: str) -> str:
     """What stands in a cell of the grid."""
     if score == "exact":
         return f"{cell['exact']}/{cell['trials']}"
-    # No minus before a zero.
-    return (
-        f"{round(cell[score], 1) + 0.0:.1f}"
-        if score == "log_probability"
-        else f"{cell['rank']:.3g}"
-    )
+    return nats_text(cell[score], 1) if score == "log_probability" else rank_text(cell["rank"])
+
+
+def nats_text(nats: float, digits: int) -> str:
+    """A log-probability; no minus before a zero."""
+    return f"{round(nats, digits) + 0.0:.{digits}f}"
+
+
+def rank_text(rank: float) -> str:
+    """A mean rank."""
+    return f"{rank:.3g}" if rank < 1000 else count(round(rank))
 
 
 def reach(cells: Sequence[Told]) -> int:
