@@ -82,6 +82,9 @@ def controls(
         on_run: Called before the rerun when the button is pressed.
         disabled: Whether a run is under way.
     """
+    # What stands in a popover reaches the browser when it is opened, with the values set in the latest run alone.
+    in_popovers = (*FIRST, *BESIDE, Key.NEEDLE_BESIDE, Key.NEEDLE_TEXT)
+    session.set_draft({key: session.draft(key) for key in in_popovers})
     with st.container(key="needle_controls"):
         columns = st.columns([1.5, 1.7, 1.5, 0.9, 1.3, 1.3, 1.2, 0.9], vertical_alignment="bottom")
         with columns[0]:
