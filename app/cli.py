@@ -12,6 +12,7 @@ from attnscope.app.commands.backends import add_backends
 from attnscope.app.commands.calculate import add_calculate
 from attnscope.app.commands.data import add_data
 from attnscope.app.commands.generate import add_generate
+from attnscope.app.commands.needle import add_needle
 from attnscope.app.commands.profile import add_profile
 from attnscope.app.commands.prompt import add_prompt, read_by
 from attnscope.app.commands.rollout import add_rollout
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_generate(
         commands.add_parser("generate", help="continue a prompt, and say what it looked at")
+    )
+    add_needle(
+        commands.add_parser("needle", help="say up to which length and depth a needle is found")
     )
     add_backends(commands.add_parser("backends", help="hold every backend against float64"))
     add_profile(commands.add_parser("profile", help="measure latency and memory of backends"))

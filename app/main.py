@@ -15,6 +15,7 @@ from attnscope.app.pages import (
     generation,
     inspect,
     mechanisms,
+    needle,
     profile,
     rollout,
     runs,
@@ -27,6 +28,7 @@ from attnscope.app.views.ablation import AblationSession
 from attnscope.app.views.backends import BackendsSession, BackendsView
 from attnscope.app.views.generation import GenerationSession, GenerationView
 from attnscope.app.views.mechanisms import MechanismsSession
+from attnscope.app.views.needle import NeedleSession, NeedleView
 from attnscope.app.views.profile import ProfileSession, ProfileView
 from attnscope.app.views.rollout import RolloutSession
 from attnscope.app.views.runs import RunsSession
@@ -34,7 +36,10 @@ from attnscope.app.views.sparsity import SparsitySession
 
 STYLES = tuple(
     Path(__file__).resolve().with_name("styles") / f"{name}.css"
-    for name in ("page", "tables", "calculator", "sparsity", "ablation", "rollout", "mechanisms")
+    for name in (
+        *("page", "tables", "calculator", "sparsity", "ablation", "rollout", "needle"),
+        "mechanisms",
+    )
 )
 _ICON_FILE = Path(__file__).resolve().parents[1] / "assets" / "icon.png"
 # In the page itself: a file of Streamlit's is gone for a moment whenever a run of the script is broken off.
@@ -105,6 +110,17 @@ def backends_page() -> None:
     guarded(page)()
 
 
+def needle_page() -> None:
+    """Run the page Needle over this visitor's session."""
+
+    def page() -> None:
+        inspected = _session()
+        first = NeedleView.of(inspected.view)
+        needle.page(NeedleSession(*visitor(), kept=inspected.kept, default=first))
+
+    guarded(page)()
+
+
 def profile_page() -> None:
     """Run the Profile page over this visitor's session."""
 
@@ -151,6 +167,7 @@ def main() -> None:
         st.Page(ablation_page, title="Ablation", url_path="ablation"),
         st.Page(rollout_page, title="Across layers", url_path="rollout"),
         st.Page(generation_page, title="Generation", url_path="generation"),
+        st.Page(needle_page, title="Needle", url_path="needle"),
     ]
     pages = [
         st.Page(sparsity_page, title="Sparsity", url_path="sparsity"),

@@ -44,8 +44,8 @@ class Settings:
         capture_bytes: Largest capture that one run may make.
         capture_memory_bytes: Captures held open at once in one process before the least used is closed.
         capture_disk_bytes: Captures kept in the data folder before the least used is deleted.
-        keep_days: Captures, profiles, checks, generations, prompts, matrices and pictures stay so many days after
-            their last use; runs of the history stay for ever.
+        keep_days: Captures, profiles, checks, generations, needles, prompts, matrices and pictures stay so many days
+            after their last use; runs of the history stay for ever.
         answer_cache_bytes: Answers to map requests kept in one process.
         upload_megabytes: Largest upload the server receives; the pages refuse smaller ones in words.
         jobs_per_owner: Jobs that one visitor may have waiting or running.
@@ -136,6 +136,11 @@ class Settings:
     def generations_folder(self) -> Path:
         """Where generations are written, one folder each."""
         return self.data / "generations"
+
+    @property
+    def needles_folder(self) -> Path:
+        """Where runs of needles in haystacks are written, one folder each."""
+        return self.data / "needles"
 
     @property
     def ceilings_folder(self) -> Path:

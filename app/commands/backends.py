@@ -7,13 +7,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnscope.app.commands.progress import progress
 from attnscope.app.commands.prompt import add_prompt, read_by
-from attnscope.app.commands.table import rich_modules, say_table
+from attnscope.app.commands.table import say_table
 from attnscope.app.words.backends import HEADER, row_of
 from attnscope.kernels.errors import AttnscopeError, JobCancelled
 from attnscope.profiling.units import count
@@ -92,7 +92,7 @@ def _checked(
     if given.backends is not None:
         names = [name.strip() for name in given.backends.split(",") if name.strip()]
     try:
-        with _progress(model.title) as report:
+        with progress(model.title) as report:
             return check(
                 model, batch, names=names, effort=Effort(budget_s=given.budget), report=report
             )
@@ -126,25 +126,3 @@ def _write(
         "results": [to_data(result) for result in results],
     }
     path.write_text(json.dumps(found, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[float, str], None]]:
-    """Tells on standard error how far it is: a bar where rich is installed, else a line a step."""
-    rich = rich_modules("progress", "console")
-    if rich is None:
-        told = [""]
-
-        def tell(share: float, words: str) -> None:
-            if words != told[0]:
-                told[0] = words
-                sys.stderr.write(f"{title}: {100 * share:.0f} %, {words}\n")
-
-        yield tell
-        return
-    bars, consoles = rich
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn())
-    columns += (bars.TextColumn("{task.fields[state]}"), bars.TimeRemainingColumn())
-    with bars.Progress(*columns, console=consoles.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1.0, state="")
-        yield lambda share, words: bar.update(task, completed=share, state=words)

@@ -19,6 +19,7 @@ from attnscope.app.jobs.generation_answers import GENERATION_ASKS
 from attnscope.app.jobs.kept_answers import keep, kept, rounded
 from attnscope.app.jobs.mechanism_answers import MECHANISM_ASKS
 from attnscope.app.jobs.memo import Memo
+from attnscope.app.jobs.needle_answers import NEEDLE_ASKS
 from attnscope.app.jobs.profile_answers import PROFILE_ASKS
 from attnscope.app.jobs.quantise import quantise
 from attnscope.app.jobs.rollout_work import ROLLOUT_ASKS
@@ -343,4 +344,5 @@ ASKS = {
     **ROLLOUT_ASKS,
     **CHECK_ASKS,
     **GENERATION_ASKS,
+    **NEEDLE_ASKS,
 }

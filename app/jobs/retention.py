@@ -25,6 +25,7 @@ KINDS = (
     "profiles",
     "checks",
     "generations",
+    "needles",
     "prompts",
     "assignments",
     "matrices",

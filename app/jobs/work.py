@@ -215,7 +215,7 @@ def _origin(arguments: Arguments, model: "LoadedModel") -> list[object]:
     )
     return [
         [arguments.get(name) or None for name in names],
-        [model.source, model.revision, str(model.device), str(model.dtype), _changed(model.source)],
+        [model.source, model.revision, str(model.device), str(model.dtype), changed(model.source)],
     ]
 
 
@@ -235,7 +235,7 @@ def _budget(arguments: Arguments, model: "LoadedModel", context: Context) -> int
     return min(int(arguments.get("byte_budget") or limit), limit)
 
 
-def _changed(source: str) -> int:
+def changed(source: str) -> int:
     """When the files of a model on this machine last changed; a hub model is told apart by its commit."""
     from attnscope.models.shipped import SHIPPED
 
@@ -292,6 +292,7 @@ WORK: dict[str, Work] = {
     "rollout_flow": _of("rollout_work", "flow_to"),
     "check_backends": _of("check_work", "check_backends"),
     "generate": _of("generation_work", "generate"),
+    "needle": _of("needle_work", "run"),
     "mechanism": _of("mechanism_work", "measure_mechanism"),
     "advice_errors": _of("advice_errors", "measure_errors"),
     "positions": _of("mechanism_positions", "find_positions"),

@@ -14,6 +14,7 @@ def test_the_navigation_names_only_pages_that_exist(monkeypatch: pytest.MonkeyPa
         "Ablation",
         "Across layers",
         "Generation",
+        "Needle",
         "Sparsity",
         "Backends",
         "Profile",
