@@ -7,6 +7,7 @@ other: no atomics. Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
+from attnscope.kernels.triton.bias import first_pair
 from attnscope.kernels.triton.flash_gradients import weights_and_slopes
 from attnscope.kernels.triton.online_softmax import LN_2
 from attnscope.kernels.triton.tiles import load_tile
@@ -112,6 +113,7 @@ def add_over_queries(
     p_dout,
     p_lse,
     p_delta,
+    p_bias,
     o_from,
     o_to,
     m_keys,
@@ -132,11 +134,13 @@ def add_over_queries(
     BOUNDED_FROM: tl.constexpr,
     BOUNDED_TO: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """The gradients so far, and what the tiles of one head from row `first` to `last` add.
 
-    A key is seen by the rows from its `o_from` to its `o_to`, as far as these are bounds.
+    A key is seen by the rows from its `o_from` to its `o_to`, as far as these are bounds. Its bias with
+    row 0 lies at its `p_bias`.
     """
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
@@ -156,8 +160,12 @@ def add_over_queries(
         b_delta = tl.load(p_delta + o_rows, mask=m_rows, other=0.0)
         # Keys by queries: so no tile of weights need be transposed.
         b_products = tl.dot(b_k, b_q, input_precision="ieee")
+        b_bias = b_products
+        if HAS_BIAS:
+            p_tile = p_bias[:, None] - o_rows[None, :]
+            b_bias = load_tile(p_tile, m_keys[:, None], m_rows[None, :], MASKED, MASKED)
         b_weights, b_slopes = weights_and_slopes(
-            b_products, b_lse[None, :], factor, cap_factor, HAS_SOFTCAP
+            b_products, b_lse[None, :], b_bias, factor, cap_factor, HAS_SOFTCAP, HAS_BIAS
         )
         if MASKED:
             m_seen = m_keys[:, None] & m_rows[None, :]
@@ -193,6 +201,7 @@ def key_gradient_kernel(
     p_visible,
     p_bounds,
     p_documents,
+    p_bias,
     p_dk,
     p_dv,
     q_batch,
@@ -243,6 +252,7 @@ def key_gradient_kernel(
     HAS_PADDING: tl.constexpr,
     HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
     """One block of keys of one kv head of one sequence."""
     blocks = tl.cdiv(key_length, BLOCK_KEYS)
@@ -309,6 +319,9 @@ def key_gradient_kernel(
     b_dv = tl.zeros([BLOCK_KEYS, BLOCK_VALUE], tl.float32)
     for member in range(group):
         head = kv_head * group + member
+        p_rows = p_bias
+        if HAS_BIAS:
+            p_rows = first_pair(p_bias, head, query_length, key_length) + o_keys
         # The left edge of the queries, their middle, their right edge.
         for part in tl.static_range(0, 3):
             if part == 0:
@@ -326,6 +339,7 @@ def key_gradient_kernel(
                 p_dout + batch * dout_batch + head * dout_head,
                 p_lse + (batch * query_heads + head) * query_length,
                 p_delta + (batch * query_heads + head) * query_length,
+                p_rows,
                 o_from,
                 o_to,
                 m_keys,
@@ -346,6 +360,7 @@ def key_gradient_kernel(
                 BOUNDED_AFTER or HAS_DOCUMENTS,
                 BOUNDED_BEFORE or HAS_DOCUMENTS,
                 HAS_SOFTCAP,
+                HAS_BIAS,
                 part != 1,
             )
     p_dk += batch * dk_batch + kv_head * dk_head + far_key * dk_row

@@ -6,7 +6,8 @@ R rows (queries of the block), C keys of a tile; p_ pointers, b_ blocks, o_ offs
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.online_softmax import tanh, weigh
+from attnscope.kernels.triton.bias import load_bias
+from attnscope.kernels.triton.online_softmax import LN_2, tanh, weigh
 from attnscope.kernels.triton.tiles import load_columns, load_columns_transposed
 
 
@@ -21,6 +22,7 @@ def visit_keys(
     p_k,
     p_v,
     p_visible,
+    p_bias,
     o_from,
     o_to,
     first,
@@ -44,11 +46,13 @@ def visit_keys(
     BOUNDED_TO: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """The online softmax over the tiles from key `first` to `last`; only if MASKED, by the rule.
 
-    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds.
+    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds. Its bias with
+    key 0 lies at its `p_bias`.
     Keys from `end` on are never read: they may not have been written, and 0 · NaN is NaN.
     """
     o_tile = tl.arange(0, BLOCK_KEYS)
@@ -71,6 +75,9 @@ def visit_keys(
         if HAS_SOFTCAP:
             b_scores = tanh(b_scores * factor)
             unit = cap_factor
+        if HAS_BIAS:
+            # In the scores' own unit, of which `weigh` makes powers of 2.
+            b_scores += load_bias(p_bias, o_keys, m_keys, MASKED) * (1 / (unit * LN_2))
         if MASKED:
             m_seen = m_keys[None, :]
             if BOUNDED_FROM:
