@@ -1,8 +1,9 @@
 """The bias by distance where kernels read it: one vector a head, a number a distance.
 
-That of query i and key j lies j − i numbers after that of the first query and the first key
-(`kernels/distance_bias.py`), so a tile reads one number more than it has rows and columns.
-R rows (queries), C keys of a tile; p_ pointers, o_ offsets, m_ masks.
+`kernels/distance_bias.py` says in which order. A tile of R rows and C keys has R + C − 1 distances, and
+that is what is read of memory; its pairs gather theirs from there. Unlike pointers of every pair, which
+take two registers each, nothing has to change its layout then.
+p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
 import triton
@@ -10,22 +11,28 @@ import triton.language as tl
 
 
 @triton.jit
-def first_pair(p_bias, heads, query_length, key_length):
-    """Where the bias of the first query and the first key lies, of a head or of several."""
-    return p_bias + heads.to(tl.int64) * (query_length + key_length - 1) + query_length - 1
+def bias_of_head(p_bias, heads, query_length, key_length):
+    """Where the vector of a head begins, or those of several."""
+    return p_bias + heads.to(tl.int64) * (query_length + key_length - 1)
 
 
 @triton.jit
-def bias_rows(p_bias, head, o_rows, query_length, key_length):
-    """Where the bias of each row and key 0 lies; rows past the last, never stored, read the last's."""
-    o_within = tl.minimum(o_rows, query_length - 1)
-    return first_pair(p_bias, head, query_length, key_length) - o_within
+def load_bias(p_bias, apart, o_apart, query_length, key_length):
+    """The bias of the pairs of a tile; 0 for those outside the call.
 
-
-@triton.jit
-def load_bias(p_rows, o_keys, m_keys, MASKED: tl.constexpr):
-    """The bias `[R, C]` of rows that `bias_rows` gives, 0 for keys outside a mask that is asked for."""
-    p_tile = p_rows[:, None] + o_keys[None, :]
-    if MASKED:
-        return tl.load(p_tile, mask=m_keys[None, :], other=0.0)
-    return tl.load(p_tile)
+    Args:
+        p_bias: The head's vector.
+        apart: The tile's first key less its first row.
+        o_apart: Key less row, both counted within the tile: of each of its pairs, rows by keys or keys by
+            rows.
+        query_length: Of the call, Q.
+        key_length: K.
+    """
+    HEIGHT: tl.constexpr = o_apart.shape[0]
+    WIDTH: tl.constexpr = o_apart.shape[1]
+    REACH: tl.constexpr = HEIGHT if HEIGHT > WIDTH else WIDTH
+    o_columns = query_length - 1 + apart - REACH + tl.arange(0, 2 * REACH)
+    m_columns = (o_columns >= 0) & (o_columns < query_length + key_length - 1)
+    b_bias = tl.load(p_bias + o_columns, mask=m_columns, other=0.0)
+    o_pairs = (o_apart + REACH).reshape(HEIGHT * WIDTH)
+    return tl.gather(b_bias, o_pairs, 0).reshape(HEIGHT, WIDTH)

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
-from attnscope.kernels.triton.bias import bias_rows
+from attnscope.kernels.triton.bias import bias_of_head
 from attnscope.kernels.triton.configurations import (
     FlashConfig,
     capability_of,
@@ -139,7 +139,7 @@ def flash_forward_kernel(
     o_positions = query_offset + o_rows
     o_from, o_to = key_runs(p_documents, o_positions, m_rows, before, after, HAS_DOCUMENTS)
     if HAS_BIAS:
-        p_bias = bias_rows(p_bias, head, o_rows, query_length, key_length)
+        p_bias = bias_of_head(p_bias, head, query_length, key_length)
     BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
     BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
 
@@ -185,6 +185,9 @@ def flash_forward_kernel(
             visible_key,
             factor,
             cap_factor,
+            first_row,
+            query_length,
+            key_length,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,

@@ -7,7 +7,7 @@ other: no atomics. Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.bias import first_pair
+from attnscope.kernels.triton.bias import bias_of_head, load_bias
 from attnscope.kernels.triton.flash_gradients import weights_and_slopes
 from attnscope.kernels.triton.online_softmax import LN_2
 from attnscope.kernels.triton.tiles import load_tile
@@ -126,6 +126,9 @@ def add_over_queries(
     dout_dim,
     factor,
     cap_factor,
+    first_key,
+    query_length,
+    key_length,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -139,12 +142,12 @@ def add_over_queries(
 ):
     """The gradients so far, and what the tiles of one head from row `first` to `last` add.
 
-    A key is seen by the rows from its `o_from` to its `o_to`, as far as these are bounds. Its bias with
-    row 0 lies at its `p_bias`.
+    A key is seen by the rows from its `o_from` to its `o_to`, as far as these are bounds.
     """
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
     o_tile = tl.arange(0, BLOCK_QUERIES)
+    o_apart = tl.arange(0, b_k.shape[0])[:, None] - o_tile[None, :]
     for tile in range(first, last, BLOCK_QUERIES):
         start = tl.cast(tile, tl.int64)
         o_rows = tile + o_tile
@@ -162,8 +165,7 @@ def add_over_queries(
         b_products = tl.dot(b_k, b_q, input_precision="ieee")
         b_bias = b_products
         if HAS_BIAS:
-            p_tile = p_bias[:, None] - o_rows[None, :]
-            b_bias = load_tile(p_tile, m_keys[:, None], m_rows[None, :], MASKED, MASKED)
+            b_bias = load_bias(p_bias, first_key - tile, o_apart, query_length, key_length)
         b_weights, b_slopes = weights_and_slopes(
             b_products, b_lse[None, :], b_bias, factor, cap_factor, HAS_SOFTCAP, HAS_BIAS
         )
@@ -319,9 +321,9 @@ def key_gradient_kernel(
     b_dv = tl.zeros([BLOCK_KEYS, BLOCK_VALUE], tl.float32)
     for member in range(group):
         head = kv_head * group + member
-        p_rows = p_bias
+        p_own = p_bias
         if HAS_BIAS:
-            p_rows = first_pair(p_bias, head, query_length, key_length) + o_keys
+            p_own = bias_of_head(p_bias, head, query_length, key_length)
         # The left edge of the queries, their middle, their right edge.
         for part in tl.static_range(0, 3):
             if part == 0:
@@ -339,7 +341,7 @@ def key_gradient_kernel(
                 p_dout + batch * dout_batch + head * dout_head,
                 p_lse + (batch * query_heads + head) * query_length,
                 p_delta + (batch * query_heads + head) * query_length,
-                p_rows,
+                p_own,
                 o_from,
                 o_to,
                 m_keys,
@@ -352,6 +354,9 @@ def key_gradient_kernel(
                 dout_dim,
                 factor,
                 cap_factor,
+                first_key,
+                query_length,
+                key_length,
                 HEAD_DIM,
                 VALUE_DIM,
                 BLOCK_DIM,

@@ -35,6 +35,9 @@ def visit_keys(
     visible_key,
     factor,
     cap_factor,
+    first_row,
+    query_length,
+    key_length,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -51,11 +54,11 @@ def visit_keys(
 ):
     """The online softmax over the tiles from key `first` to `last`; only if MASKED, by the rule.
 
-    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds. Its bias with
-    key 0 lies at its `p_bias`.
+    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds.
     Keys from `end` on are never read: they may not have been written, and 0 · NaN is NaN.
     """
     o_tile = tl.arange(0, BLOCK_KEYS)
+    o_apart = o_tile[None, :] - tl.arange(0, b_q.shape[0])[:, None]
     for tile in range(first, last, BLOCK_KEYS):
         start = tl.cast(tile, tl.int64)
         o_keys = tile + o_tile
@@ -77,7 +80,8 @@ def visit_keys(
             unit = cap_factor
         if HAS_BIAS:
             # In the scores' own unit, of which `weigh` makes powers of 2.
-            b_scores += load_bias(p_bias, o_keys, m_keys, MASKED) * (1 / (unit * LN_2))
+            b_bias = load_bias(p_bias, tile - first_row, o_apart, query_length, key_length)
+            b_scores += b_bias * (1 / (unit * LN_2))
         if MASKED:
             m_seen = m_keys[None, :]
             if BOUNDED_FROM:

@@ -6,7 +6,7 @@ Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.bias import bias_rows, load_bias
+from attnscope.kernels.triton.bias import bias_of_head, load_bias
 from attnscope.kernels.triton.flash_gradients import weights_and_slopes
 from attnscope.kernels.triton.key_parts import key_parts, key_runs
 from attnscope.kernels.triton.online_softmax import LN_2
@@ -36,6 +36,9 @@ def add_over_keys(
     visible_key,
     factor,
     cap_factor,
+    first_row,
+    query_length,
+    key_length,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -50,12 +53,12 @@ def add_over_keys(
 ):
     """The gradient so far `[R, D]`, and what the tiles from key `first` to `last` add to it.
 
-    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds. Its bias with
-    key 0 lies at its `p_bias`.
+    A row sees the keys from its `o_from` to its `o_to`, as far as these are bounds.
     """
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
     o_tile = tl.arange(0, BLOCK_KEYS)
+    o_apart = o_tile[None, :] - tl.arange(0, b_q.shape[0])[:, None]
     for tile in range(first, last, BLOCK_KEYS):
         start = tl.cast(tile, tl.int64)
         o_keys = tile + o_tile
@@ -72,7 +75,7 @@ def add_over_keys(
         b_products = tl.dot(b_q, b_k, input_precision="ieee")
         b_bias = b_products
         if HAS_BIAS:
-            b_bias = load_bias(p_bias, o_keys, m_keys, MASKED)
+            b_bias = load_bias(p_bias, tile - first_row, o_apart, query_length, key_length)
         b_weights, b_slopes = weights_and_slopes(
             b_products, b_lse[:, None], b_bias, factor, cap_factor, HAS_SOFTCAP, HAS_BIAS
         )
@@ -210,7 +213,7 @@ def query_gradient_kernel(
         p_documents, o_positions, o_rows < query_length, before, after, HAS_DOCUMENTS
     )
     if HAS_BIAS:
-        p_bias = bias_rows(p_bias, head, o_rows, query_length, key_length)
+        p_bias = bias_of_head(p_bias, head, query_length, key_length)
     BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
     BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
     b_dq = tl.zeros([BLOCK_QUERIES, BLOCK_DIM], tl.float32)
@@ -246,6 +249,9 @@ def query_gradient_kernel(
             visible_key,
             factor,
             cap_factor,
+            first_row,
+            query_length,
+            key_length,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,
