@@ -30,7 +30,7 @@ def load_bias(p_bias, apart, o_apart, query_length, key_length):
     """
     HEIGHT: tl.constexpr = o_apart.shape[0]
     WIDTH: tl.constexpr = o_apart.shape[1]
-    REACH: tl.constexpr = HEIGHT if HEIGHT > WIDTH else WIDTH
+    REACH: tl.constexpr = max(WIDTH, HEIGHT)
     o_columns = query_length - 1 + apart - REACH + tl.arange(0, 2 * REACH)
     m_columns = (o_columns >= 0) & (o_columns < query_length + key_length - 1)
     b_bias = tl.load(p_bias + o_columns, mask=m_columns, other=0.0)

@@ -4,7 +4,7 @@ The query heads that share a kv head, times the queries, are the rows of one til
 once. A program visits the keys of one split and leaves its output, total and highest score in
 float32; a second kernel combines the splits. The keys lie in one tensor, or in pages.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim, S splits; in a kernel R rows,
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances, S splits; in a kernel R rows,
 C keys of a tile, p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.band import band
+from attnscope.kernels.triton.bias import bias_of_head
 from attnscope.kernels.triton.decode_plan import (
     MOST_QUERIES,
     block_width,
@@ -27,6 +28,7 @@ from attnscope.kernels.triton.decode_plan import (
 )
 from attnscope.kernels.triton.device import multiprocessors
 from attnscope.kernels.triton.online_softmax import exponential, finish, score, start, update
+from attnscope.kernels.triton.tiles import load_tile
 
 _COMBINED_TOGETHER = 16
 
@@ -69,6 +71,7 @@ def decode_kernel(
     p_v,
     p_sinks,
     p_visible,
+    p_bias,
     p_table,
     p_lengths,
     p_part_out,
@@ -109,6 +112,7 @@ def decode_kernel(
     HAS_SINKS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
     """One split of one block of rows of one kv head of one sequence.
 
@@ -121,6 +125,7 @@ def decode_kernel(
     block = program // splits % blocks
     kv_head = (program // splits // blocks % kv_heads).to(tl.int64)
     batch = (program // splits // blocks // kv_heads).to(tl.int64)
+    longest = key_length
     if PAGE_SIZE > 0:
         key_length = tl.load(p_lengths + batch)
         query_offset = key_length - query_length
@@ -142,6 +147,9 @@ def decode_kernel(
     )
     b_out, b_total, b_highest = start(p_sinks, o_heads, m_rows, split == 0, BLOCK_VALUE, HAS_SINKS)
 
+    if HAS_BIAS:
+        p_bias = bias_of_head(p_bias, o_heads, query_length, longest)
+        p_bias += longest - key_length + query_length - 1 - o_queries
     o_positions = query_offset + o_queries
     first_key, end_key, first_tile, end_tile = keys_of_split(
         query_offset, query_length, key_length, before, after, split, splits, BLOCK_KEYS
@@ -167,6 +175,9 @@ def decode_kernel(
             other=0.0,
         )
         b_scores = score(b_queries, b_keys, scale, softcap, HAS_SOFTCAP)
+        if HAS_BIAS:
+            p_tile = p_bias[:, None] + o_keys[None, :]
+            b_scores += load_tile(p_tile, m_rows[:, None], m_keys[None, :], True, True)
         m_seen = (o_keys[None, :] >= o_positions[:, None] - before) & m_keys[None, :]
         m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
         b_scores = tl.where(m_seen, b_scores, float("-inf"))
@@ -229,6 +240,7 @@ def decode(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     parts: int | None = None,
 ) -> AttentionOutput:
     """Attention of at most `MOST_QUERIES` queries under a band (full, causal, windows).
@@ -242,18 +254,28 @@ def decode(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator; given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         parts: Into how many the keys are split; by `splits` when None.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     return decode_over(
         q_BHQD,
         KeyStore(k_PGSD=k_BGKD, v_PGSD=v_BGKD),
         call,
         sinks_H=sinks_H,
         visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
         parts=parts,
     )
 
@@ -282,9 +304,13 @@ def decode_over(
     *,
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
+    distance_bias_HR: Tensor | None,
     parts: int | None,
 ) -> AttentionOutput:
-    """`decode` over any key store; `call.key_length` bounds every sequence's length."""
+    """`decode` over any key store; `call.key_length` bounds every sequence's length.
+
+    A bias is that of the longest sequence there may be: of its distances a shorter one has the last.
+    """
     seen = band(call.pattern)
     assert seen is not None, "the backend refuses what is no band"
     assert call.query_length <= MOST_QUERIES, "the backend refuses more"
@@ -317,6 +343,7 @@ def decode_over(
             store.v_PGSD,
             sinks_H,
             visible,
+            None if distance_bias_HR is None else distance_bias_HR.contiguous(),
             store.table_BN,
             store.lengths_B,
             part_out,
@@ -347,6 +374,7 @@ def decode_over(
             HAS_SINKS=sinks_H is not None,
             HAS_PADDING=visible is not None,
             HAS_SOFTCAP=call.softcap is not None,
+            HAS_BIAS=distance_bias_HR is not None,
             num_warps=config.num_warps,
             num_stages=config.num_stages,
         )

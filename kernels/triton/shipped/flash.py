@@ -28,7 +28,6 @@ from attnscope.kernels.triton.shipped.entry import (
     tensors_of,
 )
 
-
 FULL_BIASED: dict[str, Any] = {**PLAIN["full"], **MODIFIED["padding"], **MODIFIED[BIASED]}
 """As T5's encoder attends, whose heads are 64 wide."""
 
