@@ -225,7 +225,7 @@ BIASED_OVER_TILES = (
         pattern=pattern("sliding_window", window=37),
     ),
     Case(
-        id="bias over tiles, middle of a cache, softcap",
+        id="bias over tiles, later queries, softcap",
         queries=20,
         keys=90,
         query_offset=33,

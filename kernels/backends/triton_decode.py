@@ -76,8 +76,9 @@ class TritonDecode(Backend):
             workspace_bytes=4 * partial + lse_bytes(call),
             formula=(
                 "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q and a bias by "
-                "distance once, and k, v once where some query sees them; writes, reads and holds each split's output, total "
-                f"and highest score, splits·B·H·n_q·(D_v + 2)·4, splits for {_MULTIPROCESSORS} "
+                "distance once, and k, v once where some query sees them; writes, reads and holds "
+                "each split's output, total and highest "
+                f"score, splits·B·H·n_q·(D_v + 2)·4, splits for {_MULTIPROCESSORS} "
                 "multiprocessors, and B·H·n_q·4 of log-sum-exp"
             ),
         )
