@@ -124,7 +124,7 @@ def test_the_shape_of_a_model_without_numbers_leaves_room_for_it() -> None:
 
 
 @pytest.mark.parametrize("backend", REFUSING)
-def test_backends_that_add_no_bias_refuse_it(backend: str) -> None:
+def test_other_backends_refuse_on_a_cpu(backend: str) -> None:
     with pytest.raises(UnsupportedCall, match=r"\."):
         ours_of("t5", backend)
 
