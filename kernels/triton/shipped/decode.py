@@ -30,7 +30,7 @@ def decodes() -> Iterator[Shipped]:
         yield entry("causal", call_of(head_dim, **one))
     yield entry(EVERYTHING, call_of(128, **one, **MODIFIED[EVERYTHING]))
     # As decoders of T5 attend, which share no keys.
-    biased: dict[str, Any] = {**one, **MODIFIED[BIASED]}
+    biased: dict[str, Any] = {**one, "has_distance_bias": True}
     yield entry(BIASED, call_of(64, kv_heads=32, **biased))
     yield entry(BIASED, call_of(128, **biased))
     yield entry("causal", call_of(128, "float32", **one))

@@ -37,6 +37,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 """What a kernel is compiled for at every width."""
 
 BIASED = "bias by distance"
+"""In which the kernels of maps have no part."""
 
 EVERYTHING = "window, softcap, sink logits, padding"
 
@@ -46,7 +47,6 @@ MODIFIED: dict[str, dict[str, Any]] = {
     "sink logits": {"has_sinks": True},
     "padding": {"has_padding": True},
     "packed": {"pattern": pattern("packed", lengths=(1000, 1500, 1000), causal=True)},
-    BIASED: {"has_distance_bias": True},
     EVERYTHING: {"pattern": WINDOW, "softcap": 30.0, "has_sinks": True, "has_padding": True},
 }
 """What it is compiled for besides at those that have tiles of their own."""
