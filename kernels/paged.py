@@ -2,7 +2,7 @@
 
 The same answer as `triton.paged.paged_decode`, by the algorithm of `tiled` (arXiv 2309.06180 §4.1).
 
-B batch, H query heads, G kv heads, Q queries, D head dim; P pages of the pool, S slots of a page,
+B batch, H query heads, G kv heads, Q queries, D head dim, R distances; P pages of the pool, S slots of a page,
 N pages that a sequence's row of the table can list, C keys of one tile.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.errors import InvalidCall
 from attnscope.kernels.patterns.causal import Causal
@@ -44,7 +45,7 @@ class Pages:
         return tile_CGD[at : at + length].transpose(0, 1)[None]
 
 
-def paged(
+def paged(  # noqa: PLR0913 -- what a call has, and where its keys lie
     q_BHQD: Tensor,
     k_PSGD: Tensor,
     v_PSGD: Tensor,
@@ -55,6 +56,7 @@ def paged(
     scale: float | None = None,
     softcap: float | None = None,
     sinks_H: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     keys_at_a_time: int = KEYS_AT_A_TIME,
 ) -> AttentionOutput:
     """Attention of the last queries of each sequence over its pages.
@@ -73,6 +75,8 @@ def paged(
         scale: Multiplies q·k; `D ** -0.5` when None.
         softcap: Bound of the scores, or None.
         sinks_H: One logit a head that joins the denominator, or None.
+        distance_bias_HR: float32 `[H, Q + N · page_size − 1]`, see `kernels/distance_bias.py`: of the longest
+            sequence that the table can list; of its distances a shorter one has the last. Or None.
         keys_at_a_time: Keys of a tile, at most.
 
     Returns:
@@ -83,6 +87,8 @@ def paged(
             table, or the table names a page that the pool does not have.
     """
     _check_shapes(q_BHQD, k_PSGD, v_PSGD, table_BN, lengths_B)
+    capacity = table_BN.shape[1] * k_PSGD.shape[1]
+    _check_bias(distance_bias_HR, (q_BHQD.shape[1], q_BHQD.shape[2] + capacity - 1))
     lengths = lengths_B.tolist()
     _check_lengths(lengths, q_BHQD.shape[2], table_BN, k_PSGD)
     out_BHQD = q_BHQD.new_empty(*q_BHQD.shape[:3], v_PSGD.shape[3])
@@ -103,6 +109,7 @@ def paged(
             query_offset=length - q_BHQD.shape[2],
             softcap=softcap,
             has_sinks=sinks_H is not None,
+            has_distance_bias=distance_bias_HR is not None,
         )
         out_1HQD, lse_1HQ = attend(
             q_BHQD[row : row + 1],
@@ -111,6 +118,7 @@ def paged(
             call,
             first_query=call.query_offset,
             sinks_h=sinks_H,
+            distance_bias_hR=_bias_of(distance_bias_HR, call, capacity),
             keys_at_a_time=keys_at_a_time,
         )
         out_BHQD[row], lse_BHQ[row] = out_1HQD[0], lse_1HQ[0]
@@ -133,6 +141,16 @@ def write_pages(keys_KGD: Tensor, pool_PSGD: Tensor, pages_N: Tensor) -> None:
         raise InvalidCall(f"{len(pages_N)} pages of {slots} do not hold {len(keys_KGD)} keys.")
     position_K = torch.arange(len(keys_KGD), device=pool_PSGD.device)
     pool_PSGD[pages_N[position_K // slots], position_K % slots] = keys_KGD
+
+
+def _bias_of(bias_HR: Tensor | None, call: AttentionCall, capacity: int) -> Tensor | None:
+    """The bias of a sequence, of that of the longest that there may be: their last keys align."""
+    if bias_HR is None:
+        return None
+    keys = range(capacity - call.key_length, capacity)
+    return distance_bias.of_part(
+        bias_HR, range(call.query_length), keys, query_length=call.query_length
+    )
 
 
 def _check_shapes(
@@ -160,6 +178,15 @@ def _check_shapes(
         raise InvalidCall(
             f"table and lengths must be int32 or int64, got {table_BN.dtype}, {lengths_B.dtype}."
         )
+
+
+def _check_bias(bias_HR: Tensor | None, expected: tuple[int, int]) -> None:
+    if bias_HR is None or (tuple(bias_HR.shape) == expected and bias_HR.dtype == torch.float32):
+        return
+    raise InvalidCall(
+        f"distance_bias must be float32 of shape {expected}, got {bias_HR.dtype} of "
+        f"{tuple(bias_HR.shape)}."
+    )
 
 
 def _check_lengths(lengths: list[int], queries: int, table_BN: Tensor, pool_PSGD: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from attnscope.kernels.reference import reference
 from attnscope.kernels.scores import visible
 from tests.shapes import Inputs
+from tests.tolerance import toeplitz
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Gradients of q, k, v and the sinks."""
@@ -45,6 +46,7 @@ def exact_gradients(inputs: Inputs, given: Upstream) -> Found:
     scores_BHQK = q_BHQD @ k_BHKD.mT * call.scale
     if call.softcap is not None:
         scores_BHQK = call.softcap * torch.tanh(scores_BHQK / call.softcap)
+    scores_BHQK = scores_BHQK + _bias(inputs)
     seen_BHQK = _seen(inputs)
     # A large finite number: the derivative of a row of −inf is not a number.
     scores_BHQK = scores_BHQK.masked_fill(~seen_BHQK, -1e30)
@@ -73,6 +75,7 @@ def pytorch_gradients(inputs: Inputs, given: Upstream) -> Found:
     if call.softcap is not None:
         tanh_BHQK = torch.tanh(scores_BHQK / call.softcap)
         slopes_BHQK, scores_BHQK = 1 - tanh_BHQK**2, call.softcap * tanh_BHQK
+    scores_BHQK = scores_BHQK + _bias(inputs)
     weights_BHQK = (scores_BHQK - lse_BHQ[..., None]).exp().where(_seen(inputs), 0)
     out_BHQD = weights_BHQK.to(dtype) @ v_BHKD
     delta_BHQ = (out_BHQD.float() * dout_BHQD.float()).sum(-1) - given.dlse_BHQ
@@ -96,6 +99,12 @@ def _repeated(tensor_BGKD: Tensor, inputs: Inputs) -> Tensor:
 
 def _summed(tensor_BHKD: Tensor, inputs: Inputs) -> Tensor:
     return tensor_BHKD.unflatten(1, (-1, inputs.call.group_size)).sum(2)
+
+
+def _bias(inputs: Inputs) -> Tensor | float:
+    """What is added to every pair's score, `[H, Q, K]`; 0 without a bias by distance."""
+    bias_HR = inputs.distance_bias_HR
+    return 0.0 if bias_HR is None else toeplitz(bias_HR, inputs.call)
 
 
 def _seen(inputs: Inputs) -> Tensor:

@@ -172,7 +172,7 @@ SPARSE_CASES = (
 """Lines for the backends that take any pattern; not for the kernels of one band of keys."""
 
 
-BIAS_CASES = (
+BAND_BIAS_CASES = (
     Case(id="bias by distance", distance_bias=True),
     Case(
         id="bias by distance, full, left padding",
@@ -202,13 +202,54 @@ BIAS_CASES = (
         distance_bias=True,
         pattern=pattern("sliding_window", window=8),
     ),
+)
+"""Lines with a bias by distance, for the kernels of one band of keys as well."""
+
+BIAS_CASES = (
+    *BAND_BIAS_CASES,
     Case(
         id="bias by distance, stripes",
         distance_bias=True,
         pattern=pattern("strided", stride=5, causal=True),
     ),
 )
-"""Lines for whoever adds a bias by distance: no kernel in Triton does."""
+"""Lines for whoever adds a bias by distance."""
+
+BIASED_OVER_TILES = (
+    Case(
+        id="bias over tiles, window, one kv head",
+        kv_heads=1,
+        queries=70,
+        keys=70,
+        distance_bias=True,
+        pattern=pattern("sliding_window", window=37),
+    ),
+    Case(
+        id="bias over tiles, later queries, softcap",
+        queries=20,
+        keys=90,
+        query_offset=33,
+        softcap=3.0,
+        distance_bias=True,
+    ),
+    Case(
+        id="bias over tiles, first keys, padding",
+        batch=2,
+        queries=60,
+        keys=60,
+        padding="left",
+        distance_bias=True,
+        pattern=pattern("sinks_window", window=9, sinks=19),
+    ),
+    Case(
+        id="bias over tiles, packed",
+        queries=70,
+        keys=70,
+        distance_bias=True,
+        pattern=pattern("packed", lengths=(1, 40, 2, 3, 16)),
+    ),
+)
+"""The same over several of the small tiles that kernels are tested with."""
 
 
 PACKED = (

@@ -143,6 +143,7 @@ def named(call: AttentionCall) -> str:
         f"softcap {call.softcap:g}" if call.softcap else "",
         "sinks" if call.has_sinks else "",
         "padding" if call.has_padding else "",
+        "bias by distance" if call.has_distance_bias else "",
     ]
     named = f"{call.pattern.title}, {call.dtype}, B{call.batch} H{heads} N{length} D{width}"
     return ", ".join([named, *filter(None, marks)])

@@ -10,7 +10,7 @@ import torch._dynamo
 from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from attnscope.kernels.backends.backend import Backend, join_sinks
-from attnscope.kernels.backends.flex import KERNELS_KEPT, Flex, _block_mask, _softcap
+from attnscope.kernels.backends.flex import KERNELS_KEPT, Flex, _block_mask, _score_rule
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.registry import BACKENDS
 from benchmarks.gpu.problem import Truth, Verdict, poison, verdict
@@ -79,7 +79,7 @@ def _flex(asked: Inputs) -> Run:
     limited = torch._dynamo.config.patch(recompile_limit=KERNELS_KEPT)
     compiled = limited(torch.compile(flex_attention, dynamic=False, fullgraph=True))
     mask = _block_mask(call, asked.visible_keys_BK, device)
-    modifier = None if call.softcap is None else _softcap(call.softcap, device)
+    modifier = _score_rule(call, asked.distance_bias_HR, device)
 
     def run() -> AttentionOutput:
         with torch.no_grad():

@@ -38,11 +38,13 @@ def calls(*, toy: bool) -> tuple[AttentionCall, ...]:
         replace(plain, softcap=20.0),
         replace(plain, has_padding=True),
         replace(plain, pattern=pattern("sliding_window", window=window)),
+        replace(plain, has_distance_bias=True),
         replace(plain, pattern=pattern("packed", lengths=documents, causal=True)),
         # Heads whose width is no power of 2.
         replace(plain, head_dim=24, value_dim=24) if toy else _wide(plain, 112),
         *(() if toy else _further(plain)),
         replace(plain, **cached),
+        replace(plain, **cached, has_distance_bias=True),
         replace(plain, pattern=pattern("full"), query_length=length - 1, key_length=length - 1),
     )
 
@@ -51,6 +53,7 @@ def _further(plain: AttentionCall) -> tuple[AttentionCall, ...]:
     """What the interpreter has no time for."""
     long = {"batch": 1, "query_heads": 2, "kv_heads": 1}
     window = pattern("sliding_window", window=1000)
+    biased = replace(plain, has_distance_bias=True)
     return (
         replace(plain, dtype="float16"),
         replace(plain, pattern=pattern("full")),
@@ -65,6 +68,13 @@ def _further(plain: AttentionCall) -> tuple[AttentionCall, ...]:
         replace(plain, pattern=pattern("packed", lengths=(700, 1300, 1, 900))),
         replace(plain, pattern=compose(pattern("packed", lengths=(1500, 2000)), window)),
         replace(plain, pattern=pattern("sinks_window", window=1000, sinks=4, causal=True)),
+        # As T5 attends, and in every other way.
+        replace(_wide(biased, 64), kv_heads=16, pattern=pattern("full"), has_padding=True),
+        replace(biased, pattern=window, softcap=20.0, has_padding=True),
+        replace(biased, pattern=pattern("packed", lengths=(1000, 1, 2500, 200), causal=True)),
+        replace(biased, pattern=pattern("longformer", window=500, global_tokens=16)),
+        replace(biased, dtype="float32"),
+        replace(biased, query_length=1, key_length=30_000, query_offset=29_999),
         replace(plain, query_length=1, key_length=30_000, query_offset=29_999),
         replace(plain, query_length=8, key_length=8192, query_offset=8184),
         replace(plain, **long, query_length=32_768, key_length=32_768),

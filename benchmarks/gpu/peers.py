@@ -71,6 +71,7 @@ def refusal(peer: Peer, call: AttentionCall, device: torch.device) -> str | None
             (call.softcap is not None, "softcap"),
             (call.has_sinks, "sinks"),
             (call.has_padding, "padding"),
+            (call.has_distance_bias, "a bias by distance"),
             # Its causal masks are aligned with the last key.
             (call.query_offset != call.key_length - call.query_length, "another alignment"),
         )

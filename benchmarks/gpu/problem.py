@@ -4,7 +4,7 @@ The truth is dense attention in float64 over every row, a block of queries at a 
 is the one that the tests of every kernel keep (tests/tolerance.py): no more than twice the error
 that PyTorch's own attention makes on the same tensors.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.reference import reference
 from tests.inputs import Inputs
@@ -72,6 +73,7 @@ def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Inpu
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device, dtype=call.torch_dtype)
 
+    distances = distance_bias.columns(call.query_length, call.key_length)
     kept_BK = None
     if call.has_padding:
         position_K = torch.arange(call.key_length, device=device)
@@ -84,6 +86,9 @@ def problem(call: AttentionCall, device: torch.device, *, seed: int = 0) -> Inpu
         v_BGKD=normal(call.batch, call.kv_heads, call.key_length, call.value_dim),
         sinks_H=normal(call.query_heads).float() if call.has_sinks else None,
         visible_keys_BK=kept_BK,
+        distance_bias_HR=normal(call.query_heads, distances).float() * 2
+        if call.has_distance_bias
+        else None,
     )
 
 
@@ -101,14 +106,14 @@ def truth(asked: Inputs) -> Truth:
 def _truth(asked: Inputs) -> Truth:
     """The truth of one sequence, a block of queries at a time."""
     blocks: list[tuple[Tensor, ...]] = []
-    for part, call in _blocks(asked):
-        tensors = (part, asked.k_BGKD, asked.v_BGKD)
-        answer = reference(*tensors, call, **asked.extras)
+    for part in _blocks(asked):
+        tensors, call, extras = part.tensors, part.call, part.extras
+        answer = reference(*tensors, call, **extras)
         exact = (answer.out_BHQD, answer.lse_BHQ)
         # Its weights are what takes the memory.
         del answer
-        theirs, _ = pytorch_attention(*tensors, call, **asked.extras)
-        dense, dense_lse = pytorch_attention(*tensors, call, **asked.extras, dense=True)
+        theirs, _ = pytorch_attention(*tensors, call, **extras)
+        dense, dense_lse = pytorch_attention(*tensors, call, **extras, dense=True)
         blocks.append((*exact, theirs, dense, dense_lse))
     out, lse, theirs, dense, dense_lse = (torch.cat(each, 2) for each in zip(*blocks, strict=True))
     return Truth(
@@ -171,17 +176,30 @@ def _sequences(asked: Inputs) -> Iterator[Inputs]:
             v_BGKD=asked.v_BGKD[one],
             sinks_H=asked.sinks_H,
             visible_keys_BK=None if kept_BK is None else kept_BK[one],
+            distance_bias_HR=asked.distance_bias_HR,
         )
 
 
-def _blocks(asked: Inputs) -> Iterator[tuple[Tensor, AttentionCall]]:
-    """The queries in blocks, each with the call that it makes alone."""
-    call = asked.call
+def _blocks(asked: Inputs) -> Iterator[Inputs]:
+    """The queries in blocks, each as the problem that it is alone."""
+    call, bias_HR = asked.call, asked.distance_bias_HR
     step = max(SCORES_AT_A_TIME // (call.batch * call.query_heads * call.key_length), 1)
     for start in range(0, call.query_length, step):
         part = asked.q_BHQD[:, :, start : start + step]
-        offset = call.query_offset + start
-        yield part, replace(call, query_length=part.shape[2], query_offset=offset)
+        length = part.shape[2]
+        yield replace(
+            asked,
+            call=replace(call, query_length=length, query_offset=call.query_offset + start),
+            q_BHQD=part,
+            distance_bias_HR=None
+            if bias_HR is None
+            else distance_bias.of_part(
+                bias_HR,
+                range(start, start + length),
+                range(call.key_length),
+                query_length=call.query_length,
+            ),
+        )
 
 
 def _largest(lse_BHQ: Tensor, true_BHQ: Tensor) -> float:

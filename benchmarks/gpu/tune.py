@@ -280,7 +280,7 @@ def _answer(tensors: Tensors, call: AttentionCall, entry: Tuned) -> AttentionOut
 def _launch(tensors: Tensors, call: AttentionCall, entry: Tuned) -> tuple[Tensor, Tensor]:
     if entry.kernel == "hopper":
         return launch_flash_hopper(*tensors, _rule(call), hopper_config(entry))
-    return launch_flash_forward(*tensors, None, _rule(call), flash_config(entry))
+    return launch_flash_forward(*tensors, None, None, _rule(call), flash_config(entry))
 
 
 def _rule(call: AttentionCall) -> FlashRule:

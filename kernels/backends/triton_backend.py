@@ -8,6 +8,7 @@ from attnscope.kernels.backends.backend import (
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
     lse_bytes,
 )
@@ -53,11 +54,12 @@ class Triton(Backend):
             bounds += 8 * max(call.key_length, call.query_offset + call.query_length)
         return Cost(
             flops=attention_flops(call, call.kept_pairs),
-            bytes_read=read,
+            bytes_read=read + distance_bias_bytes(call),
             bytes_written=written + lse_bytes(call),
             workspace_bytes=lse_bytes(call) + bounds,
             formula=(
-                "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v once at best; "
+                "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q, k, v and a bias by "
+                "distance once at best; "
                 "holds B·H·n_q·4 of log-sum-exp; with padding, positions of B·n_k keys twice; with "
                 "documents, 8 bytes a position"
             ),
@@ -74,8 +76,15 @@ class Triton(Backend):
         visible_keys_BK: Tensor | None,
         distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        del distance_bias_HR
         # Here and not above, so that everything else works where Triton is not installed.
         from attnscope.kernels.triton.flash import flash
 
-        return flash(q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+        return flash(
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            call,
+            sinks_H=sinks_H,
+            visible_keys_BK=visible_keys_BK,
+            distance_bias_HR=distance_bias_HR,
+        )

@@ -11,6 +11,7 @@ from attnscope.kernels.backends.backend import (
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
     lse_bytes,
 )
@@ -62,12 +63,13 @@ class TritonBlockSparse(Backend):
         read, written = io_bytes(call)
         return Cost(
             flops=attention_flops(call, min(pairs, call.query_length * call.key_length)),
-            bytes_read=read + plan.nbytes,
+            bytes_read=read + distance_bias_bytes(call) + plan.nbytes,
             bytes_written=written + lse_bytes(call),
             workspace_bytes=plan.nbytes + lse_bytes(call),
             formula=(
                 f"FLOP 2·B·H·pairs·(D + D_v), pairs those of the {config.block_queries}-by-"
-                f"{config.block_keys} blocks that hold a visible one; reads q, k, v once at best; "
+                f"{config.block_keys} blocks that hold a visible one; reads q, k, v and a bias by distance "
+                "once at best; "
                 "holds 4 bytes a full block, 8 a divided one, 8 a query of each mask that differs, "
                 "and B·H·n_q·4 of log-sum-exp"
             ),
@@ -84,10 +86,15 @@ class TritonBlockSparse(Backend):
         visible_keys_BK: Tensor | None,
         distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        del distance_bias_HR
         # Imported here: a machine without Triton still lists the backends.
         from attnscope.kernels.triton.block_sparse import block_sparse
 
         return block_sparse(
-            q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            call,
+            sinks_H=sinks_H,
+            visible_keys_BK=visible_keys_BK,
+            distance_bias_HR=distance_bias_HR,
         )

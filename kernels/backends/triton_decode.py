@@ -13,6 +13,7 @@ from attnscope.kernels.backends.backend import (
     Cost,
     Refusal,
     attention_flops,
+    distance_bias_bytes,
     io_bytes,
     lse_bytes,
 )
@@ -70,13 +71,14 @@ class TritonDecode(Backend):
         unread *= (call.head_dim + call.value_dim) * call.torch_dtype.itemsize
         return Cost(
             flops=attention_flops(call, call.kept_pairs),
-            bytes_read=read - unread + 4 * partial,
+            bytes_read=read - unread + distance_bias_bytes(call) + 4 * partial,
             bytes_written=written + lse_bytes(call) + 4 * partial,
             workspace_bytes=4 * partial + lse_bytes(call),
             formula=(
-                "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q once and k, v once "
-                "where some query sees them; writes, reads and holds each split's output, total "
-                f"and highest score, splits·B·H·n_q·(D_v + 2)·4, splits for {_MULTIPROCESSORS} "
+                "FLOP 2·B·H·pairs·(D + D_v), pairs the visible ones; reads q and a bias by "
+                "distance once, and k, v once where some query sees them; writes, reads and holds "
+                "each split's output, total and highest "
+                f"score, splits·B·H·n_q·(D_v + 2)·4, splits for {_MULTIPROCESSORS} "
                 "multiprocessors, and B·H·n_q·4 of log-sum-exp"
             ),
         )
@@ -92,10 +94,15 @@ class TritonDecode(Backend):
         visible_keys_BK: Tensor | None,
         distance_bias_HR: Tensor | None,
     ) -> AttentionOutput:
-        del distance_bias_HR
         # Imported here: a machine without Triton still lists the backends.
         from attnscope.kernels.triton.decode import decode
 
         return decode(
-            q_BHQD, k_BGKD, v_BGKD, call, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK
+            q_BHQD,
+            k_BGKD,
+            v_BGKD,
+            call,
+            sinks_H=sinks_H,
+            visible_keys_BK=visible_keys_BK,
+            distance_bias_HR=distance_bias_HR,
         )

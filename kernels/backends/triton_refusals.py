@@ -11,7 +11,7 @@ WIDEST = 256
 
 
 def refuses_triton(call: AttentionCall, device: torch.device) -> Refusal | None:
-    """Why no Triton kernel runs this call on this device, or None: machine, dtype, bias and widths."""
+    """Why no Triton kernel runs this call on this device, or None: machine, dtype and widths."""
     lacking = missing(device)
     if lacking is not None:
         return Refusal(reason=lacking, remedy="Use tiled, which runs everywhere.")
@@ -24,11 +24,6 @@ def refuses_triton(call: AttentionCall, device: torch.device) -> Refusal | None:
         return Refusal(
             reason="Triton's interpreter multiplies the bits of bfloat16, not its numbers",
             remedy="Use float32 or float16 in the interpreter, or tiled.",
-        )
-    if call.has_distance_bias:
-        return Refusal(
-            reason="its kernels add no bias by distance to their scores",
-            remedy="Use flex or tiled, which read it from one vector a head.",
         )
     if max(call.head_dim, call.value_dim) > WIDEST:
         return Refusal(

@@ -3,8 +3,8 @@
 So any pattern runs, and its cost is that of the blocks that hold a visible pair. Full blocks come
 first, without a mask; then those that the rule divides, each with a mask of one bit a pair.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R rows (queries of
-the block), C keys of a block, p_ pointers, b_ blocks, o_ offsets, m_ masks.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances; in a kernel R rows
+(queries of the block), C keys of a block, p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
 from functools import lru_cache
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.pattern import Pattern
+from attnscope.kernels.triton.bias import bias_of_head, load_bias
 from attnscope.kernels.triton.block_plan import SparseConfig, block_plan, sparse_config
 from attnscope.kernels.triton.decode_plan import block_width
 from attnscope.kernels.triton.device import is_hopper
@@ -33,11 +34,14 @@ def visit_blocks(
     p_k,
     p_v,
     p_visible,
+    p_bias,
     p_columns,
     p_which,
     p_masks,
     first,
     end,
+    first_query,
+    query_length,
     key_length,
     k_key,
     k_dim,
@@ -54,12 +58,14 @@ def visit_blocks(
     BLOCK_KEYS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     DIVIDED: tl.constexpr,
 ):
     """The online softmax over the blocks listed from `first` to before `end`."""
     o_block = tl.arange(0, BLOCK_KEYS)
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
+    o_apart = o_block[None, :] - tl.arange(0, BLOCK_QUERIES)[:, None]
     for index in range(first, end):
         first_key = tl.load(p_columns + index).to(tl.int64) * BLOCK_KEYS
         m_keys = first_key + o_block < key_length
@@ -74,6 +80,9 @@ def visit_blocks(
             HEAD_DIM < BLOCK_DIM,
         )
         b_scores = score(b_queries, b_keys, scale, softcap, HAS_SOFTCAP)
+        if HAS_BIAS:
+            apart = first_key.to(tl.int32) - first_query
+            b_scores += load_bias(p_bias, apart, o_apart, query_length, key_length)
         if DIVIDED or HAS_PADDING:
             b_scores = tl.where(m_keys[None, :], b_scores, float("-inf"))
         if DIVIDED:
@@ -99,6 +108,7 @@ def block_sparse_kernel(
     p_v,
     p_sinks,
     p_visible,
+    p_bias,
     p_order,
     p_full_starts,
     p_full_columns,
@@ -138,6 +148,7 @@ def block_sparse_kernel(
     HAS_SINKS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
     """One block of queries of one head of one sequence; the longest rows of blocks start first."""
     program = tl.program_id(0)
@@ -164,6 +175,8 @@ def block_sparse_kernel(
     p_v += batch * v_batch + kv_head * v_head
     if HAS_PADDING:
         p_visible += batch * visible_batch
+    if HAS_BIAS:
+        p_bias = bias_of_head(p_bias, head, query_length, key_length)
     for divided in tl.static_range(2):
         p_starts = p_partial_starts if divided else p_full_starts
         p_columns = p_partial_columns if divided else p_full_columns
@@ -175,11 +188,14 @@ def block_sparse_kernel(
             p_k,
             p_v,
             p_visible,
+            p_bias,
             p_columns,
             p_partial_masks,
             p_masks,
             tl.load(p_starts + row),
             tl.load(p_starts + row + 1),
+            row * BLOCK_QUERIES,
+            query_length,
             key_length,
             k_key,
             k_dim,
@@ -196,6 +212,7 @@ def block_sparse_kernel(
             BLOCK_KEYS,
             HAS_PADDING,
             HAS_SOFTCAP,
+            HAS_BIAS,
             DIVIDED=divided == 1,
         )
 
@@ -215,6 +232,7 @@ def block_sparse(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     config: SparseConfig | None = None,
 ) -> AttentionOutput:
     """Exact attention over the blocks that hold a visible pair, under any pattern.
@@ -229,13 +247,22 @@ def block_sparse(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator; given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         config: How to cut; `sparse_config` when None.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
         UnsupportedCall: The pattern has so little structure that its masks would not fit.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     config = config or sparse_config(
         max(call.head_dim, call.value_dim), call.torch_dtype, hopper=is_hopper(q_BHQD.device)
     )
@@ -261,6 +288,7 @@ def block_sparse(
             v_BGKD,
             sinks_H,
             visible,
+            None if distance_bias_HR is None else distance_bias_HR.contiguous(),
             *plan,
             out_BHQD,
             lse_BHQ,
@@ -284,6 +312,7 @@ def block_sparse(
             HAS_SINKS=sinks_H is not None,
             HAS_PADDING=visible is not None,
             HAS_SOFTCAP=call.softcap is not None,
+            HAS_BIAS=distance_bias_HR is not None,
             num_warps=config.num_warps,
             num_stages=config.num_stages,
         )

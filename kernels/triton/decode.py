@@ -2,9 +2,10 @@
 
 The query heads that share a kv head, times the queries, are the rows of one tile: each key is read
 once. A program visits the keys of one split and leaves its output, total and highest score in
-float32; a second kernel combines the splits. The keys lie in one tensor, or in pages.
+float32; a second kernel combines the splits. Where there is one split, its program finishes its rows
+itself. The keys lie in one tensor, or in pages.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim, S splits; in a kernel R rows,
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances, S splits; in a kernel R rows,
 C keys of a tile, p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.patterns.band import band
+from attnscope.kernels.triton.bias import bias_of_head
+from attnscope.kernels.triton.decode_parts import combine
 from attnscope.kernels.triton.decode_plan import (
     MOST_QUERIES,
     block_width,
@@ -26,9 +29,8 @@ from attnscope.kernels.triton.decode_plan import (
     splits,
 )
 from attnscope.kernels.triton.device import multiprocessors
-from attnscope.kernels.triton.online_softmax import exponential, finish, score, start, update
-
-_COMBINED_TOGETHER = 16
+from attnscope.kernels.triton.online_softmax import finish, score, start, update
+from attnscope.kernels.triton.tiles import load_tile
 
 
 @triton.jit
@@ -69,11 +71,12 @@ def decode_kernel(
     p_v,
     p_sinks,
     p_visible,
+    p_bias,
     p_table,
     p_lengths,
-    p_part_out,
-    p_part_total,
-    p_part_highest,
+    p_out,
+    p_total,
+    p_highest,
     q_batch,
     q_head,
     q_query,
@@ -109,8 +112,12 @@ def decode_kernel(
     HAS_SINKS: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    IS_ALONE: tl.constexpr,
 ):
     """One split of one block of rows of one kv head of one sequence.
+
+    Writes the parts of its split; IS_ALONE says that there is no other: the output then, and the log-sum-exp as total.
 
     PAGE_SIZE 0 says that a sequence is one page, its own; `key_length` and `query_offset` are then
     those of every sequence. Otherwise each has its own length, and its last query its last key.
@@ -121,6 +128,7 @@ def decode_kernel(
     block = program // splits % blocks
     kv_head = (program // splits // blocks % kv_heads).to(tl.int64)
     batch = (program // splits // blocks // kv_heads).to(tl.int64)
+    longest = key_length
     if PAGE_SIZE > 0:
         key_length = tl.load(p_lengths + batch)
         query_offset = key_length - query_length
@@ -142,6 +150,9 @@ def decode_kernel(
     )
     b_out, b_total, b_highest = start(p_sinks, o_heads, m_rows, split == 0, BLOCK_VALUE, HAS_SINKS)
 
+    if HAS_BIAS:
+        p_bias = bias_of_head(p_bias, o_heads, query_length, longest)
+        p_bias += longest - key_length + query_length - 1 - o_queries
     o_positions = query_offset + o_queries
     first_key, end_key, first_tile, end_tile = keys_of_split(
         query_offset, query_length, key_length, before, after, split, splits, BLOCK_KEYS
@@ -167,6 +178,9 @@ def decode_kernel(
             other=0.0,
         )
         b_scores = score(b_queries, b_keys, scale, softcap, HAS_SOFTCAP)
+        if HAS_BIAS:
+            p_tile = p_bias[:, None] + o_keys[None, :]
+            b_scores += load_tile(p_tile, m_rows[:, None], m_keys[None, :], True, True)
         m_seen = (o_keys[None, :] >= o_positions[:, None] - before) & m_keys[None, :]
         m_seen = m_seen & (o_keys[None, :] <= o_positions[:, None] + after)
         b_scores = tl.where(m_seen, b_scores, float("-inf"))
@@ -174,51 +188,14 @@ def decode_kernel(
 
     o_parts = batch * kv_heads * group + o_heads
     o_parts = (o_parts * query_length + o_queries) * splits + split
-    tl.store(p_part_total + o_parts, b_total, mask=m_rows)
-    tl.store(p_part_highest + o_parts, b_highest, mask=m_rows)
-    p_part_out += o_parts[:, None] * VALUE_DIM + o_value[None, :]
-    tl.store(p_part_out, b_out, mask=m_rows[:, None] & m_value[None, :])
-
-
-@triton.jit(do_not_specialize=["splits"])
-def combine_kernel(
-    p_part_out,
-    p_part_total,
-    p_part_highest,
-    p_out,
-    p_lse,
-    splits,
-    VALUE_DIM: tl.constexpr,
-    BLOCK_VALUE: tl.constexpr,
-    TOGETHER: tl.constexpr,
-):
-    """The splits of one query of one head, some together at a time: the online softmax once more."""
-    row = tl.program_id(0).to(tl.int64)
-    o_value = tl.arange(0, BLOCK_VALUE)
-    m_value = o_value < VALUE_DIM
-    b_out = tl.zeros([BLOCK_VALUE], tl.float32)
-    total = 0.0
-    highest = tl.load(p_part_highest + row * splits)
-    for first in range(0, splits, TOGETHER):
-        o_splits = first + tl.arange(0, TOGETHER)
-        m_splits = o_splits < splits
-        o_parts = row * splits + o_splits
-        b_highest = tl.load(p_part_highest + o_parts, mask=m_splits, other=float("-inf"))
-        b_total = tl.load(p_part_total + o_parts, mask=m_splits, other=0.0)
-        b_part = tl.load(
-            p_part_out + o_parts[:, None] * VALUE_DIM + o_value[None, :],
-            mask=m_splits[:, None] & m_value[None, :],
-            other=0.0,
-        )
-        new = tl.maximum(highest, tl.max(b_highest, 0))
-        b_kept = exponential(b_highest - new)
-        shrink = exponential(highest - new)
-        total = total * shrink + tl.sum(b_total * b_kept, 0)
-        b_out = b_out * shrink + tl.sum(b_part * b_kept[:, None], 0)
-        highest = new
-    safe, lse = finish(total, highest, 1.0)
-    tl.store(p_lse + row, lse)
-    tl.store(p_out + row * VALUE_DIM + o_value, b_out / safe, mask=m_value)
+    if IS_ALONE:
+        b_safe, b_total = finish(b_total, b_highest, 1.0)
+        b_out = b_out / b_safe[:, None]
+    else:
+        tl.store(p_highest + o_parts, b_highest, mask=m_rows)
+    tl.store(p_total + o_parts, b_total, mask=m_rows)
+    p_out += o_parts[:, None] * VALUE_DIM + o_value[None, :]
+    tl.store(p_out, b_out, mask=m_rows[:, None] & m_value[None, :])
 
 
 def decode(
@@ -229,6 +206,7 @@ def decode(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     parts: int | None = None,
 ) -> AttentionOutput:
     """Attention of at most `MOST_QUERIES` queries under a band (full, causal, windows).
@@ -242,18 +220,28 @@ def decode(
         call: What the tensors are and which pairs are visible.
         sinks_H: One logit a head that joins the denominator; given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         parts: Into how many the keys are split; by `splits` when None.
 
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     return decode_over(
         q_BHQD,
         KeyStore(k_PGSD=k_BGKD, v_PGSD=v_BGKD),
         call,
         sinks_H=sinks_H,
         visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
         parts=parts,
     )
 
@@ -282,9 +270,13 @@ def decode_over(
     *,
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
+    distance_bias_HR: Tensor | None,
     parts: int | None,
 ) -> AttentionOutput:
-    """`decode` over any key store; `call.key_length` bounds every sequence's length."""
+    """`decode` over any key store; `call.key_length` bounds every sequence's length.
+
+    A bias is that of the longest sequence there may be: of its distances a shorter one has the last.
+    """
     seen = band(call.pattern)
     assert seen is not None, "the backend refuses what is no band"
     assert call.query_length <= MOST_QUERIES, "the backend refuses more"
@@ -302,14 +294,15 @@ def decode_over(
         tiles = math.ceil(len(keys) / config.block_keys)
         parts = splits(programs, tiles, multiprocessors(q_BHQD.device))
     rows = q_BHQD.shape[:3]
-    part_out = q_BHQD.new_empty(*rows, parts, call.value_dim, dtype=torch.float32)
-    part_total, part_highest = q_BHQD.new_empty(2, *rows, parts, dtype=torch.float32)
-    visible = None if visible_keys_BK is None else visible_keys_BK.view(torch.uint8)
     out_BHQD = q_BHQD.new_empty(*rows, call.value_dim)
     lse_BHQ = q_BHQD.new_empty(rows, dtype=torch.float32)
+    part_out, part_total, part_highest = out_BHQD, lse_BHQ, None
+    if parts > 1:
+        part_out = q_BHQD.new_empty(*rows, parts, call.value_dim, dtype=torch.float32)
+        part_total, part_highest = q_BHQD.new_empty(2, *rows, parts, dtype=torch.float32)
+    visible = None if visible_keys_BK is None else visible_keys_BK.view(torch.uint8)
     # Any: a type checker takes a launch for a call of the Python function.
     split: Any = decode_kernel[(programs * parts,)]
-    combine: Any = combine_kernel[(rows.numel(),)]
     with torch.cuda.device_of(q_BHQD):
         split(
             q_BHQD,
@@ -317,6 +310,7 @@ def decode_over(
             store.v_PGSD,
             sinks_H,
             visible,
+            None if distance_bias_HR is None else distance_bias_HR.contiguous(),
             store.table_BN,
             store.lengths_B,
             part_out,
@@ -347,18 +341,11 @@ def decode_over(
             HAS_SINKS=sinks_H is not None,
             HAS_PADDING=visible is not None,
             HAS_SOFTCAP=call.softcap is not None,
+            HAS_BIAS=distance_bias_HR is not None,
+            IS_ALONE=parts == 1,
             num_warps=config.num_warps,
             num_stages=config.num_stages,
         )
-        combine(
-            part_out,
-            part_total,
-            part_highest,
-            out_BHQD,
-            lse_BHQ,
-            parts,
-            VALUE_DIM=call.value_dim,
-            BLOCK_VALUE=block_width(call.value_dim),
-            TOGETHER=_COMBINED_TOGETHER,
-        )
+        if part_highest is not None:
+            combine(part_out, part_total, part_highest, out_BHQD, lse_BHQ)
     return AttentionOutput(out_BHQD=out_BHQD, lse_BHQ=lse_BHQ)

@@ -4,7 +4,7 @@ One kernel gives the gradient of the queries, a block of them a program; the oth
 and values, a block of them a program, summed over the query heads that share them. Each weight is
 computed anew from the log-sum-exp. The order of every sum is fixed: the same gradients each time.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim; V value dim.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances; V value dim.
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ def flash_backward(
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
     documents_N2: Tensor | None,
+    distance_bias_HR: Tensor | None,
     out_BHQD: Tensor,
     lse_BHQ: Tensor,
     dout_BHQD: Tensor,
@@ -63,12 +64,13 @@ def flash_backward(
     """Gradients of `launch_flash_forward`, whose inputs and outputs these are.
 
     Args:
-        q_BHQD: Its input, as the next five.
+        q_BHQD: Its input, as the next six.
         k_BGKD: See above.
         v_BGKD: See above.
         sinks_H: See above.
         visible_keys_BK: See above.
         documents_N2: See above.
+        distance_bias_HR: See above.
         out_BHQD: Its output.
         lse_BHQ: Its log-sum-exp.
         dout_BHQD: Gradient of the output.
@@ -95,6 +97,7 @@ def flash_backward(
         seen,
         None if seen is None else key_bounds(seen),
         documents_N2,
+        None if distance_bias_HR is None else distance_bias_HR.contiguous(),
     )
     strides = (
         *q_BHQD.stride(),
@@ -117,6 +120,21 @@ def flash_backward(
         rule.after,
         rule.first_keys,
     )
+    head_dim, value_dim = q_BHQD.shape[3], v_BGKD.shape[3]
+    constants = {
+        "HEAD_DIM": head_dim,
+        "VALUE_DIM": value_dim,
+        "BLOCK_DIM": block_width(head_dim),
+        "BLOCK_VALUE": block_width(value_dim),
+        "BOUNDED_BEFORE": rule.bounded_before,
+        "BOUNDED_AFTER": rule.bounded_after,
+        "HAS_FIRST_KEYS": rule.first_keys > 0,
+        "FIRST_KEYS_CAUSAL": rule.first_keys_causal,
+        "HAS_PADDING": seen is not None,
+        "HAS_DOCUMENTS": documents_N2 is not None,
+        "HAS_SOFTCAP": rule.softcap is not None,
+        "HAS_BIAS": distance_bias_HR is not None,
+    }
     query_kernel: Any = query_gradient_kernel
     key_kernel: Any = key_gradient_kernel
     with torch.cuda.device_of(q_BHQD):
@@ -126,7 +144,8 @@ def flash_backward(
             *strides,
             *dq_BHQD.stride()[:3],
             *numbers,
-            **_constants(q_BHQD, v_BGKD, seen, documents_N2, rule, query_config),
+            **constants,
+            **_cut(query_config),
         )
         key_kernel[(batch * kv_heads * triton.cdiv(keys, key_config.block_keys),)](
             *tensors,
@@ -136,7 +155,8 @@ def flash_backward(
             *dk_BGKD.stride()[:3],
             *dv_BGKD.stride()[:3],
             *numbers,
-            **_constants(q_BHQD, v_BGKD, seen, documents_N2, rule, key_config),
+            **constants,
+            **_cut(key_config),
         )
     dsinks_H = None if sinks_H is None else _sink_gradient(sinks_H, lse_BHQ, delta_BHQ)
     return Gradients(dq_BHQD=dq_BHQD, dk_BGKD=dk_BGKD, dv_BGKD=dv_BGKD, dsinks_H=dsinks_H)
@@ -156,29 +176,10 @@ def _sink_gradient(sinks_H: Tensor, lse_BHQ: Tensor, delta_BHQ: Tensor) -> Tenso
     return -(weights_BHQ * delta_BHQ).sum((0, 2)).to(sinks_H.dtype)
 
 
-def _constants(
-    q_BHQD: Tensor,
-    v_BGKD: Tensor,
-    seen: Tensor | None,
-    documents: Tensor | None,
-    rule: FlashRule,
-    config: FlashConfig,
-) -> dict[str, int | bool]:
-    head_dim, value_dim = q_BHQD.shape[3], v_BGKD.shape[3]
+def _cut(config: FlashConfig) -> dict[str, int]:
     return {
-        "HEAD_DIM": head_dim,
-        "VALUE_DIM": value_dim,
-        "BLOCK_DIM": block_width(head_dim),
-        "BLOCK_VALUE": block_width(value_dim),
         "BLOCK_QUERIES": config.block_queries,
         "BLOCK_KEYS": config.block_keys,
-        "BOUNDED_BEFORE": rule.bounded_before,
-        "BOUNDED_AFTER": rule.bounded_after,
-        "HAS_FIRST_KEYS": rule.first_keys > 0,
-        "FIRST_KEYS_CAUSAL": rule.first_keys_causal,
-        "HAS_PADDING": seen is not None,
-        "HAS_DOCUMENTS": documents is not None,
-        "HAS_SOFTCAP": rule.softcap is not None,
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,
     }

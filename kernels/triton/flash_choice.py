@@ -1,6 +1,6 @@
 """Which of the two forward kernels answers a call: by what its tensors are, and by `tuned.toml`.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim, N positions.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, N positions, R distances.
 """
 
 from torch import Tensor
@@ -69,14 +69,16 @@ def launch_forward(
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
     documents_N2: Tensor | None,
+    distance_bias_HR: Tensor | None,
     rule: FlashRule,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp by the kernel that is preferred; arguments as `launch_flash_forward`.
 
-    Packed documents, which the kernel for Hopper knows nothing of, are always the portable one's.
+    Packed documents and a bias by distance, which the kernel for Hopper knows nothing of, are always the
+    portable one's.
     """
     tensors = (q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK)
     entry = preferred(*tensors[:3], rule, has_padding=visible_keys_BK is not None)
-    if entry is None or documents_N2 is not None:
-        return launch_flash_forward(*tensors, documents_N2, rule)
+    if entry is None or documents_N2 is not None or distance_bias_HR is not None:
+        return launch_flash_forward(*tensors, documents_N2, distance_bias_HR, rule)
     return launch_flash_hopper(*tensors, rule, hopper_config(entry))

@@ -5,8 +5,8 @@ divides a tile, apart from those that all its queries see, where nothing is mask
 proportional to what is visible. Scores and sums are float32; scores are in powers of 2. A tile is as
 wide as a power of 2; heads of another width are cut into two, 80 into 64 + 16 (`rest`).
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R rows (queries of
-the block), C keys of a tile, V value dim, p_ pointers, b_ blocks, o_ offsets, m_ masks.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances; in a kernel R rows
+(queries of the block), C keys of a tile, V value dim, p_ pointers, b_ blocks, o_ offsets, m_ masks.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from attnscope.kernels.call import AttentionCall, AttentionOutput
+from attnscope.kernels.triton.bias import bias_of_head
 from attnscope.kernels.triton.configurations import (
     FlashConfig,
     capability_of,
@@ -48,6 +49,7 @@ def flash_forward_kernel(
     p_visible,
     p_bounds,
     p_documents,
+    p_bias,
     p_out,
     p_lse,
     q_batch,
@@ -93,6 +95,7 @@ def flash_forward_kernel(
     HAS_PADDING: tl.constexpr,
     HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
     """One block of queries of one head of one sequence."""
     blocks = tl.cdiv(query_length, BLOCK_QUERIES)
@@ -135,6 +138,8 @@ def flash_forward_kernel(
     first_start, first_end, start, whole_first, whole_last, end = parts
     o_positions = query_offset + o_rows
     o_from, o_to = key_runs(p_documents, o_positions, m_rows, before, after, HAS_DOCUMENTS)
+    if HAS_BIAS:
+        p_bias = bias_of_head(p_bias, head, query_length, key_length)
     BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
     BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
 
@@ -167,6 +172,7 @@ def flash_forward_kernel(
             p_k,
             p_v,
             p_visible + batch * visible_batch if HAS_PADDING else p_visible,
+            p_bias,
             o_from,
             o_positions if part == 0 else o_to,
             run_start,
@@ -179,6 +185,9 @@ def flash_forward_kernel(
             visible_key,
             factor,
             cap_factor,
+            first_row,
+            query_length,
+            key_length,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,
@@ -190,6 +199,7 @@ def flash_forward_kernel(
             FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_TO,
             HAS_PADDING,
             HAS_SOFTCAP,
+            HAS_BIAS,
             part != 2,
         )
 
@@ -212,6 +222,7 @@ def flash_forward(
     *,
     sinks_H: Tensor | None = None,
     visible_keys_BK: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     config: FlashConfig | None = None,
 ) -> AttentionOutput:
     """Attention of a call that has a `FlashRule`, with no n×n matrix; it has no gradient.
@@ -223,6 +234,8 @@ def flash_forward(
         call: What the tensors are and which pairs are visible; `scale` above 0.
         sinks_H: One logit a head that joins the denominator; given iff `has_sinks`.
         visible_keys_BK: bool, False where a key is padding, anywhere; given iff `has_padding`.
+        distance_bias_HR: float32 `[H, Q + K − 1]`, see `kernels/distance_bias.py`; given iff
+            `has_distance_bias`.
         config: How to cut; by `forward_config` when None.
 
     Returns:
@@ -232,7 +245,14 @@ def flash_forward(
     Raises:
         InvalidCall: The tensors are not those of the call.
     """
-    call.check(q_BHQD, k_BGKD, v_BGKD, sinks_H=sinks_H, visible_keys_BK=visible_keys_BK)
+    call.check(
+        q_BHQD,
+        k_BGKD,
+        v_BGKD,
+        sinks_H=sinks_H,
+        visible_keys_BK=visible_keys_BK,
+        distance_bias_HR=distance_bias_HR,
+    )
     rule = flash_rule(call)
     assert rule is not None, "the backend refuses other patterns"
     out_BHQD, lse_BHQ = launch_flash_forward(
@@ -242,6 +262,7 @@ def flash_forward(
         sinks_H,
         visible_keys_BK,
         documents_of(call, q_BHQD.device),
+        distance_bias_HR,
         rule,
         config,
     )
@@ -255,6 +276,7 @@ def launch_flash_forward(
     sinks_H: Tensor | None,
     visible_keys_BK: Tensor | None,
     documents_N2: Tensor | None,
+    distance_bias_HR: Tensor | None,
     rule: FlashRule,
     config: FlashConfig | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -285,6 +307,7 @@ def launch_flash_forward(
             seen,
             None if seen is None else key_bounds(seen),
             documents_N2,
+            None if distance_bias_HR is None else distance_bias_HR.contiguous(),
             out_BHQD,
             lse_BHQ,
             *q_BHQD.stride(),
@@ -318,6 +341,7 @@ def launch_flash_forward(
             HAS_PADDING=seen is not None,
             HAS_DOCUMENTS=documents_N2 is not None,
             HAS_SOFTCAP=rule.softcap is not None,
+            HAS_BIAS=distance_bias_HR is not None,
             num_warps=config.num_warps,
             num_stages=config.num_stages,
         )

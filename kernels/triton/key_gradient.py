@@ -7,6 +7,7 @@ other: no atomics. Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
+from attnscope.kernels.triton.bias import bias_of_head, load_bias
 from attnscope.kernels.triton.flash_gradients import weights_and_slopes
 from attnscope.kernels.triton.online_softmax import LN_2
 from attnscope.kernels.triton.tiles import load_tile
@@ -112,6 +113,7 @@ def add_over_queries(
     p_dout,
     p_lse,
     p_delta,
+    p_bias,
     o_from,
     o_to,
     m_keys,
@@ -124,6 +126,9 @@ def add_over_queries(
     dout_dim,
     factor,
     cap_factor,
+    first_key,
+    query_length,
+    key_length,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -132,6 +137,7 @@ def add_over_queries(
     BOUNDED_FROM: tl.constexpr,
     BOUNDED_TO: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """The gradients so far, and what the tiles of one head from row `first` to `last` add.
@@ -141,6 +147,7 @@ def add_over_queries(
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
     o_tile = tl.arange(0, BLOCK_QUERIES)
+    o_apart = tl.arange(0, b_k.shape[0])[:, None] - o_tile[None, :]
     for tile in range(first, last, BLOCK_QUERIES):
         start = tl.cast(tile, tl.int64)
         o_rows = tile + o_tile
@@ -156,8 +163,11 @@ def add_over_queries(
         b_delta = tl.load(p_delta + o_rows, mask=m_rows, other=0.0)
         # Keys by queries: so no tile of weights need be transposed.
         b_products = tl.dot(b_k, b_q, input_precision="ieee")
+        b_bias = b_products
+        if HAS_BIAS:
+            b_bias = load_bias(p_bias, first_key - tile, o_apart, query_length, key_length)
         b_weights, b_slopes = weights_and_slopes(
-            b_products, b_lse[None, :], factor, cap_factor, HAS_SOFTCAP
+            b_products, b_lse[None, :], b_bias, factor, cap_factor, HAS_SOFTCAP, HAS_BIAS
         )
         if MASKED:
             m_seen = m_keys[:, None] & m_rows[None, :]
@@ -193,6 +203,7 @@ def key_gradient_kernel(
     p_visible,
     p_bounds,
     p_documents,
+    p_bias,
     p_dk,
     p_dv,
     q_batch,
@@ -243,6 +254,7 @@ def key_gradient_kernel(
     HAS_PADDING: tl.constexpr,
     HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
     """One block of keys of one kv head of one sequence."""
     blocks = tl.cdiv(key_length, BLOCK_KEYS)
@@ -309,6 +321,9 @@ def key_gradient_kernel(
     b_dv = tl.zeros([BLOCK_KEYS, BLOCK_VALUE], tl.float32)
     for member in range(group):
         head = kv_head * group + member
+        p_own = p_bias
+        if HAS_BIAS:
+            p_own = bias_of_head(p_bias, head, query_length, key_length)
         # The left edge of the queries, their middle, their right edge.
         for part in tl.static_range(0, 3):
             if part == 0:
@@ -326,6 +341,7 @@ def key_gradient_kernel(
                 p_dout + batch * dout_batch + head * dout_head,
                 p_lse + (batch * query_heads + head) * query_length,
                 p_delta + (batch * query_heads + head) * query_length,
+                p_own,
                 o_from,
                 o_to,
                 m_keys,
@@ -338,6 +354,9 @@ def key_gradient_kernel(
                 dout_dim,
                 factor,
                 cap_factor,
+                first_key,
+                query_length,
+                key_length,
                 HEAD_DIM,
                 VALUE_DIM,
                 BLOCK_DIM,
@@ -346,6 +365,7 @@ def key_gradient_kernel(
                 BOUNDED_AFTER or HAS_DOCUMENTS,
                 BOUNDED_BEFORE or HAS_DOCUMENTS,
                 HAS_SOFTCAP,
+                HAS_BIAS,
                 part != 1,
             )
     p_dk += batch * dk_batch + kv_head * dk_head + far_key * dk_row

@@ -6,7 +6,8 @@ R rows (queries of the block), C keys of a tile; p_ pointers, b_ blocks, o_ offs
 import triton
 import triton.language as tl
 
-from attnscope.kernels.triton.online_softmax import tanh, weigh
+from attnscope.kernels.triton.bias import load_bias
+from attnscope.kernels.triton.online_softmax import LN_2, tanh, weigh
 from attnscope.kernels.triton.tiles import load_columns, load_columns_transposed
 
 
@@ -21,6 +22,7 @@ def visit_keys(
     p_k,
     p_v,
     p_visible,
+    p_bias,
     o_from,
     o_to,
     first,
@@ -33,6 +35,9 @@ def visit_keys(
     visible_key,
     factor,
     cap_factor,
+    first_row,
+    query_length,
+    key_length,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -44,6 +49,7 @@ def visit_keys(
     BOUNDED_TO: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """The online softmax over the tiles from key `first` to `last`; only if MASKED, by the rule.
@@ -52,6 +58,7 @@ def visit_keys(
     Keys from `end` on are never read: they may not have been written, and 0 · NaN is NaN.
     """
     o_tile = tl.arange(0, BLOCK_KEYS)
+    o_apart = o_tile[None, :] - tl.arange(0, b_q.shape[0])[:, None]
     for tile in range(first, last, BLOCK_KEYS):
         start = tl.cast(tile, tl.int64)
         o_keys = tile + o_tile
@@ -71,6 +78,10 @@ def visit_keys(
         if HAS_SOFTCAP:
             b_scores = tanh(b_scores * factor)
             unit = cap_factor
+        if HAS_BIAS:
+            # In the scores' own unit, of which `weigh` makes powers of 2.
+            b_bias = load_bias(p_bias, tile - first_row, o_apart, query_length, key_length)
+            b_scores += b_bias * (1 / (unit * LN_2))
         if MASKED:
             m_seen = m_keys[None, :]
             if BOUNDED_FROM:

@@ -3,13 +3,14 @@
 The kernel is that of `decode`; only where a key lies differs. So sequences of unequal lengths share
 one pool and one launch, and nothing is gathered first (PagedAttention, arXiv 2309.06180 §4).
 
-B batch, H query heads, G kv heads, Q queries, D head dim; P pages of the pool, S slots of a page,
+B batch, H query heads, G kv heads, Q queries, D head dim, R distances; P pages of the pool, S slots of a page,
 N pages that a sequence's row of the table can list.
 """
 
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, AttentionOutput
 from attnscope.kernels.errors import InvalidCall, UnsupportedCall
 from attnscope.kernels.patterns.band import band
@@ -33,6 +34,7 @@ def paged_decode(
     scale: float | None = None,
     softcap: float | None = None,
     sinks_H: Tensor | None = None,
+    distance_bias_HR: Tensor | None = None,
     parts: int | None = None,
 ) -> AttentionOutput:
     """Attention of the last few queries of each sequence over its pages.
@@ -52,6 +54,8 @@ def paged_decode(
         scale: Multiplies q·k; `D ** -0.5` when None.
         softcap: Bound of the scores, or None.
         sinks_H: One logit a head that joins the denominator, or None.
+        distance_bias_HR: float32 `[H, Q + N · page_size − 1]`, see `kernels/distance_bias.py`: of the longest
+            sequence that the table can list; of its distances a shorter one has the last. Or None.
         parts: Into how many the keys are split; by `splits` when None.
 
     Returns:
@@ -79,17 +83,25 @@ def paged_decode(
         query_offset=max(capacity - query_length, 0),
         softcap=softcap,
         has_sinks=sinks_H is not None,
+        has_distance_bias=distance_bias_HR is not None,
     )
     _check_kernel(call, q_BHQD.device)
-    if sinks_H is not None and tuple(sinks_H.shape) != (query_heads,):
-        raise InvalidCall(f"sinks must have shape ({query_heads},), got {tuple(sinks_H.shape)}.")
+    _check_extras(call, sinks_H, distance_bias_HR)
     store = KeyStore(
         k_PGSD=k_PSGD.transpose(1, 2),
         v_PGSD=v_PSGD.transpose(1, 2),
         table_BN=table_BN.contiguous(),
         lengths_B=lengths_B.contiguous(),
     )
-    return decode_over(q_BHQD, store, call, sinks_H=sinks_H, visible_keys_BK=None, parts=parts)
+    return decode_over(
+        q_BHQD,
+        store,
+        call,
+        sinks_H=sinks_H,
+        visible_keys_BK=None,
+        distance_bias_HR=distance_bias_HR,
+        parts=parts,
+    )
 
 
 def _check_table(
@@ -118,6 +130,22 @@ def _check_table(
     if not integers <= {torch.int32, torch.int64}:
         raise InvalidCall(
             f"table and lengths must be int32 or int64, got {sorted(map(str, integers))}."
+        )
+
+
+def _check_extras(
+    call: AttentionCall, sinks_H: Tensor | None, distance_bias_HR: Tensor | None
+) -> None:
+    heads = call.query_heads
+    if sinks_H is not None and tuple(sinks_H.shape) != (heads,):
+        raise InvalidCall(f"sinks must have shape ({heads},), got {tuple(sinks_H.shape)}.")
+    if distance_bias_HR is None:
+        return
+    expected = (heads, distance_bias.columns(call.query_length, call.key_length))
+    shape, dtype = tuple(distance_bias_HR.shape), distance_bias_HR.dtype
+    if shape != expected or dtype != torch.float32:
+        raise InvalidCall(
+            f"distance_bias must be float32 of shape {expected}, got {dtype} of {shape}."
         )
 
 

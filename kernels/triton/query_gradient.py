@@ -6,6 +6,7 @@ Names as in `flash_gradients`.
 import triton
 import triton.language as tl
 
+from attnscope.kernels.triton.bias import bias_of_head, load_bias
 from attnscope.kernels.triton.flash_gradients import weights_and_slopes
 from attnscope.kernels.triton.key_parts import key_parts, key_runs
 from attnscope.kernels.triton.online_softmax import LN_2
@@ -22,6 +23,7 @@ def add_over_keys(
     p_k,
     p_v,
     p_visible,
+    p_bias,
     o_from,
     o_to,
     first,
@@ -34,6 +36,9 @@ def add_over_keys(
     visible_key,
     factor,
     cap_factor,
+    first_row,
+    query_length,
+    key_length,
     HEAD_DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -43,6 +48,7 @@ def add_over_keys(
     BOUNDED_TO: tl.constexpr,
     HAS_PADDING: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """The gradient so far `[R, D]`, and what the tiles from key `first` to `last` add to it.
@@ -52,6 +58,7 @@ def add_over_keys(
     o_dim = tl.arange(0, BLOCK_DIM)
     o_value = tl.arange(0, BLOCK_VALUE)
     o_tile = tl.arange(0, BLOCK_KEYS)
+    o_apart = o_tile[None, :] - tl.arange(0, b_q.shape[0])[:, None]
     for tile in range(first, last, BLOCK_KEYS):
         start = tl.cast(tile, tl.int64)
         o_keys = tile + o_tile
@@ -66,8 +73,11 @@ def add_over_keys(
         m_value = (o_value < VALUE_DIM)[:, None]
         b_v = load_tile(p_tile, m_keys[None, :], m_value, MASKED, VALUE_DIM < BLOCK_VALUE)
         b_products = tl.dot(b_q, b_k, input_precision="ieee")
+        b_bias = b_products
+        if HAS_BIAS:
+            b_bias = load_bias(p_bias, tile - first_row, o_apart, query_length, key_length)
         b_weights, b_slopes = weights_and_slopes(
-            b_products, b_lse[:, None], factor, cap_factor, HAS_SOFTCAP
+            b_products, b_lse[:, None], b_bias, factor, cap_factor, HAS_SOFTCAP, HAS_BIAS
         )
         if MASKED:
             m_seen = m_keys[None, :]
@@ -102,6 +112,7 @@ def query_gradient_kernel(
     p_visible,
     p_bounds,
     p_documents,
+    p_bias,
     p_dq,
     q_batch,
     q_head,
@@ -148,6 +159,7 @@ def query_gradient_kernel(
     HAS_PADDING: tl.constexpr,
     HAS_DOCUMENTS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
     """One block of queries of one head of one sequence."""
     blocks = tl.cdiv(query_length, BLOCK_QUERIES)
@@ -200,6 +212,8 @@ def query_gradient_kernel(
     o_from, o_to = key_runs(
         p_documents, o_positions, o_rows < query_length, before, after, HAS_DOCUMENTS
     )
+    if HAS_BIAS:
+        p_bias = bias_of_head(p_bias, head, query_length, key_length)
     BOUNDED_FROM: tl.constexpr = BOUNDED_BEFORE or HAS_DOCUMENTS
     BOUNDED_TO: tl.constexpr = BOUNDED_AFTER or HAS_DOCUMENTS
     b_dq = tl.zeros([BLOCK_QUERIES, BLOCK_DIM], tl.float32)
@@ -222,6 +236,7 @@ def query_gradient_kernel(
             p_k,
             p_v,
             p_visible + batch * visible_batch if HAS_PADDING else p_visible,
+            p_bias,
             o_from,
             o_positions if part == 0 else o_to,
             run_start,
@@ -234,6 +249,9 @@ def query_gradient_kernel(
             visible_key,
             factor,
             cap_factor,
+            first_row,
+            query_length,
+            key_length,
             HEAD_DIM,
             VALUE_DIM,
             BLOCK_DIM,
@@ -243,6 +261,7 @@ def query_gradient_kernel(
             FIRST_KEYS_CAUSAL if part == 0 else BOUNDED_TO,
             HAS_PADDING,
             HAS_SOFTCAP,
+            HAS_BIAS,
             part != 2,
         )
     p_dq += batch * dq_batch + head.to(tl.int64) * dq_head + far_row * dq_row

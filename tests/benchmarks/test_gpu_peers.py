@@ -108,6 +108,7 @@ def test_what_is_handed_to_a_package_gives_the_right_answer(peer, call: Attentio
     [
         ({"softcap": 3.0}, "softcap"),
         ({"has_sinks": True, "has_padding": True}, "sinks, padding"),
+        ({"has_distance_bias": True}, "a bias by distance"),
         ({"dtype": "float32"}, "float32"),
         ({"query_offset": 3}, "another alignment"),
         ({"pattern": pattern("sinks_window", window=6, sinks=3)}, "sinks window"),

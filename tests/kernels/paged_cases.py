@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnscope.kernels.call import Dtype
+from attnscope.kernels.call import AttentionCall, Dtype
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
 
@@ -26,9 +26,13 @@ class Paged:
     pattern: Pattern = field(default_factory=lambda: pattern("causal"))
     softcap: float | None = None
     sinks: bool = False
+    distance_bias: bool = False
 
     def tensors(self, dtype: Dtype) -> dict[str, Any]:
-        """The arguments of `paged_decode`, and `sequences`, their k and v as `[1, G, K, D]`."""
+        """The arguments of `paged_decode`, and `sequences`, their k and v as `[1, G, K, D]`.
+
+        `extras` are what the reference of each takes besides.
+        """
         generator = torch.Generator().manual_seed(len(self.id))
 
         def normal(*shape: int) -> Tensor:
@@ -54,14 +58,40 @@ class Paged:
                 pool_v[page, : len(v_KGD[here])] = v_KGD[here]
             sequences.append([t.transpose(0, 1)[None] for t in (k_KGD, v_KGD)])
         queries = normal(len(self.lengths), self.query_heads, self.queries, self.head_dim) * 2
+        sinks_H = torch.randn(self.query_heads, generator=generator) if self.sinks else None
+        capacity = table.shape[1] * self.page_size
+        distances = self.queries + capacity - 1
+        bias_HR = torch.randn(self.query_heads, distances, generator=generator) * 2
+        if not self.distance_bias:
+            bias_HR = None
+        extras: list[dict[str, Any]] = [
+            # The last query stands at the last key, wherever that lies.
+            {"sinks_H": sinks_H}
+            | ({} if bias_HR is None else {"distance_bias_HR": bias_HR[:, capacity - length :]})
+            for length in self.lengths
+        ]
         return {
             "q": queries,
             "pools": (pool_k, pool_v),
             "table_BN": table,
             "lengths_B": torch.tensor(self.lengths, dtype=torch.int32),
-            "sinks_H": torch.randn(self.query_heads, generator=generator) if self.sinks else None,
+            "sinks_H": sinks_H,
+            "distance_bias_HR": bias_HR,
+            "extras": extras,
             "sequences": sequences,
         }
+
+    def call_of(self, q_1HQD: Tensor, k_1GKD: Tensor, v_1GKD: Tensor) -> AttentionCall:
+        """The call of one sequence by itself."""
+        return AttentionCall.of(
+            q_1HQD,
+            k_1GKD,
+            v_1GKD,
+            pattern=self.pattern,
+            softcap=self.softcap,
+            has_sinks=self.sinks,
+            has_distance_bias=self.distance_bias,
+        )
 
 
 CASES = [
@@ -80,6 +110,8 @@ CASES = [
     Paged(id="local", pattern=pattern("local", window=40), queries=3),
     Paged(id="softcap", softcap=3.0),
     Paged(id="sinks", sinks=True, queries=2),
+    Paged(id="bias by distance", distance_bias=True),
+    Paged(id="bias by distance, several queries", distance_bias=True, queries=3, page_size=7),
     Paged(
         id="everything",
         lengths=(290, 9, 200),
@@ -87,6 +119,7 @@ CASES = [
         page_size=32,
         softcap=3.0,
         sinks=True,
+        distance_bias=True,
         pattern=pattern("sliding_window", window=150),
     ),
 ]

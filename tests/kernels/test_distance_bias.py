@@ -42,12 +42,17 @@ def test_pairs_and_parts_are_those_of_a_loop() -> None:
     assert torch.equal(distance_bias.of_call(part, 3, 4), whole_HQK[:, 1:4, 2:6])
 
 
-def test_these_backends_add_it_on_a_cpu_and_no_approximation_does_anywhere() -> None:
+def test_these_backends_add_it_and_no_approximation_does_anywhere() -> None:
     assert ADDING == ["eager", "sdpa_math", "sdpa_flash", "tiled"]
-    call = replace(BIAS_CASES[0].inputs("float16").call, pattern=pattern("full"))
+    gpu = torch.device("cuda")
+    call = BIAS_CASES[0].inputs("float16").call
+    stripes = BIAS_CASES[-1].inputs("float16").call
+    one = replace(call, query_length=1, query_offset=call.key_length - 1)
+    for name, taken in (("triton", call), ("triton_decode", one), ("triton_block_sparse", stripes)):
+        assert backend(name).refuses(taken, gpu) is None
     for found in BACKENDS:
-        if not found.exact or found.name.startswith(("triton", "fa")):
-            assert found.refuses(call, torch.device("cuda")) is not None
+        if not found.exact or found.name.startswith("fa"):
+            assert found.refuses(replace(call, pattern=pattern("full")), gpu) is not None
 
 
 def published_slopes(heads: int) -> list[float]:

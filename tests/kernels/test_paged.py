@@ -26,6 +26,7 @@ def run(
         "pattern": case.pattern,
         "softcap": case.softcap,
         "sinks_H": made["sinks_H"],
+        "distance_bias_HR": made["distance_bias_HR"],
         "keys_at_a_time": 24,
     }
     return made, paged(made["q"], *made["pools"], **(given | changes))
@@ -38,12 +39,9 @@ def test_equals_the_reference_of_each_sequence(case: Paged, dtype: Dtype) -> Non
     answers = []
     for row, (k_BGKD, v_BGKD) in enumerate(made["sequences"]):
         tensors = made["q"][row : row + 1], k_BGKD, v_BGKD
-        sinks_H = made["sinks_H"]
-        call = AttentionCall.of(
-            *tensors, pattern=case.pattern, softcap=case.softcap, has_sinks=case.sinks
-        )
-        exact = reference(*tensors, call, sinks_H=sinks_H)
-        theirs = pytorch_attention(*tensors, call, sinks_H=sinks_H)
+        call = case.call_of(*tensors)
+        exact = reference(*tensors, call, **made["extras"][row])
+        theirs = pytorch_attention(*tensors, call, **made["extras"][row])
         answers.append((exact.out_BHQD, exact.lse_BHQ, *theirs))
     exact_out, exact_lse, theirs_out, theirs_lse = map(torch.cat, zip(*answers, strict=True))
     assert_as_good_as(found.out_BHQD, exact_out, theirs_out)
@@ -55,10 +53,8 @@ def test_says_what_the_contiguous_kernel_says(case: Paged) -> None:
     made, found = run(case)
     for row, (k_BGKD, v_BGKD) in enumerate(made["sequences"]):
         tensors = made["q"][row : row + 1], k_BGKD, v_BGKD
-        call = AttentionCall.of(
-            *tensors, pattern=case.pattern, softcap=case.softcap, has_sinks=case.sinks
-        )
-        whole = tiled(*tensors, call, sinks_H=made["sinks_H"])
+        call = case.call_of(*tensors)
+        whole = tiled(*tensors, call, **made["extras"][row])
         torch.testing.assert_close(found.out_BHQD[row : row + 1], whole.out_BHQD)
 
 
@@ -109,6 +105,7 @@ def test_what_is_written_into_pages_is_read_from_them() -> None:
         ({"lengths_B": torch.tensor([70, 33, 10_000])}, "sequence 2 has 10000 keys"),
         ({"table_BN": torch.full((3, 11), 99)}, "sequence 0 names page 99; the pool has 0 to"),
         ({"table_BN": torch.zeros(2, 11, dtype=torch.int64)}, "must be of one batch"),
+        ({"distance_bias_HR": torch.zeros(4, 175)}, r"float32 of shape \(4, 176\), got"),
         ({"table_BN": torch.zeros(3, 11)}, "must be int32 or int64"),
         ({"table_BN": torch.zeros(3, dtype=torch.int64)}, "must have 4, 4, 4, 2 and 1 dimensions"),
     ],

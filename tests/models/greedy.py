@@ -150,10 +150,11 @@ def greedy(family: str, *, small: bool = False) -> Greedy:
     make, loader = ENCODER_DECODERS.get(family) or (DECODERS[family], hf.AutoModelForCausalLM)
     config = make()
     config.max_position_embeddings = max(LENGTHS) + NEW_TOKENS
-    if small:
-        _shrink(config)
     if family in BIASED:
+        # With fewer heads too, hardly a draw is clear.
         config.num_layers = config.num_decoder_layers = 1
+    elif small:
+        _shrink(config)
     model = biased(loader, config) if family in BIASED else tiny(config, loader)
     if family == "bart":
         # It normalises last, which drowns its positions: it would say one token for ever.

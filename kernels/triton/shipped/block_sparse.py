@@ -9,6 +9,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.triton.block_plan import sparse_config
 from attnscope.kernels.triton.block_sparse import block_sparse
 from attnscope.kernels.triton.shipped.entry import (
+    BIASED,
     EVERYTHING,
     MODIFIED,
     Shipped,
@@ -28,6 +29,7 @@ def block_sparses() -> Iterator[Shipped]:
     for head_dim in (64, 128, 256):
         yield entry(plain, call_of(head_dim, **rule))
     yield entry(everything, call_of(128, **modified))
+    yield entry(f"{plain}, {BIASED}", call_of(128, has_distance_bias=True, **rule))
     yield entry(plain, call_of(128, "float32", **rule))
     yield entry(everything, call_of(128, "float32", **modified))
 

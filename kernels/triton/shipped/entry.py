@@ -1,6 +1,6 @@
 """One kernel in one configuration, and the calls that kernels are compiled for.
 
-B batch, H query heads, G kv heads, Q queries, K keys, D head dim.
+B batch, H query heads, G kv heads, Q queries, K keys, D head dim, R distances.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnscope.kernels import distance_bias
 from attnscope.kernels.call import AttentionCall, Dtype
 from attnscope.kernels.patterns.catalogue import pattern
 
@@ -34,6 +35,9 @@ PLAIN: dict[str, dict[str, Any]] = {
     "window": {"pattern": WINDOW},
 }
 """What a kernel is compiled for at every width."""
+
+BIASED = "bias by distance"
+"""In which the kernels of maps have no part."""
 
 EVERYTHING = "window, softcap, sink logits, padding"
 
@@ -131,10 +135,18 @@ def tensors_of(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def extras_of(call: AttentionCall) -> dict[str, Tensor | None]:
-    """Sink logits and padding, where the call has them, by the name that host functions give them."""
+    """Sink logits, padding and a bias by distance, by the name that host functions give them.
+
+    The bias is there only where the call has one: not every host function takes it.
+    """
     sinks_H = torch.empty(call.query_heads, device="meta")
     kept_BK = torch.empty(call.batch, call.key_length, dtype=torch.bool, device="meta")
-    return {
+    extras = {
         "sinks_H": sinks_H if call.has_sinks else None,
         "visible_keys_BK": kept_BK if call.has_padding else None,
     }
+    if not call.has_distance_bias:
+        return extras
+    distances = distance_bias.columns(call.query_length, call.key_length)
+    bias_HR = torch.empty(call.query_heads, distances, device="meta")
+    return {**extras, "distance_bias_HR": bias_HR}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from attnscope.kernels.triton.flash_backward import flash_backward
 from attnscope.kernels.triton.flash_forward import flash_forward
 from attnscope.kernels.triton.flash_rule import FlashRule, documents_of, flash_rule
 from attnscope.kernels.triton.shipped.entry import (
+    BIASED,
     EVERYTHING,
     HEAD_DIMS,
     MODIFIED,
@@ -26,6 +28,9 @@ from attnscope.kernels.triton.shipped.entry import (
     tensors_of,
 )
 
+FULL_BIASED: dict[str, Any] = {**PLAIN["full"], "has_padding": True, "has_distance_bias": True}
+"""As T5's encoder attends, whose heads are 64 wide."""
+
 
 def flash_forwards() -> Iterator[Shipped]:
     """Forward, by width, dtype and rule."""
@@ -36,9 +41,12 @@ def flash_forwards() -> Iterator[Shipped]:
     for head_dim in (64, 128, 256):
         for title, rule in MODIFIED.items():
             yield entry(title, call_of(head_dim, **rule))
+        yield entry(BIASED, call_of(head_dim, has_distance_bias=True))
         yield entry("causal", call_of(head_dim, "float32"))
     yield entry(EVERYTHING, call_of(128, "float32", **MODIFIED[EVERYTHING]))
     yield entry("causal", call_of(128, "float16"))
+    for dtype in ("bfloat16", "float32"):
+        yield entry(f"full, padding, {BIASED}", call_of(64, dtype, **FULL_BIASED))
     yield entry("causal, values 128 wide", call_of(192, value_dim=128))
 
 
@@ -50,7 +58,9 @@ def flash_backwards() -> Iterator[Shipped]:
             yield entry(title, call_of(head_dim, **rule))
         for title in ("packed", EVERYTHING):
             yield entry(title, call_of(head_dim, **MODIFIED[title]))
+        yield entry(BIASED, call_of(head_dim, has_distance_bias=True))
         yield entry("causal", call_of(head_dim, "float32"))
+    yield entry(f"full, padding, {BIASED}", call_of(64, **FULL_BIASED))
 
 
 def _launch_forward(call: AttentionCall, capability: int) -> None:
@@ -75,6 +85,7 @@ def _launch_backward(call: AttentionCall, capability: int) -> None:
         extras["sinks_H"],
         extras["visible_keys_BK"],
         documents_of(call, q_BHQD.device),
+        extras.get("distance_bias_HR"),
         torch.empty_like(q_BHQD),
         lse_BHQ,
         torch.empty_like(q_BHQD),

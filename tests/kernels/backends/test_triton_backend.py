@@ -11,7 +11,7 @@ import torch
 from attnscope.kernels.backends import triton_refusals
 from attnscope.kernels.patterns.predicate import Predicate
 from attnscope.kernels.registry import backend
-from tests.shapes import CASES, Case
+from tests.shapes import BAND_BIAS_CASES, CASES, Case
 
 ROOT = Path(__file__).parents[3]
 FOUND = backend("triton")
@@ -55,7 +55,6 @@ def test_refuses_where_triton_is_not_installed(monkeypatch: pytest.MonkeyPatch) 
         ({"dtype": "float64"}, "float32, float16 and bfloat16"),
         ({"head_dim": 257}, "up to 256 wide"),
         ({"value_dim": 300}, "up to 256 wide"),
-        ({"has_distance_bias": True}, "add no bias by distance"),
         ({"pattern": EVEN}, "visits a band of keys, and even steps is none"),
         ({"scale": 0.0}, "scale is above 0"),
         ({"scale": -0.1}, "scale is above 0"),
@@ -69,8 +68,9 @@ def test_refuses_on_a_gpu_with_the_reason(changes: dict, reason: str) -> None:
 
 
 def test_takes_every_odd_case_on_a_gpu() -> None:
+    cases = (*CASES, *BAND_BIAS_CASES)
     for dtype in ("float32", "float16", "bfloat16"):
-        refused = [case.id for case in CASES if FOUND.refuses(case.inputs(dtype).call, GPU)]
+        refused = [case.id for case in cases if FOUND.refuses(case.inputs(dtype).call, GPU)]
         assert refused == []
 
 

@@ -47,8 +47,8 @@ def backward(case: Case) -> Callable[[], None]:
     return lambda: test_flash_backward.assert_right(case.inputs())
 
 
-def split(case: Case) -> Callable[[], None]:
-    return lambda: test_decode.assert_right(case, "float32", 3)
+def split(case: Case, parts: int = 3) -> Callable[[], None]:
+    return lambda: test_decode.assert_right(case, "float32", parts)
 
 
 def paged(case: test_paged.Paged) -> Callable[[], None]:
@@ -317,10 +317,17 @@ FAULTS = (
     ),
     Fault(
         id="splits are added without their weights",
-        module="decode",
+        module="decode_parts",
         right="tl.sum(b_part * b_kept[:, None], 0)",
         wrong="tl.sum(b_part, 0)",
         caught=split(CACHE),
+    ),
+    Fault(
+        id="the only split does not divide by its total",
+        module="decode",
+        right="b_out = b_out / b_safe[:, None]",
+        wrong="b_out = b_out * 1.0",
+        caught=split(CACHE, parts=1),
     ),
     Fault(
         id="every split counts the sink",

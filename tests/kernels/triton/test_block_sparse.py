@@ -19,7 +19,7 @@ from attnscope.kernels.registry import backend
 from attnscope.kernels.scores import visible
 from attnscope.kernels.triton.block_plan import SparseConfig
 from attnscope.kernels.triton.block_sparse import block_sparse
-from tests.shapes import CASES, SPARSE_CASES, Case
+from tests.shapes import BIAS_CASES, CASES, SPARSE_CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU = torch.device("cpu")
@@ -67,6 +67,7 @@ MORE = [
         softcap=3.0,
         sinks=True,
         padding="left",
+        distance_bias=True,
         pattern=pattern("bigbird", window=24, causal=True, **BIGBIRD),
     ),
 ]
@@ -83,7 +84,9 @@ def assert_right(case: Case, dtype, config: SparseConfig | None) -> None:
 
 # Full, causal and window patterns too: the backend refuses them, the kernel does not.
 @pytest.mark.parametrize(
-    "case", [*CASES, *SPARSE_CASES, *FAMILIES_RUN, *MORE], ids=lambda case: case.id
+    "case",
+    [*CASES, *SPARSE_CASES, *BIAS_CASES, *FAMILIES_RUN, *MORE],
+    ids=lambda case: case.id,
 )
 @pytest.mark.parametrize(("dtype", "config"), [("float32", SMALL), ("float16", WIDE)])
 def test_equals_the_reference(case: Case, dtype, config: SparseConfig) -> None:

@@ -10,7 +10,7 @@ from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.registry import backend
 from attnscope.kernels.triton.decode import decode
-from tests.shapes import CASES, Case
+from tests.shapes import BIAS_CASES, CASES, Case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 CPU = torch.device("cpu")
@@ -29,6 +29,13 @@ LONG = [
     Case(id="long, left padding", batch=2, queries=2, keys=200, padding="left"),
     Case(id="long, right padding", batch=2, queries=2, keys=200, padding="right", sinks=True),
     Case(
+        id="long, bias by distance, group of three",
+        query_heads=6,
+        queries=3,
+        keys=270,
+        distance_bias=True,
+    ),
+    Case(
         id="long, everything",
         batch=2,
         query_heads=6,
@@ -38,10 +45,11 @@ LONG = [
         softcap=3.0,
         sinks=True,
         padding="left",
+        distance_bias=True,
         pattern=pattern("sliding_window", window=200),
     ),
 ]
-TAKEN = [case for case in CASES if FOUND.refuses(case.inputs().call, CPU) is None]
+TAKEN = [case for case in (*CASES, *BIAS_CASES) if FOUND.refuses(case.inputs().call, CPU) is None]
 
 each_case = pytest.mark.parametrize("case", TAKEN + LONG, ids=lambda case: case.id)
 

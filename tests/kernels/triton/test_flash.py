@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from attnscope.kernels.errors import UnsupportedCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.registry import backend
@@ -21,6 +22,7 @@ CASES = (
     SMALL,
     replace(SMALL, id="window, softcap", softcap=3.0, pattern=pattern("sliding_window", window=4)),
     replace(SMALL, id="sinks, padding", batch=2, sinks=True, padding="left"),
+    replace(SMALL, id="bias by distance, softcap", softcap=3.0, distance_bias=True),
     replace(SMALL, id="packed", pattern=pattern("packed", lengths=(2, 4), causal=True)),
 )
 
@@ -56,7 +58,8 @@ def test_keeps_its_promises_to_the_compiler(case: Case) -> None:
     assert rule is not None
     q, k, v, *sinks = leaves(inputs)
     documents_N2 = documents_of(inputs.call, q.device)
-    given = (q, k, v, sinks[0] if sinks else None, inputs.visible_keys_BK, documents_N2)
+    extras = (inputs.visible_keys_BK, documents_N2, inputs.distance_bias_HR)
+    given = (q, k, v, sinks[0] if sinks else None, *extras)
     found = torch.library.opcheck(flash_operator, given, rule_arguments(rule))
     assert set(found.values()) == {"SUCCESS"}
 
@@ -99,6 +102,22 @@ def test_only_what_asks_for_a_gradient_costs_one() -> None:
     assert not flash(*inputs.tensors, inputs.call).out_BHQD.requires_grad
     plain = flash_forward(*inputs.tensors, inputs.call)
     assert torch.equal(flash(*inputs.tensors, inputs.call).out_BHQD, plain.out_BHQD)
+
+
+def test_a_gradient_of_the_bias_is_refused_and_never_a_silent_zero() -> None:
+    inputs = Case(id="biased", distance_bias=True).inputs()
+    bias_HR = inputs.distance_bias_HR
+    assert bias_HR is not None
+    asked = bias_HR.clone().requires_grad_()
+    with pytest.raises(UnsupportedCall, match="give a bias by distance no gradient") as raised:
+        flash(*inputs.tensors, inputs.call, distance_bias_HR=asked)
+    with torch.no_grad():
+        flash(*inputs.tensors, inputs.call, distance_bias_HR=asked)
+    # Who is named instead has one.
+    assert "sdpa_math" in raised.value.remedy
+    found = backend("sdpa_math").run(*inputs.tensors, inputs.call, distance_bias_HR=asked)
+    (given,) = torch.autograd.grad(found.out_BHQD.square().sum(), [asked])
+    assert given.abs().max() > 0
 
 
 def test_a_memory_tracker_sees_its_shapes_without_running_it() -> None:

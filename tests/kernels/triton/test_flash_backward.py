@@ -11,7 +11,7 @@ from attnscope.kernels.triton.flash_backward import Gradients, flash_backward
 from attnscope.kernels.triton.flash_forward import launch_flash_forward
 from attnscope.kernels.triton.flash_rule import documents_of, flash_rule
 from tests.gradients import Upstream, exact_gradients, pytorch_gradients, upstream
-from tests.shapes import PACKED, Case, Inputs, every_case
+from tests.shapes import BAND_BIAS_CASES, BIASED_OVER_TILES, PACKED, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as
 
 SMALL = FlashConfig(block_queries=16, block_keys=16, num_warps=4, num_stages=1)
@@ -28,7 +28,8 @@ def gradients(
     rule = flash_rule(inputs.call)
     assert rule is not None
     documents_N2 = documents_of(inputs.call, inputs.q_BHQD.device)
-    inside = *inputs.tensors, inputs.sinks_H, inputs.visible_keys_BK, documents_N2
+    extras = inputs.sinks_H, inputs.visible_keys_BK, documents_N2, inputs.distance_bias_HR
+    inside = *inputs.tensors, *extras
     out_BHQD, lse_BHQ = launch_flash_forward(*inside, rule, SMALL)
     return flash_backward(
         *inside,
@@ -58,6 +59,16 @@ def test_equals_the_derivative(case: Case) -> None:
     assert_right(case.inputs())
 
 
+@pytest.mark.parametrize("case", BAND_BIAS_CASES, ids=lambda case: case.id)
+def test_equals_the_derivative_with_a_bias_by_distance(case: Case) -> None:
+    assert_right(case.inputs())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_equals_the_derivative_with_a_bias_in_half_precision(dtype) -> None:
+    assert_right(BAND_BIAS_CASES[-1].inputs(dtype))
+
+
 @every_case("causal", "head_dim 80", "softcap", "sink logits", "everything at once")
 def test_equals_the_derivative_in_float16(case: Case) -> None:
     assert_right(case.inputs("float16"))
@@ -82,6 +93,7 @@ LONGER = (
     ),
     Case(id="queries past the keys", queries=40, keys=20, query_offset=0),
     *PACKED,
+    *BIASED_OVER_TILES,
 )
 
 

@@ -109,7 +109,7 @@ def test_both_kernels_give_the_same(measured, monkeypatch) -> None:
     monkeypatch.setattr(
         flash_choice, "launch_flash_hopper", lambda *a: launched.append(a) or original(*a)
     )
-    tensors = (*INPUTS.tensors, None, None, None, rule(INPUTS))
+    tensors = (*INPUTS.tensors, None, None, None, None, rule(INPUTS))
     out_BHQD, lse_BHQ = launch_forward(*tensors)
     assert len(launched) == 1
     monkeypatch.setattr(flash_choice, "capability_of", lambda device: (8, 0))
@@ -125,6 +125,15 @@ def test_packed_documents_are_the_portable_kernels(measured, monkeypatch) -> Non
         id="packed", head_dim=16, pattern=pattern("packed", lengths=(9, 14), causal=True)
     ).inputs("float16")
     documents_N2 = documents_of(inputs.call, inputs.q_BHQD.device)
-    out_BHQD, _ = launch_forward(*inputs.tensors, None, None, documents_N2, rule(inputs))
+    out_BHQD, _ = launch_forward(*inputs.tensors, None, None, documents_N2, None, rule(inputs))
     exact = reference(*inputs.tensors, inputs.call)
+    torch.testing.assert_close(out_BHQD.double(), exact.out_BHQD, atol=4e-3, rtol=0)
+
+
+def test_a_bias_by_distance_is_the_portable_kernels(measured, monkeypatch) -> None:
+    monkeypatch.setattr(flash_choice, "launch_flash_hopper", None)
+    inputs = Case(id="biased", head_dim=16, distance_bias=True).inputs("float16")
+    extras = (None, None, None, inputs.distance_bias_HR)
+    out_BHQD, _ = launch_forward(*inputs.tensors, *extras, rule(inputs))
+    exact = reference(*inputs.tensors, inputs.call, **inputs.extras)
     torch.testing.assert_close(out_BHQD.double(), exact.out_BHQD, atol=4e-3, rtol=0)

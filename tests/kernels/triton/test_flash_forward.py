@@ -15,7 +15,7 @@ from attnscope.kernels.patterns.pattern import Pattern
 from attnscope.kernels.reference import reference
 from attnscope.kernels.triton.configurations import FlashConfig
 from attnscope.kernels.triton.flash_forward import flash_forward
-from tests.shapes import PACKED, Case, Inputs, every_case
+from tests.shapes import BAND_BIAS_CASES, BIASED_OVER_TILES, PACKED, Case, Inputs, every_case
 from tests.tolerance import assert_as_good_as, pytorch_attention
 
 # Small enough that every case has several tiles either way.
@@ -34,6 +34,26 @@ def assert_right(inputs: Inputs, config: FlashConfig | None = SMALL) -> None:
 @every_case()
 def test_equals_the_reference(case: Case) -> None:
     assert_right(case.inputs())
+
+
+@pytest.mark.parametrize("case", BAND_BIAS_CASES, ids=lambda case: case.id)
+def test_adds_a_bias_by_distance(case: Case) -> None:
+    assert_right(case.inputs())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_adds_a_bias_by_distance_in_half_precision(dtype) -> None:
+    assert_right(BAND_BIAS_CASES[-1].inputs(dtype))
+
+
+def test_takes_one_bias_for_all_heads_and_a_part_of_a_longer_one() -> None:
+    """As models hand them over: a view of one row, or of a few columns."""
+    inputs = BAND_BIAS_CASES[0].inputs()
+    bias_HR = inputs.distance_bias_HR
+    assert bias_HR is not None
+    for view in (bias_HR[:1].expand(4, -1), bias_HR.repeat(1, 2)[:, 20:85]):
+        assert not view.is_contiguous()
+        assert_right(replace(inputs, distance_bias_HR=view))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -70,6 +90,7 @@ LONGER = (
     ),
     Case(id="queries past the keys", queries=40, keys=20, query_offset=0),
     *PACKED,
+    *BIASED_OVER_TILES,
     Case(
         id="a window that left the keys behind",
         queries=40,

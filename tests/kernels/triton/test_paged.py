@@ -20,7 +20,6 @@ from tests.tolerance import assert_as_good_as, pytorch_attention
 
 def assert_right(case: Paged, dtype: Dtype, parts: int | None) -> None:
     made = case.tensors(dtype)
-    sinks_H = made["sinks_H"]
     found = paged_decode(
         made["q"],
         *made["pools"],
@@ -28,17 +27,16 @@ def assert_right(case: Paged, dtype: Dtype, parts: int | None) -> None:
         lengths_B=made["lengths_B"],
         pattern=case.pattern,
         softcap=case.softcap,
-        sinks_H=sinks_H,
+        sinks_H=made["sinks_H"],
+        distance_bias_HR=made["distance_bias_HR"],
         parts=parts,
     )
     answers = []
     for row, (k_BGKD, v_BGKD) in enumerate(made["sequences"]):
         tensors = made["q"][row : row + 1], k_BGKD, v_BGKD
-        call = AttentionCall.of(
-            *tensors, pattern=case.pattern, softcap=case.softcap, has_sinks=case.sinks
-        )
-        exact = reference(*tensors, call, sinks_H=sinks_H)
-        theirs = pytorch_attention(*tensors, call, sinks_H=sinks_H)
+        call = case.call_of(*tensors)
+        exact = reference(*tensors, call, **made["extras"][row])
+        theirs = pytorch_attention(*tensors, call, **made["extras"][row])
         answers.append((exact.out_BHQD, exact.lse_BHQ, *theirs))
     exact_out, exact_lse, theirs_out, theirs_lse = map(torch.cat, zip(*answers, strict=True))
     assert_as_good_as(found.out_BHQD, exact_out, theirs_out)
@@ -55,7 +53,12 @@ each_modifier = pytest.mark.parametrize("case", MODIFIED, ids=lambda case: case.
 
 
 def modifiers(case: Paged, made: dict[str, Any]) -> dict[str, Any]:
-    return {"pattern": case.pattern, "softcap": case.softcap, "sinks_H": made["sinks_H"]}
+    return {
+        "pattern": case.pattern,
+        "softcap": case.softcap,
+        "sinks_H": made["sinks_H"],
+        "distance_bias_HR": made["distance_bias_HR"],
+    }
 
 
 @each_modifier
@@ -67,17 +70,11 @@ def test_equals_decode_over_the_same_keys_in_one_tensor_padded_on_the_left(case:
         for keys in zip(*made["sequences"], strict=True)
     )
     first_B1 = longest - torch.tensor(case.lengths)[:, None]
-    call = AttentionCall.of(
-        *(made["q"], k_BGKD, v_BGKD),
-        pattern=case.pattern,
-        softcap=case.softcap,
-        has_sinks=case.sinks,
-        has_padding=True,
-    )
+    call = replace(case.call_of(made["q"], k_BGKD, v_BGKD), has_padding=True)
     together = decode(
         *(made["q"], k_BGKD, v_BGKD),
         call,
-        sinks_H=made["sinks_H"],
+        **made["extras"][case.lengths.index(longest)],
         visible_keys_BK=torch.arange(longest) >= first_B1,
     )
     found = run(case, **modifiers(case, made))
@@ -98,11 +95,9 @@ def test_two_sequences_may_share_pages(case: Paged) -> None:
     found = run(case, table_BN=table, **modifiers(case, made))
     for row, (k_BGKD, v_BGKD) in enumerate(made["sequences"]):
         tensors = made["q"][row : row + 1], k_BGKD, v_BGKD
-        call = AttentionCall.of(
-            *tensors, pattern=case.pattern, softcap=case.softcap, has_sinks=case.sinks
-        )
-        exact = reference(*tensors, call, sinks_H=made["sinks_H"])
-        theirs, _ = pytorch_attention(*tensors, call, sinks_H=made["sinks_H"])
+        call = case.call_of(*tensors)
+        exact = reference(*tensors, call, **made["extras"][row])
+        theirs, _ = pytorch_attention(*tensors, call, **made["extras"][row])
         assert_as_good_as(found.out_BHQD[row : row + 1], exact.out_BHQD, theirs)
 
 
@@ -201,6 +196,10 @@ def test_pages_beyond_two_to_the_31_elements_are_found() -> None:
         ({"v": torch.zeros(2, 16, 2, 16)}, "must agree in pages, slots and heads"),
         ({"lengths_B": torch.zeros(3)}, "must be int32 or int64"),
         ({"sinks_H": torch.zeros(3)}, r"sinks must have shape \(4,\)"),
+        (
+            {"distance_bias_HR": torch.zeros(4, 175)},
+            r"float32 of shape \(4, 176\), got .* \(4, 175\)",
+        ),
     ],
 )
 def test_shapes_that_contradict_each_other(changed: dict[str, Any], message: str) -> None:
