@@ -47,6 +47,24 @@ def misfit(q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor, rule: FlashRule) -> s
     return None
 
 
+def gluon_misfit(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    rule: FlashRule,
+    *,
+    has_sinks: bool,
+    has_padding: bool,
+) -> str | None:
+    """What keeps the kernel in Gluon from these tensors, as `misfit`: it takes less than that for Hopper."""
+    widths = q_BHQD.shape[3], v_BGKD.shape[3]
+    if widths not in ((64, 64), (128, 128)):
+        return f"heads are 64 or 128 wide, and these are {widths[0]}, their values {widths[1]}"
+    if has_padding or has_sinks or rule.softcap is not None:
+        return "it knows no padding, no sink logits and no softcap"
+    return misfit(q_BHQD, k_BGKD, v_BGKD, rule)
+
+
 def preferred(
     q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor, rule: FlashRule, *, has_padding: bool
 ) -> Tuned | None:

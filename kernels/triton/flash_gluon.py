@@ -76,7 +76,7 @@ def attend(
     s_result = s_out.index(GROUP)
     b_nothing = gl.zeros([ROWS, BLOCK_KEYS], gl.float32, SCORES)
     visit = 0
-    for turn in range(0, turns):
+    for turn in range(turns):
         work = work_of(turn, sizes, BLOCK_KEYS, BOUNDED_BEFORE, BOUNDED_AFTER)
         sequence, head, first_row, start, end, tiles, whole_from, whole_to = work
         first_row += GROUP * ROWS
@@ -106,7 +106,7 @@ def attend(
             SCORES,
         )
         b_weights, _b_shrink, b_total, b_highest = weigh(b_total, b_highest, b_scores, factor)
-        b_weights = gl.convert_layout(b_weights.to(t_out.dtype), WEIGHTS)
+        b_weights = gl.convert_layout(gl.cast(b_weights, t_out.dtype), WEIGHTS)
         mbarrier.wait(baton.index(GROUP), (visit + 1 - GROUP) & 1)
         # From the right edge of the band over its middle to its left edge.
         for part in gl.static_range(0 if BOUNDED_AFTER else 1, 3 if BOUNDED_BEFORE else 2):
@@ -148,7 +148,7 @@ def attend(
                     )
                 state = weigh(b_total, b_highest, b_scores, factor)
                 b_next, b_shrink, b_total, b_highest = state
-                b_next = gl.convert_layout(b_next.to(t_out.dtype), WEIGHTS)
+                b_next = gl.convert_layout(gl.cast(b_next, t_out.dtype), WEIGHTS)
                 # Stands between the exponentials and the wait for p·v, which else the assembler
                 # moves before them.
                 mbarrier.wait(baton.index(GROUP), (visit + 1 - GROUP) & 1)
@@ -164,7 +164,7 @@ def attend(
         b_out = hopper.warpgroup_mma(b_weights, s_values, b_out, is_async=True)
         mbarrier.arrive(baton.index(1 - GROUP), count=1)
         b_safe, b_lse = finish(b_total, b_highest)
-        p_row = p_lse + (sequence * heads + head).to(gl.int64) * query_length
+        p_row = p_lse + gl.cast(sequence * heads + head, gl.int64) * query_length
         gl.store(p_row + o_rows, b_lse, mask=o_rows < query_length)
         b_out, _b_used = hopper.warpgroup_mma_wait(0, deps=[b_out, b_weights])
         mbarrier.arrive(v_empty.index(stage), count=1)
@@ -172,7 +172,7 @@ def attend(
         b_out = b_out / gl.convert_layout(b_safe, OUTPUT_ROWS)[:, None]
         # The rows of the turn before have left.
         tma.store_wait(0)
-        s_result.reshape([ROWS, HEAD_DIM]).store(b_out.to(t_out.dtype))
+        s_result.reshape([ROWS, HEAD_DIM]).store(gl.cast(b_out, t_out.dtype))
         hopper.fence_async_shared()
         copy_out(t_out, [sequence, head, first_row, 0], s_result)
     tma.store_wait(0)
@@ -313,6 +313,8 @@ def launch_flash_gluon(
     batch, heads, queries, head_dim = q_BHQD.shape
     kv_heads, keys = k_BGKD.shape[1:3]
     assert config.block_queries == BLOCK_QUERIES.value, "two groups of 64 rows"
+    # A group keeps the values of a tile until the other has multiplied the keys of the next.
+    assert config.num_stages > 1, "with one stage the groups would wait for each other without end"
     out_BHQD = q_BHQD.new_empty(batch, queries, heads, head_dim).transpose(1, 2)
     lse_BHQ = q_BHQD.new_empty(batch, heads, queries, dtype=torch.float32)
     total = batch * heads * triton.cdiv(queries, config.block_queries)

@@ -89,10 +89,9 @@ def copy_tiles(
     t_q, t_k, t_v = descriptors
     s_q, s_k, s_v = memory
     q_full, q_empty, k_full, k_empty, v_full, v_empty, _baton = barriers
-    STAGES: gl.constexpr = s_k.shape[0]
     BLOCK_KEYS: gl.constexpr = s_k.shape[3]
     visit = 0
-    for turn in range(0, turns):
+    for turn in range(turns):
         work = work_of(turn, sizes, BLOCK_KEYS, BOUNDED_BEFORE, BOUNDED_AFTER)
         sequence, head, first_row, start, _end, tiles, _whole_from, _whole_to = work
         kv_head = head // sizes[2]

@@ -14,11 +14,11 @@ from types import ModuleType
 
 import pytest
 
-from tests.kernels.triton import faults, map_faults
+from tests.kernels.triton import faults, gluon_faults, map_faults
 from tests.kernels.triton.faults import Fault
 
 ROOM = "attnscope.kernels.triton"
-FAULTS = (*faults.FAULTS, *map_faults.FAULTS)
+FAULTS = (*faults.FAULTS, *map_faults.FAULTS, *gluon_faults.FAULTS)
 
 
 @contextmanager
