@@ -1,11 +1,11 @@
 """Flash attention, forward, with every wait on Hopper written out: FlashAttention-3's schedule in Gluon.
 
-A program takes blocks of 128 queries one after the other. One warp copies: tiles of keys and values
-into two rings in shared memory, the queries beside them. Two groups of four warps compute, 64 rows
-each, from the last key to the first (arXiv 2407.08608 §3.1 and §3.2): a group issues q·k of the next
-tile and p·v of the last one together, hands the baton to the other group, and takes the softmax of
-the next tile while its own p·v and then the other's products run. Only tiles that the rule divides
-are masked.
+A program takes blocks of 128 queries one after the other. Of its three groups of four warps one
+copies: tiles of keys and values into two rings in shared memory, and the queries beside them. Two
+compute, 64 rows each, from the last key to the first (arXiv 2407.08608 §3.1 and §3.2): a group issues
+q·k of the next tile and p·v of the last one together, hands the baton to the other group, and takes
+the softmax of the next tile while its own p·v and then the other's products run. Only tiles that the
+rule divides are masked.
 
 Triton's interpreter runs no Gluon: tests/kernels/triton/gluon_simulator does. Serves what
 `gluon_misfit` finds nothing wrong with; `flash_choice` gives the rest to the other kernels.
@@ -40,9 +40,8 @@ from attnscope.kernels.triton.gluon_tiles import (
 from attnscope.kernels.triton.online_softmax import LOWEST, finish, score_factors, weigh
 from attnscope.kernels.triton.work_order import section_heads, turns_of
 
-GROUP_REGISTERS = gl.constexpr(240)
-COPYING_REGISTERS = gl.constexpr(24)
-"""Of a thread; with three warp groups a multiprocessor has 504."""
+REGISTERS = gl.constexpr(240)
+"""Of a thread of the two groups that compute: a multiprocessor has 504 for three, and one copies with 24."""
 
 
 @gluon.jit
@@ -92,10 +91,9 @@ def attend(
         b_scores = hopper.warpgroup_mma(s_q, s_keys, b_nothing, use_acc=False, is_async=True)
         b_scores = hopper.warpgroup_mma_wait(0, deps=[b_scores])
         mbarrier.arrive(k_empty.index(visit % STAGES), count=1)
-        key = start + (tiles - 1) * BLOCK_KEYS
         b_scores = hide(
             b_scores,
-            key,
+            start + (tiles - 1) * BLOCK_KEYS,
             o_positions,
             end,
             before,
@@ -116,8 +114,7 @@ def attend(
                 tile, last = gl.minimum(whole_to, tiles - 1), whole_from
             else:
                 tile, last = gl.minimum(whole_from, tiles - 1), 0
-            for _ in range(last, tile):
-                key -= BLOCK_KEYS
+            for done in range(last, tile):
                 old_stage, old_phase = visit % STAGES, visit // STAGES & 1
                 visit += 1
                 stage = visit % STAGES
@@ -136,7 +133,7 @@ def attend(
                 if part != 1:
                     b_scores = hide(
                         b_scores,
-                        key,
+                        start + (last + tile - 1 - done) * BLOCK_KEYS,
                         o_positions,
                         end,
                         before,
@@ -252,6 +249,10 @@ def flash_gluon_kernel(
     gl.warp_specialize(
         [
             (
+                copy_tiles,
+                ((t_q, t_k, t_v), memory, barriers, sizes, turns, BOUNDED_BEFORE, BOUNDED_AFTER),
+            ),
+            (
                 attend,
                 (
                     t_out,
@@ -285,13 +286,9 @@ def flash_gluon_kernel(
                     LIMITED,
                 ),
             ),
-            (
-                copy_tiles,
-                ((t_q, t_k, t_v), memory, barriers, sizes, turns, BOUNDED_BEFORE, BOUNDED_AFTER),
-            ),
         ],
-        [num_warps, 1],
-        [GROUP_REGISTERS, COPYING_REGISTERS],
+        [num_warps, num_warps],
+        [REGISTERS, REGISTERS],
     )
 
 

@@ -1,4 +1,4 @@
-"""Which tiles of keys the programs of `flash_gluon` visit, the warp that copies them, and their masks.
+"""Which tiles of keys the programs of `flash_gluon` visit, who copies them, and their masks.
 
 Names as in `flash_gluon`.
 """
@@ -85,7 +85,7 @@ def copy_tiles(
     BOUNDED_BEFORE: gl.constexpr,
     BOUNDED_AFTER: gl.constexpr,
 ):
-    """The warp that copies: in the order in which the groups ask."""
+    """The group that copies: in the order in which the others ask."""
     t_q, t_k, t_v = descriptors
     s_q, s_k, s_v = memory
     q_full, q_empty, k_full, k_empty, v_full, v_empty, _baton = barriers
