@@ -14,6 +14,10 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim; in a kernel R
 group), C keys of a tile, p_ pointers, t_ tensor descriptors, s_ shared memory, b_ blocks, o_ offsets.
 """
 
+# What a kernel says is compiled, not called: Gluon's names are typed for its compiler.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
+
 from typing import Any
 
 import torch
