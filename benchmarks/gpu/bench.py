@@ -61,8 +61,8 @@ class Bench:
 
 Section = Callable[[Bench], Iterator[Record]]
 Judge = Callable[[Contender], Verdict | str]
-Further = Callable[[Inputs], Iterable[Contender]]
-"""Who answers a problem besides the backends."""
+Further = Callable[[Inputs], tuple[list[Contender], dict[str, str]]]
+"""Who answers a problem besides the backends, and why others do not."""
 
 
 def described(call: AttentionCall) -> Record:
@@ -91,7 +91,7 @@ def compared(
     calls: Iterable[AttentionCall],
     *,
     timed: bool,
-    further: Further = lambda _: (),
+    further: Further = lambda _: ([], {}),
 ) -> Iterator[Record]:
     """One record a call: every backend's verdict, and if `timed` the times of those that are right.
 
@@ -230,10 +230,11 @@ def _compared(
     among = [each for each in exact if deadline is None or each.name not in UNTIMED]
     taken, refused = takers(call, bench.device, among)
     peers, absent = peers_of(asked)
-    contenders = [*(contender(backend, asked) for backend in taken), *peers, *further(asked)]
+    others, left_out = further(asked)
+    contenders = [*(contender(backend, asked) for backend in taken), *peers, *others]
     judge = partial(judged, asked=asked, true=truth(asked))
     return {
-        "refused": refused | absent,
+        "refused": refused | absent | left_out,
         **contest(bench, call, contenders, judge, deadline=deadline),
     }
 

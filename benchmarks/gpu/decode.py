@@ -69,9 +69,9 @@ def decode(bench: Bench) -> Iterator[Record]:
         yield record
 
 
-def further(asked: Inputs, *, page: int) -> Iterator[Contender]:
+def further(asked: Inputs, *, page: int) -> tuple[list[Contender], dict[str, str]]:
     """Ours over pages."""
-    yield Contender(name="triton_paged", run=_paged(asked, page))
+    return [Contender(name="triton_paged", run=_paged(asked, page))], {}
 
 
 def _paged(asked: Inputs, page: int) -> Any:

@@ -1,4 +1,7 @@
-"""Goal K5: every backend against float64 at real sizes, in every kind of call it takes."""
+"""Goal K5: every backend against float64 at real sizes, in every kind of call it takes.
+
+Beside them the kernel in Gluon, which no backend answers with before it was measured.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +10,7 @@ from attnscope.kernels.call import AttentionCall
 from attnscope.kernels.patterns.catalogue import pattern
 from attnscope.kernels.patterns.composed import compose
 from benchmarks.gpu.bench import Bench, Record, compared
+from benchmarks.gpu.trial import gluon_of
 
 
 def calls(*, toy: bool) -> tuple[AttentionCall, ...]:
@@ -88,4 +92,4 @@ def _wide(plain: AttentionCall, head_dim: int, value_dim: int | None = None) -> 
 
 def errors(bench: Bench) -> Iterator[Record]:
     """Every call of the plan, judged; nothing is timed."""
-    return compared(bench, calls(toy=bench.toy), timed=False)
+    return compared(bench, calls(toy=bench.toy), timed=False, further=gluon_of)

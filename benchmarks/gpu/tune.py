@@ -3,7 +3,7 @@
     python -m benchmarks.gpu --only tune
 
 Every line of `<date>_<device>_gpu_tune.jsonl` holds one kind of call and what every candidate took:
-the portable kernel's, and on Hopper those of the kernel for it. `tuned.toml` beside it is the file
+the portable kernel's, and on Hopper those of the kernels for it. `tuned.toml` beside it is the file
 of `kernels/triton` with what was found in place of what ships, ready to be copied there; then
 scripts/compile-check says whether it holds on the other devices and versions of Triton.
 
@@ -41,10 +41,11 @@ from attnscope.kernels.triton.flash_rule import FlashRule, flash_rule
 from attnscope.kernels.triton.resources import compiling
 from attnscope.kernels.triton.shipped.entry import tensors_of
 from attnscope.kernels.triton.tuned import PATH, Tuned, read, replaced, shipped_entries, written
-from benchmarks.gpu import forward
+from benchmarks.gpu import forward, trial
 from benchmarks.gpu.bench import Bench, Record, contest, planned
 from benchmarks.gpu.contenders import OURS, Contender, judged
 from benchmarks.gpu.problem import problem, truth
+from tests.inputs import Inputs
 
 SHARED_BYTES = 227 * 1024
 """Of a block on Hopper; a configuration that wants more does not start, and is not tried."""
@@ -90,6 +91,8 @@ def candidates(shipped: Tuned, *, toy: bool = False) -> tuple[Tuned, ...]:
         shipped: The kernel's entry for the call.
         toy: Two small ones.
     """
+    if shipped.kernel == "gluon":
+        return trial.cuts(shipped)
     hopper = shipped.kernel == "hopper"
     # Queries, keys, warps, and whether copies and products have warps of their own.
     shapes = [
@@ -127,7 +130,7 @@ def needed_bytes(entry: Tuned) -> int:
 
 
 def tune(bench: Bench) -> Iterator[Record]:
-    """Every call of the plan, answered with every candidate of both kernels."""
+    """Every call of the plan, answered with every candidate of every kernel."""
     plan = calls(toy=bench.toy)
     if bench.device.type == "cuda":
         capability = capability_of(bench.device)
@@ -191,6 +194,9 @@ def _tuned(bench: Bench, call: AttentionCall, deadline: float) -> Record:
     asked = problem(call, bench.device)
     capability = HOPPER if bench.toy else capability_of(bench.device)
     tried = {named(entry): entry for entry in _tried(call, capability, toy=bench.toy)}
+    left_out = _left_out(asked, tried.values())
+    if left_out:
+        tried = {name: entry for name, entry in tried.items() if entry.kernel != "gluon"}
     tensors = (*asked.tensors, asked.sinks_H, asked.visible_keys_BK)
     contenders = [
         Contender(name=name, run=partial(_answer, tensors, call, entry))
@@ -205,7 +211,15 @@ def _tuned(bench: Bench, call: AttentionCall, deadline: float) -> Record:
         for name, found in record["backends"].items()
         if "samples_ms" in found
     }
-    return record | _best(call, capability, tried, medians)
+    return record | {"refused": left_out} | _best(call, capability, tried, medians)
+
+
+def _left_out(asked: Inputs, tried: Iterable[Tuned]) -> dict[str, str]:
+    """Why the kernel in Gluon must not be tried here, by its name; nothing where it may."""
+    if all(entry.kernel != "gluon" for entry in tried):
+        return {}
+    reason = trial.refusal(asked) or trial.outcome(every=True)
+    return {} if reason is None else {trial.NAME: reason}
 
 
 def _best(
@@ -223,20 +237,16 @@ def _best(
         of_kernel = (name for name in medians if tried[name].kernel == kernel)
         entry = tried[min(of_kernel, key=medians.__getitem__)]
         changes = {name: getattr(entry, name) for name in CHANGED}
-        changes["preferred"] = kernel == "hopper" == tried[fastest].kernel
+        changes["preferred"] = "portable" != kernel == tried[fastest].kernel
         best.append((_kind(call, capability) | {"kernel": kernel}, changes))
     shipped = _shipped(call, capability)
-    answers = shipped["hopper"] if _prefers_hopper(shipped) else shipped["portable"]
-    ships = medians.get(named(answers))
+    answers = (each for each in shipped.values() if each.preferred)
+    ships = medians.get(named(next(answers, shipped["portable"])))
     return {
         "best": best,
         "table": fastest.removeprefix(f"{OURS} "),
         "gain": None if ships is None else ships / medians[fastest],
     }
-
-
-def _prefers_hopper(shipped: dict[str, Tuned]) -> bool:
-    return "hopper" in shipped and shipped["hopper"].preferred
 
 
 def _kind(call: AttentionCall, capability: Capability) -> Record:
@@ -250,10 +260,10 @@ def _kind(call: AttentionCall, capability: Capability) -> Record:
 
 
 def _shipped(call: AttentionCall, capability: Capability) -> dict[str, Tuned]:
-    """The entry of each kernel that has one for the call; the kernel for Hopper first."""
+    """The entry of each kernel that has one for the call; whoever comes first answers it if preferred."""
     kind = {**_kind(call, capability), "dtype": call.torch_dtype}
     found = {}
-    for kernel in ("hopper", "portable"):
+    for kernel in ("gluon", "hopper", "portable"):
         fitting = (each for each in shipped_entries() if each.fits(kernel, **kind))
         entry = next(fitting, None)
         if entry is not None:
@@ -278,6 +288,11 @@ def _answer(tensors: Tensors, call: AttentionCall, entry: Tuned) -> AttentionOut
 
 
 def _launch(tensors: Tensors, call: AttentionCall, entry: Tuned) -> tuple[Tensor, Tensor]:
+    if entry.kernel == "gluon":
+        # Where Gluon has changed, that is this kernel's failure and nobody else's.
+        from attnscope.kernels.triton.flash_gluon import launch_flash_gluon
+
+        return launch_flash_gluon(*tensors[:3], _rule(call), flash_config(entry))
     if entry.kernel == "hopper":
         return launch_flash_hopper(*tensors, _rule(call), hopper_config(entry))
     return launch_flash_forward(*tensors, None, None, _rule(call), flash_config(entry))

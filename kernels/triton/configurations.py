@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from attnscope.kernels.triton.tuned import Rule, Tuned, shipped_entries
+from attnscope.kernels.triton.tuned import Kernel, Rule, Tuned, shipped_entries
 
 Capability = tuple[int, int]
 """CUDA compute capability, (9, 0) for Hopper."""
@@ -91,18 +91,18 @@ def forward_config(
     raise AssertionError(f"tuned.toml has no entry for {dtype}, {head_dim} wide, on {capability}")
 
 
-def hopper_entry(
-    head_dim: int, dtype: torch.dtype, capability: Capability, rule: Rule
+def kernel_entry(
+    kernel: Kernel, head_dim: int, dtype: torch.dtype, capability: Capability, rule: Rule
 ) -> Tuned | None:
-    """The entry of the kernel for Hopper, None where it has none; arguments as `forward_config`."""
+    """A kernel's entry for such calls, None where it has none; arguments as `forward_config`."""
     for entry in shipped_entries():
-        if entry.fits("hopper", block_width(head_dim), dtype, capability, rule):
+        if entry.fits(kernel, block_width(head_dim), dtype, capability, rule):
             return entry
     return None
 
 
 def flash_config(entry: Tuned) -> FlashConfig:
-    """An entry as the portable kernel takes it."""
+    """An entry as the portable kernel and the one in Gluon take it."""
     queries, keys = entry.tiles
     return FlashConfig(
         block_queries=queries,

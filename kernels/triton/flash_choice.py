@@ -5,11 +5,16 @@ B batch, H query heads, G kv heads, Q queries, K keys, D head dim, N positions, 
 
 from torch import Tensor
 
-from attnscope.kernels.triton.configurations import capability_of, hopper_config, hopper_entry
+from attnscope.kernels.triton.configurations import (
+    capability_of,
+    flash_config,
+    hopper_config,
+    kernel_entry,
+)
 from attnscope.kernels.triton.flash_forward import launch_flash_forward
 from attnscope.kernels.triton.flash_hopper import launch_flash_hopper
 from attnscope.kernels.triton.flash_rule import FlashRule
-from attnscope.kernels.triton.tuned import Rule, Tuned
+from attnscope.kernels.triton.tuned import Kernel, Rule, Tuned
 
 COPIED_BYTES = 16
 """Bulk copies begin at multiples of it, row by row (CUDA driver API, cuTensorMapEncodeTiled)."""
@@ -47,19 +52,50 @@ def misfit(q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor, rule: FlashRule) -> s
     return None
 
 
+def gluon_misfit(
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    rule: FlashRule,
+    *,
+    has_sinks: bool,
+    has_padding: bool,
+) -> str | None:
+    """What keeps the kernel in Gluon from these tensors, as `misfit`: it takes less than that for Hopper."""
+    widths = q_BHQD.shape[3], v_BGKD.shape[3]
+    if widths not in ((64, 64), (128, 128)):
+        return f"heads are 64 or 128 wide, and these are {widths[0]}, their values {widths[1]}"
+    if has_padding or has_sinks or rule.softcap is not None:
+        return "it knows no padding, no sink logits and no softcap"
+    return misfit(q_BHQD, k_BGKD, v_BGKD, rule)
+
+
 def preferred(
-    q_BHQD: Tensor, k_BGKD: Tensor, v_BGKD: Tensor, rule: FlashRule, *, has_padding: bool
+    q_BHQD: Tensor,
+    k_BGKD: Tensor,
+    v_BGKD: Tensor,
+    rule: FlashRule,
+    *,
+    has_sinks: bool,
+    has_padding: bool,
 ) -> Tuned | None:
-    """The entry by which the kernel for Hopper answers the call; None where the portable one does."""
-    entry = hopper_entry(
-        max(q_BHQD.shape[3], v_BGKD.shape[3]),
-        q_BHQD.dtype,
-        capability_of(q_BHQD.device),
-        rule_of(rule, has_padding=has_padding),
-    )
-    if entry is None or not entry.preferred or misfit(q_BHQD, k_BGKD, v_BGKD, rule) is not None:
-        return None
-    return entry
+    """The entry by which a kernel for Hopper answers the call; None where the portable one does."""
+    tensors = (q_BHQD, k_BGKD, v_BGKD)
+    fitting: dict[Kernel, str | None] = {
+        "gluon": gluon_misfit(*tensors, rule, has_sinks=has_sinks, has_padding=has_padding),
+        "hopper": misfit(*tensors, rule),
+    }
+    for kernel, reason in fitting.items():
+        entry = kernel_entry(
+            kernel,
+            max(q_BHQD.shape[3], v_BGKD.shape[3]),
+            q_BHQD.dtype,
+            capability_of(q_BHQD.device),
+            rule_of(rule, has_padding=has_padding),
+        )
+        if reason is None and entry is not None and entry.preferred:
+            return entry
+    return None
 
 
 def launch_forward(
@@ -74,11 +110,21 @@ def launch_forward(
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp by the kernel that is preferred; arguments as `launch_flash_forward`.
 
-    Packed documents and a bias by distance, which the kernel for Hopper knows nothing of, are always the
+    Packed documents and a bias by distance, which the kernels for Hopper know nothing of, are always the
     portable one's.
     """
     tensors = (q_BHQD, k_BGKD, v_BGKD, sinks_H, visible_keys_BK)
-    entry = preferred(*tensors[:3], rule, has_padding=visible_keys_BK is not None)
+    entry = preferred(
+        *tensors[:3],
+        rule,
+        has_sinks=sinks_H is not None,
+        has_padding=visible_keys_BK is not None,
+    )
     if entry is None or documents_N2 is not None or distance_bias_HR is not None:
         return launch_flash_forward(*tensors, documents_N2, distance_bias_HR, rule)
+    if entry.kernel == "gluon":
+        # Gluon is an experiment of Triton's: what it changes there must not keep the others from running.
+        from attnscope.kernels.triton.flash_gluon import launch_flash_gluon
+
+        return launch_flash_gluon(*tensors[:3], rule, flash_config(entry))
     return launch_flash_hopper(*tensors, rule, hopper_config(entry))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attnscope.kernels.triton.configurations import HopperConfig, block_width
 from attnscope.kernels.triton.device import multiprocessors
-from attnscope.kernels.triton.flash_rule import FlashRule, key_bounds
+from attnscope.kernels.triton.flash_rule import FlashRule, key_bounds, reaches_past
 from attnscope.kernels.triton.key_parts import key_parts
 from attnscope.kernels.triton.online_softmax import (
     LN_2,
@@ -31,10 +31,7 @@ from attnscope.kernels.triton.online_softmax import (
     tanh,
     weigh,
 )
-from attnscope.kernels.triton.work_order import place_of, turns_of, work_at
-
-CACHED_BYTES = 32 * 2**20
-"""Keys and values that programs work on at a time: they stay in the 50 MB of Hopper's L2 cache."""
+from attnscope.kernels.triton.work_order import place_of, section_heads, turns_of, work_at
 
 
 @triton.jit
@@ -325,7 +322,6 @@ def launch_flash_hopper(
     lse_BHQ = q_BHQD.new_empty(batch, heads, queries, dtype=torch.float32)
     total = batch * heads * triton.cdiv(queries, config.block_queries)
     programs = min(total, multiprocessors(q_BHQD.device)) if config.persistent else total
-    a_head = keys * (head_dim + value_dim) * q_BHQD.element_size()
     kernel: Any = flash_hopper_kernel
 
     def launch() -> None:
@@ -354,7 +350,7 @@ def launch_flash_hopper(
             rule.query_offset,
             rule.before,
             rule.after,
-            max(CACHED_BYTES // a_head, 1) * (heads // kv_heads),
+            section_heads(k_BGKD, v_BGKD, heads // kv_heads),
             HEAD_DIM=head_dim,
             VALUE_DIM=value_dim,
             BLOCK_DIM=block_width(head_dim),
@@ -363,7 +359,7 @@ def launch_flash_hopper(
             BLOCK_KEYS=config.block_keys,
             BOUNDED_BEFORE=rule.bounded_before,
             BOUNDED_AFTER=rule.bounded_after,
-            LIMITED=seen is not None or _reaches_past(keys, queries, rule, config.block_keys),
+            LIMITED=seen is not None or reaches_past(keys, queries, rule, config.block_keys),
             HAS_SINKS=sinks_H is not None,
             HAS_PADDING=seen is not None,
             HAS_SOFTCAP=rule.softcap is not None,
@@ -377,13 +373,6 @@ def launch_flash_hopper(
     with torch.cuda.device_of(q_BHQD):
         copy_context().run(launch)
     return out_BHQD, lse_BHQ
-
-
-def _reaches_past(keys: int, queries: int, rule: FlashRule, block_keys: int) -> bool:
-    """Whether a tile may hold places past the last key that the bounds of the rule do not hide."""
-    whole_tiles = keys % block_keys == 0 and not rule.bounded_before
-    hidden = rule.bounded_after and rule.query_offset + queries - 1 + rule.after < keys
-    return not (whole_tiles or hidden)
 
 
 def _workspace(size: int, alignment: int, stream: int | None) -> Tensor:

@@ -117,6 +117,13 @@ def key_bounds(visible_keys_BK: Tensor) -> Tensor:
     return torch.stack([first_B, end_B, has_holes_B], 1).to(torch.int32)
 
 
+def reaches_past(keys: int, queries: int, rule: FlashRule, block_keys: int) -> bool:
+    """Whether a tile may hold places past the last key that the bounds of the rule do not hide."""
+    whole_tiles = keys % block_keys == 0 and not rule.bounded_before
+    hidden = rule.bounded_after and rule.query_offset + queries - 1 + rule.after < keys
+    return not (whole_tiles or hidden)
+
+
 def _apart(pattern: Pattern) -> tuple[Packed | None, Pattern]:
     """The documents that a pattern packs, and what it says besides."""
     match pattern:

@@ -16,8 +16,8 @@ import torch
 
 PATH = Path(__file__).with_name("tuned.toml")
 
-Kernel = Literal["portable", "hopper"]
-"""`flash_forward`, and `flash_hopper`."""
+Kernel = Literal["portable", "hopper", "gluon"]
+"""`flash_forward`, `flash_hopper` and `flash_gluon`."""
 
 Rule = Literal["full", "causal", "window", "padded"]
 """Kinds of calls: no bound; one after the query; one before it; keys hidden by a mask as well."""
@@ -26,10 +26,10 @@ Origin = Mapping[str, str]
 """Where entries are known from; `how`, and of a measurement `device`, `date` and the versions."""
 
 _HEADER = """\
-# How the forward kernels are cut, and which of the two answers: `scripts/gpu --only tune` measures, and writes this
+# How the forward kernels are cut, and which of them answers: `scripts/gpu --only tune` measures, and writes this
 # file anew into its folder of results, to be copied here. Of the entries of a kernel that fit a call, the first counts.
 # tiles are queries and keys; half is float16 and bfloat16; widths are those of tiles, ascend, and serve narrower ones.
-# The hopper kernel answers where its entry is preferred, and the portable one everywhere else.
+# The gluon or the hopper kernel answers what it takes where its entry is preferred, the portable one everywhere else.
 # Shared memory of a block: 227 KiB from 9.0 on, 163 on 8.0 and 8.7, 99 on the others of that generation.
 """
 
@@ -39,7 +39,7 @@ class Tuned:
     """One line of the file.
 
     Attributes:
-        kernel: Which of the two.
+        kernel: Which of them.
         capabilities: Of devices, as patterns: "9.*" is every one of Hopper's generation.
         dtype: "float32", or "half" for the 16-bit ones.
         width: Of a tile, or of both tiles of heads between powers of two; it serves narrower heads as
@@ -48,9 +48,9 @@ class Tuned:
         tiles: Queries and keys of a tile; powers of 2, 16 at least.
         warps: Of a program, before any that specialisation adds.
         stages: Tiles in flight between device memory and shared memory.
-        specialized: Whether copies and products have warps of their own; hopper only.
-        persistent: Whether a program takes one block of queries after the other; hopper only.
-        preferred: Whether the hopper kernel answers such calls.
+        specialized: Whether copies and products have warps of their own; asked of hopper only.
+        persistent: Whether a program takes one block of queries after the other; asked of hopper only.
+        preferred: Whether the hopper or the gluon kernel answers such calls.
         origin: Key of the file's origins.
     """
 
@@ -143,7 +143,9 @@ def _entry(found: dict[str, Any]) -> Tuned:
 def _line(entry: Tuned) -> str:
     shown = ["kernel", "capabilities", "dtype", "width", "rules", "tiles", "warps", "stages"]
     if entry.kernel == "hopper":
-        shown += ["specialized", "persistent", "preferred"]
+        shown += ["specialized", "persistent"]
+    if entry.kernel != "portable":
+        shown.append("preferred")
     shown.append("origin")
     return "{ " + ", ".join(f"{name} = {_value(getattr(entry, name))}" for name in shown) + " }"
 

@@ -6,6 +6,17 @@ program is known from the rule: under a causal one the last queries see the most
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+CACHED_BYTES = 32 * 2**20
+"""Keys and values that programs work on at a time: they stay in the 50 MB of Hopper's L2 cache."""
+
+
+def section_heads(k_BGKD: Tensor, v_BGKD: Tensor, group: int) -> int:
+    """How many query heads come in a section, `group` of which share a head of keys and values."""
+    _, _, keys, head_dim = k_BGKD.shape
+    a_head = keys * (head_dim + v_BGKD.shape[3]) * k_BGKD.element_size()
+    return max(CACHED_BYTES // a_head, 1) * group
 
 
 @triton.jit

@@ -106,6 +106,7 @@ def test_these_compile_to_what_is_recorded() -> None:
         "exponentials",
         "flash_forward, bfloat16, 64, causal",
         "flash_hopper, bfloat16, 128, full",
+        "flash_gluon, bfloat16, 128, full",
         "flash_backward, bfloat16, 64, causal",
         "decode, bfloat16, 128, causal",
     )

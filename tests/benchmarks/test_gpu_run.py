@@ -116,10 +116,11 @@ def test_what_is_wrong_or_fails_is_told_and_never_timed() -> None:
 
 def test_who_is_no_backend_takes_part_like_one() -> None:
     def pages(asked):
-        yield Contender(name="triton_pages", run=contender(Tiled(), asked).run)
+        return [Contender(name="triton_pages", run=contender(Tiled(), asked).run)], {"other": "why"}
 
     (record,) = compared(bench(SdpaFlash()), [CALL], timed=True, further=pages)
     assert record["backends"]["triton_pages"]["right"]
+    assert record["refused"]["other"] == "why"
     assert (record["ours"], record["best_peer"]) == ("triton_pages", "sdpa_flash")
 
 

@@ -12,6 +12,7 @@ from attnscope.kernels.triton.shipped.block_sparse import block_sparses
 from attnscope.kernels.triton.shipped.decode import decodes
 from attnscope.kernels.triton.shipped.entry import CAPABILITIES, Shipped
 from attnscope.kernels.triton.shipped.flash import flash_backwards, flash_forwards
+from attnscope.kernels.triton.shipped.flash_gluon import flash_gluons
 from attnscope.kernels.triton.shipped.flash_hopper import flash_hoppers
 from attnscope.kernels.triton.shipped.linear import linears
 from attnscope.kernels.triton.shipped.maps import map_kernels
@@ -22,6 +23,7 @@ __all__ = ["BELOW_STANDARD", "CAPABILITIES", "Shipped", "every_shipped"]
 _FAMILIES = (
     flash_forwards,
     flash_hoppers,
+    flash_gluons,
     flash_backwards,
     decodes,
     block_sparses,
@@ -57,6 +59,10 @@ BELOW_STANDARD = {
     "flash_backward, bfloat16, 128, bias by distance": (90,),
     "flash_backward, float32, 64, causal": (80,),
     "flash_forward, bfloat16, 128, packed": (90,),
+    "flash_gluon, bfloat16, 64, causal": (90,),
+    "flash_gluon, bfloat16, 64, window": (90,),
+    "flash_gluon, bfloat16, 128, causal": (90,),
+    "flash_gluon, float16, 128, causal": (90,),
     "flash_forward, bfloat16, 128, sinks and window": (90,),
     "linear, bfloat16, 64, causal, 256 features given": (90,),
     "linear, bfloat16, 128, causal, 256 features given": (90,),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from attnscope.kernels.call import AttentionCall
-from attnscope.kernels.triton.configurations import hopper_config, hopper_entry
+from attnscope.kernels.triton.configurations import hopper_config, kernel_entry
 from attnscope.kernels.triton.flash_choice import rule_of
 from attnscope.kernels.triton.flash_hopper import launch_flash_hopper
 from attnscope.kernels.triton.flash_rule import flash_rule
@@ -63,6 +63,6 @@ def _tuned(call: AttentionCall) -> Tuned:
     assert rule is not None, "only what the kernel takes is listed"
     kind: Rule = rule_of(rule, has_padding=call.has_padding)
     width = max(call.head_dim, call.value_dim)
-    found = hopper_entry(width, call.torch_dtype, (9, 0), kind)
+    found = kernel_entry("hopper", width, call.torch_dtype, (9, 0), kind)
     assert found is not None, f"tuned.toml has no entry for {call}"
     return found

@@ -14,11 +14,11 @@ from types import ModuleType
 
 import pytest
 
-from tests.kernels.triton import bias_faults, faults, map_faults
+from tests.kernels.triton import bias_faults, faults, gluon_faults, map_faults
 from tests.kernels.triton.faults import Fault
 
 ROOM = "attnscope.kernels.triton"
-FAULTS = (*faults.FAULTS, *bias_faults.FAULTS, *map_faults.FAULTS)
+FAULTS = (*faults.FAULTS, *bias_faults.FAULTS, *map_faults.FAULTS, *gluon_faults.FAULTS)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ def test_names_are_unique_and_every_family_is_listed() -> None:
     assert families == {
         "flash_forward",
         "flash_hopper",
+        "flash_gluon",
         "flash_backward",
         "decode",
         "paged_decode",

@@ -10,7 +10,7 @@ from attnscope.kernels.triton.configurations import (
     flash_config,
     forward_config,
     hopper_config,
-    hopper_entry,
+    kernel_entry,
 )
 from attnscope.kernels.triton.resources import SHARED_LIMIT_BYTES
 from attnscope.kernels.triton.shipped import every_shipped
@@ -65,7 +65,7 @@ def test_every_entry_is_compiled() -> None:
         (entry.name, divmod(at, 10)) for entry in every_shipped() for at in entry.capabilities
     }
     for entry in ENTRIES:
-        family = "flash_hopper" if entry.kernel == "hopper" else "flash_forward"
+        family = {"portable": "flash_forward"}.get(entry.kernel, f"flash_{entry.kernel}")
         for _, width, dtype, device, rule in answers(entry):
             # In float32 a window is compiled with every modifier, and full attention is as causal.
             titles = {
@@ -80,15 +80,16 @@ def test_every_entry_is_compiled() -> None:
 def test_the_choices_are_the_files() -> None:
     for entry in ENTRIES:
         for kernel, width, dtype, device, rule in answers(entry):
-            if kernel == "hopper":
-                assert hopper_entry(width, dtype, device, rule) == entry
+            if kernel != "portable":
+                assert kernel_entry(kernel, width, dtype, device, rule) == entry
                 assert hopper_config(entry).specialized == entry.specialized
             elif rule != "full":
                 found = forward_config(width, dtype, device, bounded_before=rule == "window")
                 assert found == flash_config(entry)
-    assert hopper_entry(128, torch.float32, (9, 0), "causal") is None
-    assert hopper_entry(128, torch.float16, (8, 0), "causal") is None
-    narrow = hopper_entry(16, torch.float16, (9, 0), "causal")
+    for kernel in ("hopper", "gluon"):
+        assert kernel_entry(kernel, 128, torch.float32, (9, 0), "causal") is None
+        assert kernel_entry(kernel, 128, torch.float16, (8, 0), "causal") is None
+    narrow = kernel_entry("hopper", 16, torch.float16, (9, 0), "causal")
     assert narrow is not None
     assert narrow.width == 64 == max(block_width(16), 64)
 
