@@ -31,6 +31,9 @@ SDPA = "transformers_sdpa"
 CONTENDERS = (*(one.name for one in BACKENDS), OWN, SDPA)
 """Every way of computing attention that can be estimated."""
 
+COMPARED = (*(one.name for one in BACKENDS if one.exact), OWN, SDPA)
+"""Of them, those that compute a model's own attention, and not an approximation of it."""
+
 _MODELS_LAYOUT = {"sdpa_flash", "fa2", "fa3", "fa4", SDPA}
 """Their output needs no copy."""
 

@@ -67,12 +67,14 @@ class DeviceSpec:
             )
 
     @property
-    def standing(self) -> str:
-        """How far the figures were held to their source: "source seen 2026-11-28, but for tf32"."""
+    def cited(self) -> str:
+        """The source and, of a maker's device, how far the figures were held to it."""
+        if not self.maker:
+            return self.source
         if self.checked is None:
-            return "source not seen by us"
+            return f"{self.source}; source not seen by us"
         but = f", but for {', '.join(self.unseen)}" if self.unseen else ""
-        return f"source seen {self.checked.isoformat()}{but}"
+        return f"{self.source}; source seen {self.checked.isoformat()}{but}"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,10 +66,11 @@ def test_a_place_where_figures_were_seen_is_one_of_some_device() -> None:
 
 
 def test_what_was_seen_of_a_device_is_told() -> None:
-    assert device("H100 SXM").standing == "source seen 2026-11-28"
-    assert device("MI300A").standing == "source seen 2026-11-28, but for boost clock"
-    own = DeviceSpec(name="", memory_bytes=1, bandwidth=1, peak_flops={"tf32": 1}, source="me")
-    assert own.standing == "source not seen by us"
+    whole, part = device("H100 SXM"), device("MI300A")
+    assert whole.cited == f"{whole.source}; source seen 2026-11-28"
+    assert part.cited == f"{part.source}; source seen 2026-11-28, but for boost clock"
+    assert replace(part, checked=None).cited == f"{part.source}; source not seen by us"
+    assert replace(part, maker="").cited == part.source
 
 
 @pytest.mark.parametrize("spec", KNOWN, ids=lambda spec: spec.name)
