@@ -88,7 +88,7 @@ class ModelShape:
             ones once.
         buffer_bytes: Of the buffers.
         factors: Rows and columns of every matrix of parameters, summed: what Adafactor keeps.
-        largest: Elements of the largest parameter.
+        sizes: Elements of a parameter, and how many parameters have as many; shared ones once.
         quantisation: How the weights of linear layers are stored, or None.
         is_encoder_decoder: Whether a prompt goes through an encoder first.
         is_swappable: Whether its attention can run on a backend of ours.
@@ -107,7 +107,7 @@ class ModelShape:
     weights: tuple[tuple[str, int], ...]
     buffer_bytes: int
     factors: int
-    largest: int
+    sizes: tuple[tuple[int, int], ...]
     quantisation: Quantisation | None
     is_encoder_decoder: bool
     is_swappable: bool
@@ -118,6 +118,11 @@ class ModelShape:
     def parameters(self) -> int:
         """How many there are, shared ones once."""
         return sum(count for _, count in self.weights)
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest parameter."""
+        return self.sizes[-1][0]
 
     @property
     def has_cache(self) -> bool:
@@ -218,7 +223,7 @@ def _shape_of(config_json: str) -> ModelShape:
         weights=tuple(sorted(weights.items())),
         buffer_bytes=sum(buffer.nbytes for buffer in whole.buffers()),
         factors=sum(_factors(weight.shape) for weight in whole.parameters()),
-        largest=max(weight.numel() for weight in whole.parameters()),
+        sizes=tuple(sorted(Counter(weight.numel() for weight in whole.parameters()).items())),
         quantisation=quantisation_of(config, whole),
         is_encoder_decoder=bool(config.is_encoder_decoder),
         is_swappable=bool(prompt.calls),

@@ -113,3 +113,8 @@ def _notes(plan: Plan, length: int) -> Iterator[str]:
             "After a prompt transformers holds all positions of a windowed layer, as its w - 1 are a "
             "view of them; the next step drops them."
         )
+    if plan.phase == "training" and plan.optimizer == "adamw_8bit":
+        yield (
+            "States as bitsandbytes' AdamW8bit keeps them by itself; transformers' Trainer has it keep "
+            "those of embeddings in float32, 6 bytes an element more."
+        )
