@@ -33,6 +33,7 @@ from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.models import attention_arguments
 from attnscope.models.attention_arguments import Asked
 from attnscope.models.checkpoint import READS_PICTURES
+from attnscope.models.grouped_products import GroupedProducts
 from attnscope.models.liveness import LONG, SHORT, Liveness, Marker, Size, TooLong
 from attnscope.models.masks import Mask, MaskRule, mask_function
 from attnscope.models.pass_inputs import Phase, layers_of, model_class, pass_inputs, step_inputs
@@ -173,7 +174,8 @@ def _rehearse(
     hooks = [*_follow(model, watched, names)]
     token = _STAGE.set(_Stage(rehearsal, names, str(model.config.model_type)))
     try:
-        _run(model, phase, pass_inputs(model, phase, marker, all_logits), rehearsal)
+        with GroupedProducts():
+            _run(model, phase, pass_inputs(model, phase, marker, all_logits), rehearsal)
     except (AttnscopeError, TooLong):
         raise
     except Exception as error:  # any operation of any model

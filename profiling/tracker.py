@@ -19,6 +19,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from attnscope.kernels.errors import AttnscopeError, ModelUnsupported, UnsupportedCall
 from attnscope.models.faked import Numbers, faked, prompt, step
+from attnscope.models.grouped_products import GroupedProducts
 from attnscope.models.pass_inputs import layers_of
 from attnscope.models.shape import ModelShape, config_of
 from attnscope.models.training_step import TrainingStep
@@ -185,6 +186,7 @@ def _traced(
             config, kind = config_of(shape), getattr(torch, dtype)
             model, mode = stack.enter_context(faked(config, kind, backend, stated=stated))
             stack.enter_context(mode)
+            stack.enter_context(GroupedProducts())
             watch.follow(model, stack)
             run(model, watch)
     except AttnscopeError:
