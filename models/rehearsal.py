@@ -246,6 +246,12 @@ class _Stage:
         index = len(self.rehearsal.calls)
         prompts = not torch.is_grad_enabled() and q_BHQD.shape[2] > 1
         reads = prompts and not isinstance(mask, Tensor)
+        with _disable_current_modes():  # what is read is no allocation of the model's
+            asked = (
+                attention_arguments.read(module, tensors, mask, options, self.architecture)
+                if reads
+                else None
+            )
         heard = Heard(
             module=self.names[module],
             layer=int(getattr(module, "layer_idx", None) or 0),
@@ -253,9 +259,7 @@ class _Stage:
             kv_heads=k_BGKD.shape[1],
             head_dim=q_BHQD.shape[3],
             value_dim=v_BGKD.shape[3],
-            asked=attention_arguments.read(module, tensors, mask, options, self.architecture)
-            if reads
-            else None,
+            asked=asked,
         )
         self.rehearsal.calls.append(heard)
         pattern = heard.asked.mask.patterns[0] if heard.asked else None
