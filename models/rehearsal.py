@@ -108,18 +108,24 @@ def build(
         any_length: Enlarge tables of positions, so that no length is too long.
 
     Raises:
-        ModelUnsupported: transformers cannot make a model of it, or it reads pictures.
+        ModelUnsupported: transformers cannot make a model of it, or it reads pictures or sound.
     """
     if config.model_type == READS_PICTURES:
         raise ModelUnsupported(
             "The model reads a picture, and what is calculated is a prompt of a number of tokens.",
             "Choose a model that reads text; the page Inspect shows this one.",
         )
+    loader = model_class(config)
+    if config.is_encoder_decoder and type(config) not in loader._model_mapping:
+        raise ModelUnsupported(
+            f"{config.model_type} is an encoder-decoder that reads no text, and what is calculated is a prompt "
+            "of a number of tokens.",
+            "Choose one from text to text, such as T5 or BART.",
+        )
     config = copy.deepcopy(config)
     for limit in _POSITIONS if any_length else ():
         if isinstance(getattr(config, limit, None), int):
             setattr(config, limit, LONG.length + 64)
-    loader = model_class(config)
     try:
         with torch.device("meta"):
             model = loader.from_config(

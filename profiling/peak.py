@@ -48,7 +48,7 @@ def _moments(plan: Plan, length: int) -> tuple[Moment, ...]:
         backward=False,
         held=tuple(inputs),
         cached=(),
-        gradients=plan.shape.parameters,
+        gradients=sum(number for _, number in plan.shape.trained),
     )
     return (*moments, stepped)
 

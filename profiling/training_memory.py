@@ -44,7 +44,7 @@ def kept(shape: ModelShape, optimizer: str, itemsize: int) -> tuple[Term, ...]:
             (arXiv 1710.03740, section 3.1).
     """
     # Those that the model keeps in float32 in any dtype are their own masters.
-    narrow = dict(shape.weights).get("bfloat16", 0)
+    narrow = dict(shape.trained).get("bfloat16", 0)
     terms = []
     if itemsize < 4 and narrow:
         terms.append(
@@ -81,8 +81,12 @@ def step(shape: ModelShape, optimizer: str, itemsize: int) -> Term:
     )
 
 
+def _trained(shape: ModelShape) -> int:
+    return sum(number for _, number in shape.trained)
+
+
 def _states(shape: ModelShape, optimizer: str) -> Term:
-    parameters = shape.parameters
+    parameters = _trained(shape)
     number = count(parameters)
     if optimizer == "adamw_8bit":
         return _eight_bit_states(shape)
@@ -106,7 +110,7 @@ def _eight_bit_states(shape: ModelShape) -> Term:
     """Those of `bitsandbytes.optim.AdamW8bit`, which leaves small parameters in float32."""
     small = sum(size * times for size, times in shape.sizes if size < _SMALL)
     blocks = sum(-(-size // _BLOCK) * times for size, times in shape.sizes if size >= _SMALL)
-    large = shape.parameters - small
+    large = _trained(shape) - small
     maps = _MAPS if blocks else 0
     return Term(
         name="optimiser states",
