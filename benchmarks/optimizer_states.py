@@ -10,6 +10,7 @@ elements are no whole number of blocks.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import transformers as hf
@@ -21,8 +22,13 @@ from attnscope.profiling.training_memory import kept
 from benchmarks.results import append
 
 TOPIC = "optimizer_states"
-_SIZES = {"hidden_size": 96, "intermediate_size": 248, "num_hidden_layers": 2, "vocab_size": 1001}
-_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+_SIZES: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 248,
+    "num_hidden_layers": 2,
+    "vocab_size": 1001,
+}
+_HEADS: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
 MODELS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
     "llama": lambda: hf.LlamaConfig(**_SIZES, **_HEADS),
     "gpt2": lambda: hf.GPT2Config(
@@ -69,8 +75,8 @@ def _parts(value: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def main() -> None:
     """Steps every model with both, and appends what they kept."""
-    import bitsandbytes
-    import torchao.optim
+    import bitsandbytes  # pyright: ignore[reportMissingImports]
+    import torchao.optim  # pyright: ignore[reportMissingImports]
 
     records = []
     for name, make in MODELS.items():

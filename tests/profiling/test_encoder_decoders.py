@@ -38,10 +38,10 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("model", "backend", "phase"), CELLS)
-def test_the_estimate_is_the_traced_peak(model: str, backend: str, phase: str) -> None:
+def test_the_estimate_is_the_traced_peak(model: str, backend: str, phase: Any) -> None:
     given: dict[str, Any] = {"backend": backend, "batch": 2, "length": 256}
     shape = shape_of(MODELS[model]())
-    found = estimate(shape, phase=phase, **given)  # pyright: ignore[reportArgumentType]
+    found = estimate(shape, phase=phase, **given)
     trace = traced_training if phase == "training" else partial(traced_peak, phase=phase)
     traced = trace(shape, **given)
     # An encoder's output beside a cache of both attentions: a small model feels it.
