@@ -236,6 +236,12 @@ def test_every_exact_backend_is_offered_and_compared(visit: Open) -> None:
     assert exact == set(COMPARED) - {"transformers_eager", "transformers_sdpa"}
 
 
+@pytest.mark.parametrize("package", ["fa2", "fa3", "fa4"])
+def test_a_package_that_is_not_installed_here_is_calculated(visit: Open, package: str) -> None:
+    found = estimate(shape_of("demo"), backend=package, length=4096).total_bytes
+    assert nbytes(found) in told(visit(backend=package, length="4096", dtype="bfloat16"))
+
+
 def test_where_the_chosen_backend_ends_the_first_that_fits_is_named(visit: Open) -> None:
     able = tuple(name for name in COMPARED if name != "sdpa_efficient")
     asked: dict[str, Any] = {"memory_bytes": 79 * GIB, "length": 100_000}
