@@ -68,13 +68,13 @@ class DeviceSpec:
 
     @property
     def cited(self) -> str:
-        """The source and, of a maker's device, how far the figures were held to it."""
+        """The source and, of a maker's device, how far its figures were seen there or where it is quoted."""
         if not self.maker:
             return self.source
         if self.checked is None:
             return f"{self.source}; source not seen by us"
         but = f", but for {', '.join(self.unseen)}" if self.unseen else ""
-        return f"{self.source}; source seen {self.checked.isoformat()}{but}"
+        return f"{self.source}; seen there or where it is quoted, {self.checked.isoformat()}{but}"
 
 
 @cache

@@ -67,8 +67,11 @@ def test_a_place_where_figures_were_seen_is_one_of_some_device() -> None:
 
 def test_what_was_seen_of_a_device_is_told() -> None:
     whole, part = device("H100 SXM"), device("MI300A")
-    assert whole.cited == f"{whole.source}; source seen 2026-11-28"
-    assert part.cited == f"{part.source}; source seen 2026-11-28, but for boost clock"
+    assert whole.cited == f"{whole.source}; seen there or where it is quoted, 2026-11-28"
+    assert (
+        part.cited
+        == f"{part.source}; seen there or where it is quoted, 2026-11-28, but for boost clock"
+    )
     assert replace(part, checked=None).cited == f"{part.source}; source not seen by us"
     assert replace(part, maker="").cited == part.source
 
