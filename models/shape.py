@@ -89,8 +89,8 @@ class ModelShape:
         weights: Parameters by the dtype the model keeps them in when loaded in bfloat16; shared
             ones once.
         buffer_bytes: Of the buffers.
-        factors: Rows and columns of every matrix that is trained, summed: what Adafactor keeps.
         trained: As `weights`, of those parameters that training changes; tables of sinusoids stay.
+        factors: Rows and columns of every matrix that is trained, summed: what Adafactor keeps.
         sizes: Elements of such a parameter, and how many parameters have as many.
         quantisation: How the weights of linear layers are stored, or None.
         is_encoder_decoder: Whether a prompt goes through an encoder first.
@@ -122,6 +122,11 @@ class ModelShape:
     def parameters(self) -> int:
         """How many there are, shared ones once."""
         return sum(count for _, count in self.weights)
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many of them training changes."""
+        return sum(count for _, count in self.trained)
 
     @property
     def largest(self) -> int:

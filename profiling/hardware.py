@@ -26,9 +26,9 @@ class DeviceSpec:
         name: For people and for `--device`.
         memory_bytes: Of device memory, from the capacity on the label.
         bandwidth: Of device memory, bytes a second.
-        peak_flops: Dense floating-point operations a second by input type: float32 of the vector
-            units, tf32, float16, bfloat16 and float8 of the matrix units. A type without a
-            published rate is left out.
+        peak_flops: Dense floating-point operations a second by input type: float32 as it is, tf32,
+            float16, bfloat16 and float8 of the matrix units. A type without a published rate is
+            left out.
         source: Where the maker publishes the figures.
         checked: When they were held to what `seen` names; None where they never were.
         seen: Where they were read then.

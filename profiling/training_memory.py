@@ -81,12 +81,8 @@ def step(shape: ModelShape, optimizer: str, itemsize: int) -> Term:
     )
 
 
-def _trained(shape: ModelShape) -> int:
-    return sum(number for _, number in shape.trained)
-
-
 def _states(shape: ModelShape, optimizer: str) -> Term:
-    parameters = _trained(shape)
+    parameters = shape.trained_parameters
     number = count(parameters)
     if optimizer == "adamw_8bit":
         return _eight_bit_states(shape)
@@ -110,7 +106,7 @@ def _eight_bit_states(shape: ModelShape) -> Term:
     """Those of `bitsandbytes.optim.AdamW8bit`, which leaves small parameters in float32."""
     small = sum(size * times for size, times in shape.sizes if size < _SMALL)
     blocks = sum(-(-size // _BLOCK) * times for size, times in shape.sizes if size >= _SMALL)
-    large = _trained(shape) - small
+    large = shape.trained_parameters - small
     maps = _MAPS if blocks else 0
     return Term(
         name="optimiser states",
