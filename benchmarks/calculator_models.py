@@ -72,4 +72,17 @@ MODELS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
         intermediate_size=2624,
         max_position_embeddings=LONGEST,
     ),
+    "t5_large": lambda: hf.T5Config(
+        d_model=1024, d_kv=64, d_ff=4096, num_heads=16, num_layers=2, num_decoder_layers=2
+    ),
+    "bart_large": lambda: hf.BartConfig(
+        d_model=1024,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=16,
+        decoder_attention_heads=16,
+        encoder_ffn_dim=4096,
+        decoder_ffn_dim=4096,
+        max_position_embeddings=LONGEST,
+    ),
 }

@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from transformers import (
     AttentionInterface,
@@ -110,21 +110,23 @@ def step(model: PreTrainedModel, batch: int, length: int) -> dict[str, Any]:
     """The inputs of the token after `length` − 1 others, its cache as other steps left it, in the current mode.
 
     Raises:
-        ModelUnsupported: The model keeps no cache that a prompt fills.
+        ModelUnsupported: The model keeps no cache.
     """
-    inputs = prompt(model, batch, length - 1)
-    cache = model(**inputs).get("past_key_values") if "past_key_values" in inputs else None
+    outputs = model(**prompt(model, batch, length - 1))
+    cache = outputs.get("past_key_values")
     if cache is None:
         raise ModelUnsupported(
-            f"{model.config.model_type} cannot be traced in a decoding step: it keeps no cache, or one "
-            "that an encoder fills.",
+            f"{model.config.model_type} cannot be traced in a decoding step: it keeps no cache.",
             "Check its prompt instead.",
         )
+    ids_B1 = torch.zeros(batch, 1, dtype=torch.long)
+    if model.config.is_encoder_decoder:
+        encoded = (outputs.encoder_last_hidden_state,)
+        return {"decoder_input_ids": ids_B1, "past_key_values": cache, "encoder_outputs": encoded}
     for layer in cache.layers:
         # What a window keeps of a prompt is a view of all of it, which the first step drops.
         held = {name: each for name, each in vars(layer).items() if isinstance(each, Tensor)}
         vars(layer).update({name: each.clone() for name, each in held.items()})
-    ids_B1 = torch.zeros(batch, 1, dtype=torch.long)
     return {"input_ids": ids_B1, "past_key_values": cache, "logits_to_keep": 1}
 
 
@@ -256,6 +258,9 @@ def _mask(
     **others: object,
 ) -> MaskRule:
     """The swap's mask function, outside the modes: recognising a rule needs numbers."""
+    if isinstance(others.get("attention_mask"), FakeTensor):
+        # That of ones, which some decoders make where they are given none.
+        others["attention_mask"] = None
     with _disable_current_modes():
         return mask_function(batch_size, q_length, kv_length, q_offset, kv_offset, **others)
 

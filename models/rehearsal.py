@@ -33,6 +33,7 @@ from attnscope.kernels.patterns.sliding_window import SlidingWindow
 from attnscope.models import attention_arguments
 from attnscope.models.attention_arguments import Asked
 from attnscope.models.checkpoint import reads_pictures
+from attnscope.models.grouped_products import GroupedProducts
 from attnscope.models.liveness import LONG, SHORT, Liveness, Marker, Size, TooLong
 from attnscope.models.masks import Mask, MaskRule, mask_function
 from attnscope.models.pass_inputs import Phase, layers_of, model_class, pass_inputs, step_inputs
@@ -107,18 +108,24 @@ def build(
         any_length: Enlarge tables of positions, so that no length is too long.
 
     Raises:
-        ModelUnsupported: transformers cannot make a model of it, or it reads pictures.
+        ModelUnsupported: transformers cannot make a model of it, or it reads pictures or sound.
     """
     if reads_pictures(config):
         raise ModelUnsupported(
             "The model reads a picture, and what is calculated is a prompt of a number of tokens.",
             "Choose a model that reads text; the page Inspect shows this one.",
         )
+    loader = model_class(config)
+    if config.is_encoder_decoder and type(config) not in loader._model_mapping:
+        raise ModelUnsupported(
+            f"{config.model_type} is an encoder-decoder that reads no text, and what is calculated is a prompt "
+            "of a number of tokens.",
+            "Choose one from text to text, such as T5 or BART.",
+        )
     config = copy.deepcopy(config)
     for limit in _POSITIONS if any_length else ():
         if isinstance(getattr(config, limit, None), int):
             setattr(config, limit, LONG.length + 64)
-    loader = model_class(config)
     try:
         with torch.device("meta"):
             model = loader.from_config(
@@ -173,7 +180,8 @@ def _rehearse(
     hooks = [*_follow(model, watched, names)]
     token = _STAGE.set(_Stage(rehearsal, names, str(model.config.model_type)))
     try:
-        _run(model, phase, pass_inputs(model, phase, marker, all_logits), rehearsal)
+        with GroupedProducts():
+            _run(model, phase, pass_inputs(model, phase, marker, all_logits), rehearsal)
     except (AttnscopeError, TooLong):
         raise
     except Exception as error:  # any operation of any model
@@ -244,6 +252,12 @@ class _Stage:
         index = len(self.rehearsal.calls)
         prompts = not torch.is_grad_enabled() and q_BHQD.shape[2] > 1
         reads = prompts and not isinstance(mask, Tensor)
+        with _disable_current_modes():  # what is read is no allocation of the model's
+            asked = (
+                attention_arguments.read(module, tensors, mask, options, self.architecture)
+                if reads
+                else None
+            )
         heard = Heard(
             module=self.names[module],
             layer=int(getattr(module, "layer_idx", None) or 0),
@@ -251,9 +265,7 @@ class _Stage:
             kv_heads=k_BGKD.shape[1],
             head_dim=q_BHQD.shape[3],
             value_dim=v_BGKD.shape[3],
-            asked=attention_arguments.read(module, tensors, mask, options, self.architecture)
-            if reads
-            else None,
+            asked=asked,
         )
         self.rehearsal.calls.append(heard)
         pattern = heard.asked.mask.patterns[0] if heard.asked else None

@@ -85,13 +85,18 @@ def taken_apart(
 
     Raises:
         UnsupportedCall: What it adds is no function of the distance between query and key, it differs
-            between the sequences, or it is no such tensor.
+            between the sequences, it is to be given a gradient, or it is no such tensor.
     """
     if not isinstance(summands, Tensor) or not summands.is_floating_point():
         kind = summands.dtype if isinstance(summands, Tensor) else type(summands).__name__
         raise UnsupportedCall(
             f"{architecture} passes a {name} of {kind}, which has no meaning here.",
             "Choose another model.",
+        )
+    if summands.requires_grad and torch.is_grad_enabled():
+        raise UnsupportedCall(
+            f"{architecture} learns its {name}, and no backend here gives it a gradient.",
+            "Train it with its own attention, transformers_eager.",
         )
     added_BHQK = cropped(summands.detach(), *lengths, architecture)
     if not _has_numbers(added_BHQK):

@@ -5,11 +5,13 @@ B batch, H query heads, G kv heads, n tokens, D hidden size, F feed-forward widt
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from attnscope.kernels.errors import ModelNotSwappable, ModelUnsupported, UnsupportedCall
@@ -89,8 +91,9 @@ class ModelShape:
         weights: Parameters by the dtype the model keeps them in when loaded in bfloat16; shared
             ones once.
         buffer_bytes: Of the buffers.
-        factors: Rows and columns of every matrix of parameters, summed: what Adafactor keeps.
-        largest: Elements of the largest parameter.
+        trained: As `weights`, of those parameters that training changes; tables of sinusoids stay.
+        factors: Rows and columns of every matrix that is trained, summed: what Adafactor keeps.
+        sizes: Elements of such a parameter, and how many parameters have as many.
         quantisation: How the weights of linear layers are stored, or None.
         is_encoder_decoder: Whether a prompt goes through an encoder first.
         is_swappable: Whether its attention can run on a backend of ours.
@@ -108,8 +111,9 @@ class ModelShape:
     vocabulary: int
     weights: tuple[tuple[str, int], ...]
     buffer_bytes: int
+    trained: tuple[tuple[str, int], ...]
     factors: int
-    largest: int
+    sizes: tuple[tuple[int, int], ...]
     quantisation: Quantisation | None
     is_encoder_decoder: bool
     is_swappable: bool
@@ -120,6 +124,16 @@ class ModelShape:
     def parameters(self) -> int:
         """How many there are, shared ones once."""
         return sum(count for _, count in self.weights)
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many of them training changes."""
+        return sum(count for _, count in self.trained)
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest parameter that is trained."""
+        return self.sizes[-1][0]
 
     @property
     def has_cache(self) -> bool:
@@ -236,9 +250,7 @@ def _shape_of(config_json: str) -> ModelShape:
     whole = build(config, torch.bfloat16, attending=attending, any_length=False)
     text = config.get_text_config(decoder=True)
     hidden = int(text.hidden_size)
-    weights = Counter[str]()
-    for weight in whole.parameters():
-        weights[str(weight.dtype).removeprefix("torch.")] += weight.numel()
+    trained = [weight for weight in whole.parameters() if weight.requires_grad]
     limits = (getattr(text, name, None) for name in _POSITIONS)
     active = (getattr(text, name, None) for name in _ACTIVE_EXPERTS)
     stacked = [weight for weight in whole.parameters() if weight.ndim == 3]
@@ -252,16 +264,24 @@ def _shape_of(config_json: str) -> ModelShape:
         active_experts=next((int(count) for count in active if count), 0) if experts else 0,
         expert_parameters=sum(weight.numel() for weight in stacked) if experts else 0,
         vocabulary=int(text.vocab_size),
-        weights=tuple(sorted(weights.items())),
+        weights=_by_dtype(whole.parameters()),
         buffer_bytes=sum(buffer.nbytes for buffer in whole.buffers()),
-        factors=sum(_factors(weight.shape) for weight in whole.parameters()),
-        largest=max(weight.numel() for weight in whole.parameters()),
+        trained=_by_dtype(trained),
+        factors=sum(_factors(weight.shape) for weight in trained),
+        sizes=tuple(sorted(Counter(weight.numel() for weight in trained).items())),
         quantisation=quantisation_of(config, whole),
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
         is_swappable=bool(prompt.calls),
         max_length=next((limit for limit in limits if isinstance(limit, int)), None),
         config_json=config_json,
     )
+
+
+def _by_dtype(weights: Iterable[Tensor]) -> tuple[tuple[str, int], ...]:
+    counted = Counter[str]()
+    for weight in weights:
+        counted[str(weight.dtype).removeprefix("torch.")] += weight.numel()
+    return tuple(sorted(counted.items()))
 
 
 def _config(config_json: str) -> PreTrainedConfig:

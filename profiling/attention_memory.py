@@ -11,6 +11,7 @@ import torch
 from attnscope.kernels.backends.backend import (
     Backend,
     Cost,
+    distance_bias_bytes,
     io_bytes,
     lse_bytes,
     sees_every_key,
@@ -31,8 +32,13 @@ SDPA = "transformers_sdpa"
 CONTENDERS = (*(one.name for one in BACKENDS), OWN, SDPA)
 """Every way of computing attention that can be estimated."""
 
+COMPARED = (*(one.name for one in BACKENDS if one.exact), OWN, SDPA)
+"""Of them, those that compute a model's own attention, and not an approximation of it."""
+
 _MODELS_LAYOUT = {"sdpa_flash", "fa2", "fa3", "fa4", SDPA}
 """Their output needs no copy."""
+
+_INTEGRATION = "transformers, integrations/sdpa_attention.py"
 
 _NO_BACKWARD = {"eager", "tiled", "triton_decode", "triton_block_sparse"}
 
@@ -111,7 +117,7 @@ def attention(name: str, call: AttentionCall) -> Attention:
     if name == SDPA:
         return _sdpa(call, output)
     found = backend(name)
-    running = found.workspace_bytes(call)
+    running = found.workspace_bytes(call) + distance_bias_bytes(call)
     if name != "eager":  # whose worst moment is the softmax, before there is an output
         running += output
     elif not sees_every_key(call):
@@ -134,12 +140,18 @@ def saved(name: str, call: AttentionCall) -> int:
         call: The call.
 
     Raises:
-        UnsupportedCall: The backend has no backward pass.
+        UnsupportedCall: The backend has no backward pass, or none for a bias by distance.
     """
     if name in _NO_BACKWARD:
         raise UnsupportedCall(
             f"{name} has no backward pass.",
             "Train with triton, sdpa_flash, flex, transformers_sdpa or transformers_eager.",
+        )
+    if call.has_distance_bias:
+        raise UnsupportedCall(
+            f"The position bias is learned, and its gradient is not known here under {name}: PyTorch's SDPA chooses "
+            "a kernel for it by device, and backends of ours give it none.",
+            f"Train with {OWN}.",
         )
     if name == "sdpa_math":
         return 4 * _scores(call) + _widened(call)
@@ -195,13 +207,25 @@ def _sdpa(call: AttentionCall, output: int) -> Attention:
             f"{call.value_dim} and {call.head_dim} here, and the math kernel on a CPU.",
             "Name a kernel: sdpa_math or sdpa_efficient.",
         )
-    # A bias by distance is added for each head, one tensor for all layers.
-    bias = _scores(call) * call.torch_dtype.itemsize if call.has_distance_bias else 0
+    if call.has_distance_bias:
+        return _sdpa_with_bias(call, output)
     return Attention(
-        nbytes=output + lse_bytes(call) + (bias or _added_mask(call)),
-        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites, or H times that with "
-        "a position bias",
-        source="transformers, integrations/sdpa_attention.py",
+        nbytes=output + lse_bytes(call) + _added_mask(call),
+        formula="B·H·n_q·d·s + B·H·n_q·4, and B·n_q·n_k·s where a window bites",
+        source=_INTEGRATION,
+    )
+
+
+def _sdpa_with_bias(call: AttentionCall, output: int) -> Attention:
+    """A position bias goes in as a mask a head, with what is hidden put in, and laid out in a row."""
+    pairs = call.query_length * call.key_length
+    mask = call.query_heads * pairs * call.torch_dtype.itemsize
+    made = mask if sees_every_key(call) else 2 * mask + pairs
+    return Attention(
+        nbytes=max(made, mask + output + lse_bytes(call)),
+        formula="2·H·n_q·n_k·s + n_q·n_k while the mask is made of the position bias and what it hides; "
+        "then H·n_q·n_k·s + B·H·n_q·d·s + B·H·n_q·4",
+        source=_INTEGRATION,
     )
 
 

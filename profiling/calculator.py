@@ -113,3 +113,10 @@ def _notes(plan: Plan, length: int) -> Iterator[str]:
             "After a prompt transformers holds all positions of a windowed layer, as its w - 1 are a "
             "view of them; the next step drops them."
         )
+    if shape.is_encoder_decoder:
+        yield f"The source has {count(length)} tokens, and the target as many."
+    if plan.phase == "training" and plan.optimizer == "adamw_8bit":
+        yield (
+            "States as bitsandbytes' AdamW8bit keeps them by itself; transformers' Trainer has it keep "
+            "those of embeddings in float32, 6 bytes an element more."
+        )

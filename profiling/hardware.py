@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,14 @@ class DeviceSpec:
         name: For people and for `--device`.
         memory_bytes: Of device memory, from the capacity on the label.
         bandwidth: Of device memory, bytes a second.
-        peak_flops: Dense floating-point operations a second by input type: float32 of the vector
-            units, tf32, float16, bfloat16 and float8 of the matrix units. A type without a
-            published rate is left out.
-        source: Where the figures stand.
+        peak_flops: Dense floating-point operations a second by input type: float32 as it is, tf32,
+            float16, bfloat16 and float8 of the matrix units. A type without a published rate is
+            left out.
+        source: Where the maker publishes the figures.
+        checked: When they were held to what `seen` names; None where they never were.
+        seen: Where they were read then.
+        unseen: The figures that stand in none of those: "memory", "bandwidth", "multiprocessors",
+            "boost clock" or an input type.
         maker: Of the device; empty for one's own, as are the next two.
         kind: "data centre", "workstation" or "consumer".
         architecture: The maker's word.
@@ -43,6 +48,9 @@ class DeviceSpec:
     bandwidth: float
     peak_flops: Mapping[str, float]
     source: str
+    checked: date | None = None
+    seen: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     maker: str = ""
     kind: str = ""
     architecture: str = ""
@@ -58,6 +66,16 @@ class DeviceSpec:
                 f"A device needs a memory, a bandwidth and a peak rate above 0, got {rates}."
             )
 
+    @property
+    def cited(self) -> str:
+        """The source and, of a maker's device, how far its figures were seen there or where it is quoted."""
+        if not self.maker:
+            return self.source
+        if self.checked is None:
+            return f"{self.source}; source not seen by us"
+        but = f", but for {', '.join(self.unseen)}" if self.unseen else ""
+        return f"{self.source}; seen there or where it is quoted, {self.checked.isoformat()}{but}"
+
 
 @cache
 def devices() -> tuple[DeviceSpec, ...]:
@@ -72,7 +90,7 @@ def devices() -> tuple[DeviceSpec, ...]:
         raise InvalidCall(
             f"The table of devices {PATH.name} cannot be read: {error}.", "Check it out again."
         ) from error
-    return tuple(_spec(entry) for entry in table["device"])
+    return tuple(_spec(entry, table["seen"]) for entry in table["device"])
 
 
 def device(name: str) -> DeviceSpec:
@@ -120,7 +138,7 @@ def listed(reported: str, memory_bytes: int) -> DeviceSpec | None:
     )
 
 
-def _spec(entry: dict) -> DeviceSpec:
+def _spec(entry: dict, places: Mapping[str, str]) -> DeviceSpec:
     capability = entry.get("capability")
     major, minor = capability.split(".") if capability else (None, None)
     return DeviceSpec(
@@ -129,6 +147,9 @@ def _spec(entry: dict) -> DeviceSpec:
         bandwidth=entry["bandwidth_gb_s"] * 1e9,
         peak_flops=MappingProxyType({key: rate * 1e12 for key, rate in entry["tflops"].items()}),
         source=entry["source"],
+        checked=entry.get("checked"),
+        seen=tuple(places[key] for key in entry.get("seen", ())),
+        unseen=tuple(entry.get("unseen", ())),
         maker=entry["maker"],
         kind=entry["kind"],
         architecture=entry["architecture"],

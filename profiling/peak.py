@@ -48,7 +48,7 @@ def _moments(plan: Plan, length: int) -> tuple[Moment, ...]:
         backward=False,
         held=tuple(inputs),
         cached=(),
-        gradients=plan.shape.parameters,
+        gradients=plan.shape.trained_parameters,
     )
     return (*moments, stepped)
 

@@ -14,11 +14,13 @@ from itertools import chain
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._pytree import tree_leaves
 
 from attnscope.kernels.errors import AttnscopeError, ModelUnsupported, UnsupportedCall
 from attnscope.models.faked import Numbers, faked, prompt, step
+from attnscope.models.grouped_products import GroupedProducts
 from attnscope.models.pass_inputs import layers_of
 from attnscope.models.shape import ModelShape, config_of
 from attnscope.models.training_step import TrainingStep
@@ -28,7 +30,7 @@ Report = Callable[[float], None]
 
 _CPU = torch.device("cpu")
 _SDPA = "transformers_sdpa"
-_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
+_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout_rate")
 _WEIGHTS, _GRADIENTS = ("Parameter", "Buffer"), "Gradient"
 
 
@@ -100,8 +102,8 @@ def traced_peak(
             else:
                 inputs = step(model, batch, length)
             watch.cache = inputs.get("past_key_values")
-            held = chain(*layers_of(watch.cache))
-            watch.tracker.track_external(model, inputs["input_ids"], *held)
+            given = (each for each in tree_leaves([*inputs.values()]) if isinstance(each, Tensor))
+            watch.tracker.track_external(model, *given, *chain(*layers_of(watch.cache)))
             with watch.tracker:
                 model(**inputs)
 
@@ -185,6 +187,8 @@ def _traced(
             config, kind = config_of(shape), getattr(torch, dtype)
             model, mode = stack.enter_context(faked(config, kind, backend, stated=stated))
             stack.enter_context(mode)
+            stack.enter_context(GroupedProducts())
+            _as_buffers(model)
             watch.follow(model, stack)
             run(model, watch)
     except AttnscopeError:
@@ -210,6 +214,15 @@ def _traced(
         kept_bytes=watch.kept,
         gradient_bytes=gradients,
     )
+
+
+def _as_buffers(model: nn.Module) -> None:
+    """Parameters that are never trained become buffers: PyTorch's tracker asks for the gradients of all others."""
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if not weight.requires_grad:
+                delattr(module, name)
+                module.register_buffer(name, weight.data)
 
 
 class _Watch:

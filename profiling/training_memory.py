@@ -17,7 +17,11 @@ _TEMPORARIES = {"sgd": 0, "adam": 2, "adamw": 2, "adafactor": 1, "adamw_8bit": 0
 """Of a parameter's size, float32, at once: Adam's root and its quotient, Adafactor's update. The kernel of the
 8-bit one makes none."""
 _BLOCK = 256
-"""Elements that share one float32 scale in an 8-bit state (arXiv 2110.02861; bitsandbytes)."""
+"""Elements that share one float32 scale in an 8-bit state of bitsandbytes."""
+_SMALL = 4096
+"""A parameter of fewer elements keeps its states in float32 (bitsandbytes, `min_8bit_size`)."""
+_MAPS = 2 * 256 * 4
+"""What the codes of either state stand for: one float32 each, once for all parameters."""
 
 
 def check_optimizer(name: str) -> None:
@@ -40,7 +44,7 @@ def kept(shape: ModelShape, optimizer: str, itemsize: int) -> tuple[Term, ...]:
             (arXiv 1710.03740, section 3.1).
     """
     # Those that the model keeps in float32 in any dtype are their own masters.
-    narrow = dict(shape.weights).get("bfloat16", 0)
+    narrow = dict(shape.trained).get("bfloat16", 0)
     terms = []
     if itemsize < 4 and narrow:
         terms.append(
@@ -78,18 +82,14 @@ def step(shape: ModelShape, optimizer: str, itemsize: int) -> Term:
 
 
 def _states(shape: ModelShape, optimizer: str) -> Term:
-    parameters = shape.parameters
+    parameters = shape.trained_parameters
     number = count(parameters)
+    if optimizer == "adamw_8bit":
+        return _eight_bit_states(shape)
     nbytes, formula, numbers, source = {
         "sgd": (0, "0", "0", "no momentum, no state"),
         "adam": (8 * parameters, "2·P·4", f"2·{number}·4", _ADAM),
         "adamw": (8 * parameters, "2·P·4", f"2·{number}·4", _ADAM),
-        "adamw_8bit": (
-            2 * (parameters + -(-parameters // _BLOCK) * 4),
-            f"2·(P + ⌈P/{_BLOCK}⌉·4)",
-            f"2·({number} + {count(-(-parameters // _BLOCK))}·4)",
-            "arXiv 2110.02861, section 2",
-        ),
         "adafactor": (
             4 * shape.factors,
             "Σ(rows + columns)·4",
@@ -99,4 +99,19 @@ def _states(shape: ModelShape, optimizer: str) -> Term:
     }[optimizer]
     return Term(
         name="optimiser states", nbytes=nbytes, formula=formula, numbers=numbers, source=source
+    )
+
+
+def _eight_bit_states(shape: ModelShape) -> Term:
+    """Those of `bitsandbytes.optim.AdamW8bit`, which leaves small parameters in float32."""
+    small = sum(size * times for size, times in shape.sizes if size < _SMALL)
+    blocks = sum(-(-size // _BLOCK) * times for size, times in shape.sizes if size >= _SMALL)
+    large = shape.trained_parameters - small
+    maps = _MAPS if blocks else 0
+    return Term(
+        name="optimiser states",
+        nbytes=2 * (large + 4 * blocks) + 8 * small + maps,
+        formula=f"2·(P_large + Σ⌈P_large/{_BLOCK}⌉·4) + 2·P_small·4 + maps",
+        numbers=f"2·({count(large)} + {count(blocks)}·4) + 2·{count(small)}·4 + {count(maps)}",
+        source="arXiv 2110.02861, section 2; bitsandbytes 0.50, optim/optimizer.py",
     )

@@ -114,7 +114,7 @@ def described(found: "Advice", measured: Mapping[str, Any] | None = None) -> Ans
     return {
         "model": request.source,
         "device": request.device.name,
-        "device_source": request.device.source,
+        "device_source": request.device.cited,
         "length": request.length,
         "batch": request.batch,
         "dtype": request.dtype,

@@ -72,8 +72,6 @@ def _shape_once(source: str, revision: str | None) -> "ModelShape":
 
 
 def _check_backend(plan: "Plan", length: int) -> None:
-    import torch
-
     from attnscope.kernels.registry import BACKENDS
     from attnscope.profiling.attention_memory import call_of
 
@@ -87,6 +85,6 @@ def _check_backend(plan: "Plan", length: int) -> None:
     }
     for call in calls if backend is not None else ():
         assert backend is not None
-        refusal = backend.refuses(call, torch.device("cuda"))
+        refusal = backend.refuses_elsewhere(call)
         if refusal is not None:
             raise UnsupportedCall(f"{backend.title}: {refusal.reason}.", refusal.remedy)

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from attnscope.models.shape import ModelShape
     from attnscope.profiling.plan import Plan
 
-COMPARED = (
-    *("eager", "sdpa_math", "sdpa_efficient", "sdpa_flash", "sdpa_cudnn", "flex", "tiled"),
-    *("triton", "triton_decode", "transformers_eager", "transformers_sdpa"),
-)
-"""All that compute a model's own attention exactly, whatever its pattern."""
 LENGTHS = tuple(2**power for power in range(7, 21))
 _TITLES = {
     "transformers_eager": "transformers, eager",
@@ -35,7 +30,7 @@ Answer = dict[str, Any]
 
 
 def devices(arguments: Arguments, context: Context) -> Answer:
-    """Every device of the table: name, memory, bandwidth, peak by dtype, source."""
+    """Every device of the table: name, memory, bandwidth, peak by dtype, source and what was seen of it."""
     from attnscope.profiling.hardware import devices as table
 
     return {
@@ -45,7 +40,7 @@ def devices(arguments: Arguments, context: Context) -> Answer:
                 "memory_bytes": spec.memory_bytes,
                 "bandwidth": spec.bandwidth,
                 "peaks": dict(spec.peak_flops),
-                "source": spec.source,
+                "source": spec.cited,
             }
             for spec in table()
         ]
@@ -113,6 +108,8 @@ def _lines(
     arguments: Arguments, context: Context, line: "Callable[[Plan], Answer]"
 ) -> list[Answer]:
     """A line a backend: its name and title, with what the function says of its plan, or the refusal."""
+    from attnscope.profiling.attention_memory import COMPARED
+
     model, lines = shape_asked(arguments, context), []
     for name in COMPARED:
         told: Answer = {"name": name, "title": _title(name)}

@@ -18,7 +18,6 @@ from attnscope.app.figures import theme
 from attnscope.app.files.calculation import Calculated, chart, device_of
 from attnscope.app.jobs.access import engine
 from attnscope.app.jobs.calculation_plan import bundled
-from attnscope.app.jobs.calculations import COMPARED
 from attnscope.app.page_session import Notice
 from attnscope.app.state import CalculatorSession, Key
 from attnscope.app.views.calculator import OWN_DEVICE, CalculatorView, encode, parse
@@ -54,7 +53,7 @@ def _calculator(session: CalculatorSession) -> None:
         session,
         models=["demo", *bundled()],
         devices={device["name"]: device for device in devices["devices"]},
-        backends=dict.fromkeys(COMPARED, "")
+        backends={}
         if found is None
         else {line["name"]: line["title"] for line in found.reach["lines"]},
     )

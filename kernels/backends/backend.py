@@ -75,6 +75,10 @@ class Backend(ABC):
     def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:
         """Why this call cannot run on this device, or None when it can."""
 
+    def refuses_elsewhere(self, call: AttentionCall) -> Refusal | None:
+        """Why no CUDA device anywhere runs this call, or None: what is installed here does not count."""
+        return self.refuses(call, torch.device("cuda"))
+
     @abstractmethod
     def cost(self, call: AttentionCall) -> Cost:
         """What the call costs, whether or not it can run here."""

@@ -64,12 +64,14 @@ class FlashPackage(Backend):
 
     def refuses(self, call: AttentionCall, device: torch.device) -> Refusal | None:
         """See `Backend.refuses`; nothing is imported to tell."""
-        return (
-            self._refuses_machine(device)
-            or refuses_numbers(call)
-            or self._refuses_widths(call, compute_major(device))
-            or refuses_pattern(call)
-        )
+        return self._refuses_machine(device) or self._refuses_call(call, compute_major(device))
+
+    def refuses_elsewhere(self, call: AttentionCall) -> Refusal | None:
+        """See `Backend.refuses_elsewhere`: a machine may have the package that this one lacks."""
+        return self._refuses_call(call, None)
+
+    def _refuses_call(self, call: AttentionCall, major: int | None) -> Refusal | None:
+        return refuses_numbers(call) or self._refuses_widths(call, major) or refuses_pattern(call)
 
     def _refuses_machine(self, device: torch.device) -> Refusal | None:
         version = installed(self.distribution)

@@ -1,5 +1,7 @@
 """Summands of attention scores taken apart: exactly, or refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,15 @@ def spread(table_HR: Tensor) -> Tensor:
         for key in range(KEYS):
             spread_HQK[:, query, key] = table_HR[:, key - query + QUERIES - 1]
     return spread_HQK[None]
+
+
+def test_a_bias_that_is_learned_is_refused_while_gradients_are_on() -> None:
+    learned = spread(table()).requires_grad_()
+    asked: dict[str, Any] = {"heads": HEADS, "lengths": (QUERIES, KEYS), "architecture": "toy"}
+    with pytest.raises(UnsupportedCall, match="learns its position_bias"):
+        taken_apart(learned, name="position_bias", **asked)
+    with torch.no_grad():
+        assert taken_apart(learned, name="position_bias", **asked).distance_bias_HR is not None
 
 
 def causal() -> Tensor:

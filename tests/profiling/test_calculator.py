@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -246,3 +247,10 @@ def test_notes_tell_of_windows_and_of_positions() -> None:
     notes = estimate(mistral_7b(), backend="triton", length=200_000).notes
     assert any("view" in note for note in notes)
     assert any("positions" in note for note in notes)
+
+
+def test_a_note_tells_of_embeddings_whose_states_the_trainer_leaves_wide() -> None:
+    asked: dict[str, Any] = {"backend": "sdpa_flash", "length": 8, "phase": "training"}
+    notes = estimate(tiny(), optimizer="adamw_8bit", **asked).notes
+    assert any("Trainer" in note for note in notes)
+    assert not estimate(tiny(), optimizer="adamw", **asked).notes

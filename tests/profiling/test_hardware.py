@@ -1,6 +1,8 @@
 """The table of devices, against arithmetic that needs no data sheet."""
 
 import re
+import tomllib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +25,18 @@ FLOPS_A_CYCLE = {
     "CDNA 3": 2048,
     "CDNA 4": 4096,
 }
+LANES = {
+    "Volta": 64,
+    "Turing": 64,
+    "Ampere": 64,
+    "Ampere GA102": 128,
+    "Ada": 128,
+    "Blackwell RTX": 128,
+    "CDNA 2": 128,
+    "CDNA 3": 128,
+    "CDNA 4": 128,
+}
+"""Products of float32 that one multiprocessor makes in a cycle; Hopper's vector units have a clock of their own."""
 HALVED = {"L40"}
 KNOWN = [spec for spec in devices() if spec.boost_mhz and spec.architecture in FLOPS_A_CYCLE]
 
@@ -36,6 +50,32 @@ def test_there_are_at_least_forty_each_once_and_with_a_source() -> None:
         assert re.search(r"(20[12]\d|system architecture|per chip)", spec.source), spec.name
 
 
+@pytest.mark.parametrize("spec", devices(), ids=lambda spec: spec.name)
+def test_a_figure_was_seen_somewhere_or_says_that_it_was_not(spec: DeviceSpec) -> None:
+    has = {"memory", "bandwidth", *spec.peak_flops}
+    has |= {"multiprocessors"} if spec.multiprocessors else set()
+    has |= {"boost clock"} if spec.boost_mhz else set()
+    assert set(spec.unseen) < has
+    assert (spec.checked is None) is (not spec.seen)
+    assert all(re.match(r"https://\S+", place) for place in spec.seen)
+
+
+def test_a_place_where_figures_were_seen_is_one_of_some_device() -> None:
+    table = tomllib.loads(hardware.PATH.read_text(encoding="utf-8"))
+    assert {key for entry in table["device"] for key in entry["seen"]} == set(table["seen"])
+
+
+def test_what_was_seen_of_a_device_is_told() -> None:
+    whole, part = device("H100 SXM"), device("MI300A")
+    assert whole.cited == f"{whole.source}; seen there or where it is quoted, 2026-11-28"
+    assert (
+        part.cited
+        == f"{part.source}; seen there or where it is quoted, 2026-11-28, but for boost clock"
+    )
+    assert replace(part, checked=None).cited == f"{part.source}; source not seen by us"
+    assert replace(part, maker="").cited == part.source
+
+
 @pytest.mark.parametrize("spec", KNOWN, ids=lambda spec: spec.name)
 def test_the_rate_is_that_of_dense_products(spec: DeviceSpec) -> None:
     assert spec.multiprocessors
@@ -45,6 +85,26 @@ def test_the_rate_is_that_of_dense_products(spec: DeviceSpec) -> None:
         a_cycle /= 2
     by_clock = a_cycle * spec.multiprocessors * spec.boost_mhz * 1e6
     assert spec.peak_flops["float16"] == pytest.approx(by_clock, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "spec", [spec for spec in KNOWN if spec.architecture in LANES], ids=lambda spec: spec.name
+)
+def test_float32_is_the_rate_of_the_lanes(spec: DeviceSpec) -> None:
+    assert spec.multiprocessors
+    assert spec.boost_mhz
+    by_clock = 2 * LANES[spec.architecture] * spec.multiprocessors * spec.boost_mhz * 1e6
+    assert spec.peak_flops["float32"] == pytest.approx(by_clock, rel=0.01)
+
+
+@pytest.mark.parametrize("spec", devices(), ids=lambda spec: spec.name)
+def test_half_the_bits_are_twice_the_rate(spec: DeviceSpec) -> None:
+    rates = spec.peak_flops
+    if spec.maker in ("NVIDIA", "AMD") and "float16" in rates:
+        for key, times in (("tf32", 0.5), ("float8", 2)):
+            assert rates.get(key, times * rates["float16"]) == pytest.approx(
+                times * rates["float16"], rel=0.02
+            )
 
 
 @pytest.mark.parametrize("spec", devices(), ids=lambda spec: spec.name)

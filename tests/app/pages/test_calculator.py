@@ -11,14 +11,15 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope.app.jobs.access import provided
 from attnscope.app.jobs.answers import ASKS
-from attnscope.app.jobs.calculations import COMPARED
 from attnscope.app.jobs.context import Context, Resources
 from attnscope.app.jobs.work import WORK
 from attnscope.app.settings import Settings
 from attnscope.app.views.calculator import CalculatorView
+from attnscope.kernels.registry import BACKENDS
 from attnscope.models.loading import load
 from attnscope.models.shape import shape_of
 from attnscope.profiling.asked import model_used
+from attnscope.profiling.attention_memory import COMPARED
 from attnscope.profiling.calculator import estimate, longest
 from attnscope.profiling.record import Cell
 from attnscope.profiling.solver import first_that_fits, largest_batch
@@ -225,6 +226,20 @@ def test_the_sentence_says_how_far_it_goes_and_who_goes_farther(
     visit: Open, query: dict[str, str], words: str
 ) -> None:
     assert words in panel(visit(**query))["reach"]
+
+
+def test_every_exact_backend_is_offered_and_compared(visit: Open) -> None:
+    exact = {backend.name for backend in BACKENDS if backend.exact}
+    assert {"fa2", "fa3", "fa4"} < exact
+    offered = visit().selectbox(key="calculator_backend").options
+    assert len(offered) == len(COMPARED)
+    assert exact == set(COMPARED) - {"transformers_eager", "transformers_sdpa"}
+
+
+@pytest.mark.parametrize("package", ["fa2", "fa3", "fa4"])
+def test_a_package_that_is_not_installed_here_is_calculated(visit: Open, package: str) -> None:
+    found = estimate(shape_of("demo"), backend=package, length=4096).total_bytes
+    assert nbytes(found) in told(visit(backend=package, length="4096", dtype="bfloat16"))
 
 
 def test_where_the_chosen_backend_ends_the_first_that_fits_is_named(visit: Open) -> None:

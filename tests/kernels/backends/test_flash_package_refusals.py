@@ -45,6 +45,17 @@ def test_what_is_not_installed_is_told_with_how_to_install_it(
     assert "on a machine with an NVIDIA GPU" in refusal.remedy
 
 
+@each_package
+def test_what_is_not_installed_here_may_run_elsewhere(
+    found: FlashPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flash_package, "installed", lambda distribution: None)
+    assert found.refuses_elsewhere(CALL) is None
+    refusal = found.refuses_elsewhere(replace(CALL, dtype="float32"))
+    assert refusal is not None
+    assert "float16 and bfloat16" in refusal.reason
+
+
 def test_what_is_installed_is_known_by_its_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
