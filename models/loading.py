@@ -141,6 +141,11 @@ class LoadedModel:
         """Where the tokenizer's own marks are, see `TokenDisplay.marks`."""
         return self._text().marks(ids)
 
+    @property
+    def special(self) -> frozenset[int]:
+        """The ids of the tokenizer's marks, see `TokenDisplay`."""
+        return self._text().special
+
     def _text(self) -> TokenDisplay:
         if self.display is None:
             raise ModelUnsupported(

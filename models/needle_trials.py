@@ -277,7 +277,7 @@ def _words(model: LoadedModel) -> Ids:
     known = model.memo.get(_POOL)
     if isinstance(known, tuple):
         return known
-    marks = model.display.special
+    marks = model.special
     every = tuple(one for one in range(len(model.tokenizer)) if one not in marks)
     words = tuple(
         one
@@ -291,7 +291,7 @@ def _words(model: LoadedModel) -> Ids:
 def _marks_before(model: LoadedModel) -> Ids:
     """The mark that the tokenizer puts before every text, where it does."""
     first = tuple(model.tokenizer("a")["input_ids"][:1])  # pyright: ignore[reportIndexIssue]
-    return first if set(first) & model.display.special else ()
+    return first if set(first) & model.special else ()
 
 
 def _ids(model: LoadedModel, text: str) -> Ids:

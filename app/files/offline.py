@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -55,8 +56,8 @@ def offline_html(figure: go.Figure, *, title: str, note: str) -> bytes:
         title: The page's title, plain text.
         note: Alternative text and caption, plain text.
     """
-    look = figure.layout.paper_bgcolor
-    colour = figure.layout.font.color
+    layout: Any = figure.layout
+    look, colour = layout.paper_bgcolor, layout.font.color
     style = (
         f"body{{margin:0;background:{look};color:{colour}}}"
         "figure{margin:0}figcaption{font:13px sans-serif;padding:0 84px 24px}"

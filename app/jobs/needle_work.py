@@ -85,7 +85,7 @@ def told(model: "LoadedModel", outcome: Outcome) -> Told:
     """
     asked = outcome.trial
     # The tokenizer puts its own mark there again.
-    ids = [one for one in asked.ids if one not in model.display.special]
+    ids = [one for one in asked.ids if one not in model.special]
     text = "".join(model.tokens(ids)) if asked.length <= MOST_TOLD else None
     again = None if text is None else tuple(model.tokenizer(text)["input_ids"])  # pyright: ignore[reportArgumentType]
     read = outcome.attention

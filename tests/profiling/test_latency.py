@@ -99,8 +99,8 @@ def test_a_call_shorter_than_a_turn_runs_until_its_turn_is_over() -> None:
 def test_a_short_call_that_is_prepared_runs_once_a_turn() -> None:
     hands = Hands()
     short, back = hands.takes("short", 2**-15), hands.takes("back", 1)
-    for given in ({"sweep": back}, {"before": {"a": back}}):
-        assert time_calls({"a": short}, hands.clock, QUICK, **given)["a"].count == 20
+    assert time_call(short, hands.clock, QUICK, sweep=back).count == 20
+    assert time_calls({"a": short}, hands.clock, QUICK, before={"a": back})["a"].count == 20
 
 
 def test_what_drifts_drifts_for_all() -> None:

@@ -112,7 +112,7 @@ def test_a_measurement_is_made_of_each_call_and_kept(
     assert [(c["name"], c["length"]) for c in record["cells"]] == [
         (name, length) for length in (32, 64) for name in names
     ]
-    assert all(cell["median_s"] > 0 and cell["runs"] == 2 for cell in record["cells"])
+    assert all(cell["median_s"] > 0 and cell["runs"] >= 2 for cell in record["cells"])
     kept = ask("mechanism_measured", context, mechanism="sinks-window")["records"]
     assert kept[-1]["cells"] == record["cells"]
     assert kept[-1]["values"] == {"window": 16}
@@ -146,7 +146,7 @@ def test_what_is_no_call_of_a_backend_is_measured_beside_dense_attention(
     monkeypatch.setattr("attnscope.app.jobs.mechanism_work._EFFORT", quick)
     record = measure_mechanism({"mechanism": card.key, "values": {}, "causal": False}, context)
     assert [cell["name"] for cell in record["cells"]][:2] == ["dense", "mechanism"]
-    assert all(cell["runs"] == 2 and not cell["failure"] for cell in record["cells"])
+    assert all(cell["runs"] >= 2 and not cell["failure"] for cell in record["cells"])
     assert ask("mechanisms_here", context)["reasons"][card.key] == ""
 
 
