@@ -29,7 +29,9 @@ def test_heads_and_tokens_are_chosen_by_clicks(browser: Browser) -> None:
         page.wait_for_url(re.compile("heads=1.0%2C2.5"))
         expect(page.get_by_text("Heads 1.0 and 2.5 put to zero")).to_be_visible(timeout=90_000)
 
-        page.locator(".st-key-ablation_text .scatterlayer .point").nth(15).click(force=True)
+        token = page.locator(".st-key-ablation_text .scatterlayer .point").nth(15)
+        expect(token).to_be_visible(timeout=90_000)  # the text is drawn anew
+        token.click(force=True)
         page.wait_for_url(re.compile("pin=15"))
         expect(page.get_by_role("heading", name="Pinned")).to_contain_text(
             "“silver”, position 15", timeout=90_000

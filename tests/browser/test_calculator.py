@@ -71,7 +71,7 @@ def test_a_moving_slider_is_answered_before_the_page_follows_and_keeps_its_place
         slider.press("ArrowRight")
     expect(table).not_to_have_text(before, timeout=90_000)
     visit.wait_for_url("**length=4871*")
-    assert exact.input_value() == "4871"
+    expect(exact).to_have_value("4871")
     exact.fill("3000")
     visit.wait_for_url("**length=3000*")
     expect(verdict).to_contain_text("Fits", timeout=90_000)

@@ -25,7 +25,8 @@ from tests.profiling.records import FAILED, RECORD
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setattr(reference_runs, "reference_runs", tuple)
     return Context(settings=Settings(data=tmp_path), device="cpu", resources=Resources())
 
 
