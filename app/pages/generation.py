@@ -15,7 +15,7 @@ from attnscope.app.components.generation_live import generation_live
 from attnscope.app.components.notice import control, guarded, notice
 from attnscope.app.components.progress import progress
 from attnscope.app.components.prompt_box import prompt_box
-from attnscope.app.jobs.access import engine
+from attnscope.app.jobs.access import devices, engine
 from attnscope.app.jobs.engine import JobStatus
 from attnscope.app.kept.pictures import KeptPictures
 from attnscope.app.page_session import Notice
@@ -56,7 +56,7 @@ def page(session: GenerationSession) -> None:
         offered,
         found,
         models=list(dict.fromkeys([*SHIPPED, session.default.model])),
-        devices=_devices(),
+        devices=devices(),
         on_apply=_act(session, _apply),
     )
     prompt_box(
@@ -171,12 +171,6 @@ def _stored(generation: str) -> Told | None:
     with suppress(JobMissing):
         return engine().ask("generation", {"generation": generation})
     return None
-
-
-def _devices() -> list[str]:
-    workers = (str(worker["name"]) for worker in engine().health().get("workers", ()))
-    devices = (name.removeprefix("worker ") for name in workers if name.startswith("worker "))
-    return ["cpu", *(device for device in devices if device != "auto")]
 
 
 def _arguments(session: GenerationSession) -> dict[str, Any]:

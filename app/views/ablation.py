@@ -1,18 +1,14 @@
 """What the page Ablation shows, as one value in the session and in the URL, and the session that holds it."""
 
 import re
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from urllib.parse import urlencode
 
-from attnscope.app.asking.captures import Shown, Watched
-from attnscope.app.asking.worked import Work
 from attnscope.app.heads import Heads, read_heads, write_heads
-from attnscope.app.link import Parameter, choice, plainly, query_of, switch, values_of
-from attnscope.app.prompts.links import KeptPrompts
-from attnscope.app.state import Key, Session
+from attnscope.app.link import Parameter, choice, plainly, switch
 from attnscope.app.views import inspect as views
+from attnscope.app.views.captured import CapturedSession
 from attnscope.app.views.inspect import View
 from attnscope.app.words.ablation import FIRST_RULE, WAYS
 from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS
@@ -57,80 +53,17 @@ def address_of(inspected: View, layer: int, head: int) -> str:
     return f"/ablation?{urlencode({**views.encode(taken), 'heads': write_heads(((layer, head),))})}"
 
 
-class AblationSession(Session):
-    """One visitor's session on Ablation.
-
-    Args:
-        state: Streamlit's dictionary of the session.
-        query: The parameters of the URL.
-        kept: Where prompts too long for a link are kept.
-        owner: The browser's name for the queue; None without its cookie.
-        default: What Inspect shows, whose model and prompt are taken over at first.
-    """
+class AblationSession(CapturedSession[AblationView]):
+    """One visitor's session on Ablation."""
 
     page = "ablation"
-
-    def __init__(
-        self,
-        state: MutableMapping[Any, Any],
-        query: MutableMapping[str, str],
-        kept: KeptPrompts,
-        owner: str | None = None,
-        *,
-        default: View | None = None,
-    ) -> None:
-        super().__init__(state, query, kept, owner)
-        taken = {} if default is None else {name: getattr(default, name) for name in CAPTURED}
-        self.default = AblationView(**taken)
-
-    def parse(self, query: Mapping[str, str]) -> tuple[AblationView, tuple[str, ...]]:
-        """See `PageSession.parse`; without a link, the default."""
-        if not query:
-            return self.default, ()
-        common, notices = views.parse(query)
-        values, more = values_of(_PARAMETERS, query)
-        found = {name: getattr(common, name) for name in CAPTURED}
-        return AblationView(**found, **values), (*notices, *more)
-
-    def encode(self, view: View) -> dict[str, str]:
-        """See `PageSession.encode`."""
-        return views.encode(view) | query_of(_PARAMETERS, view, AblationView())
+    kind = AblationView
+    captured = CAPTURED
 
     @property
-    def view(self) -> AblationView:
-        """See `PageSession.view`."""
-        view = super().view
-        assert isinstance(view, AblationView)
-        return view
-
-    @property
-    def shown(self) -> Shown | None:
-        """The last good capture."""
-        return self._state.get(Key.ABLATION_SHOWN)
-
-    @shown.setter
-    def shown(self, shown: Shown | None) -> None:
-        self._state[Key.ABLATION_SHOWN] = shown
-
-    @property
-    def watched(self) -> Watched | None:
-        """The job that makes the capture."""
-        return self._state.get(Key.ABLATION_WATCHED)
-
-    @watched.setter
-    def watched(self, watched: Watched | None) -> None:
-        self._state[Key.ABLATION_WATCHED] = watched
-
-    @property
-    def work(self) -> dict[str, Work]:
-        """The latest job of each kind."""
-        return self._state.setdefault(Key.ABLATION_WORK, {})
-
-    def look(self, view: View) -> None:
-        """See `Session.look`."""
-        shown = self.shown
-        if shown is not None and shown.view.capture_key == view.capture_key:
-            self.shown = replace(shown, view=view)
+    def parameters(self) -> Sequence[Parameter]:
+        """See `CapturedSession.parameters`."""
+        return _PARAMETERS
 
 
 def _rule(text: str) -> str:

@@ -1,17 +1,15 @@
 """What the page Rollout shows, as one value in the session and in the URL, and the session that holds it."""
 
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlencode
 
-from attnscope.app.asking.captures import Shown, Watched
-from attnscope.app.asking.worked import Work
 from attnscope.app.heads import write_heads
-from attnscope.app.link import Parameter, natural, query_of, switch, values_of
-from attnscope.app.prompts.links import KeptPrompts
-from attnscope.app.state import Key, Session
+from attnscope.app.link import Parameter, natural, switch
+from attnscope.app.state import Key
 from attnscope.app.views import inspect as views
+from attnscope.app.views.captured import CapturedSession
 from attnscope.app.views.inspect import View
 
 Heads = tuple[tuple[int, int], ...]
@@ -56,85 +54,22 @@ class RolloutView(View):
         return f"/?{urlencode(views.encode(View(**taken, layer=layer, head=head, pinned=pinned)))}"
 
 
-class RolloutSession(Session):
-    """One visitor's session on the page Rollout.
-
-    Args:
-        state: Streamlit's dictionary of the session.
-        query: The parameters of the URL.
-        kept: Where prompts too long for a link are kept.
-        owner: The browser's name for the queue; None without its cookie.
-        default: What Inspect shows, whose model and prompt are taken over at first.
-    """
+class RolloutSession(CapturedSession[RolloutView]):
+    """One visitor's session on the page Rollout."""
 
     page = "rollout"
-
-    def __init__(
-        self,
-        state: MutableMapping[Any, Any],
-        query: MutableMapping[str, str],
-        kept: KeptPrompts,
-        owner: str | None = None,
-        *,
-        default: View | None = None,
-    ) -> None:
-        super().__init__(state, query, kept, owner)
-        taken = {} if default is None else {name: getattr(default, name) for name in CAPTURED}
-        self.default = RolloutView(**taken)
-
-    def parse(self, query: Mapping[str, str]) -> tuple[RolloutView, tuple[str, ...]]:
-        """See `PageSession.parse`; without a link, the default."""
-        if not query:
-            return self.default, ()
-        common, notices = views.parse(query)
-        values, more = values_of(_PARAMETERS, query)
-        found = {name: getattr(common, name) for name in CAPTURED}
-        return RolloutView(**found, **values), (*notices, *more)
-
-    def encode(self, view: View) -> dict[str, str]:
-        """See `PageSession.encode`."""
-        return views.encode(view) | query_of(_PARAMETERS, view, RolloutView())
+    kind = RolloutView
+    captured = CAPTURED
 
     @property
-    def view(self) -> RolloutView:
-        """See `PageSession.view`."""
-        view = super().view
-        assert isinstance(view, RolloutView)
-        return view
-
-    @property
-    def shown(self) -> Shown | None:
-        """The last good capture."""
-        return self._state.get(Key.ROLLOUT_SHOWN)
-
-    @shown.setter
-    def shown(self, shown: Shown | None) -> None:
-        self._state[Key.ROLLOUT_SHOWN] = shown
-
-    @property
-    def watched(self) -> Watched | None:
-        """The job that makes the capture."""
-        return self._state.get(Key.ROLLOUT_WATCHED)
-
-    @watched.setter
-    def watched(self, watched: Watched | None) -> None:
-        self._state[Key.ROLLOUT_WATCHED] = watched
-
-    @property
-    def work(self) -> dict[str, Work]:
-        """The latest job of each kind."""
-        return self._state.setdefault(Key.ROLLOUT_WORK, {})
+    def parameters(self) -> Sequence[Parameter]:
+        """See `CapturedSession.parameters`."""
+        return _PARAMETERS
 
     @property
     def answers(self) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """The latest question of each kind, and its answer."""
         return self._state.setdefault(Key.ROLLOUT_ANSWERS, {})
-
-    def look(self, view: View) -> None:
-        """See `Session.look`."""
-        shown = self.shown
-        if shown is not None and shown.view.capture_key == view.capture_key:
-            self.shown = replace(shown, view=view)
 
 
 def _within(least: int, most: int, name: str) -> Parameter:

@@ -1,21 +1,17 @@
 """What the page Sparsity shows, as one value in the session and in the URL."""
 
 import re
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from attnscope.app.asking.captures import Shown, Watched
-from attnscope.app.asking.worked import Work
 from attnscope.app.link import (
     Parameter,
     choice,
     matching,
     natural,
     plainly,
-    query_of,
     switch,
-    values_of,
 )
 from attnscope.app.patterns_offered import (
     LONGEST,
@@ -26,9 +22,9 @@ from attnscope.app.patterns_offered import (
     read_settings,
     write_settings,
 )
-from attnscope.app.prompts.links import KeptPrompts
-from attnscope.app.state import Key, Session
+from attnscope.app.state import Key
 from attnscope.app.views import inspect as views
+from attnscope.app.views.captured import CapturedSession
 from attnscope.app.views.inspect import Region, View
 from attnscope.kernels.patterns.rule_program import MOST_CHARACTERS
 
@@ -119,74 +115,17 @@ class SparsityView(View):
         return tuple(key for key in SETTINGS if key != "matrix" or self.matrix)
 
 
-class SparsitySession(Session):
-    """One visitor's session on Sparsity; its captures keep values, so they are not Inspect's.
-
-    Args:
-        state: Streamlit's dictionary of the session.
-        query: The parameters of the URL.
-        kept: Where prompts too long for a link are kept.
-        owner: The browser's name for the queue; None without its cookie.
-        default: What Inspect shows, whose model and prompt are taken over at first.
-    """
+class SparsitySession(CapturedSession[SparsityView]):
+    """One visitor's session on Sparsity; its captures keep values, so they are not Inspect's."""
 
     page = "sparsity"
-
-    def __init__(
-        self,
-        state: MutableMapping[Any, Any],
-        query: MutableMapping[str, str],
-        kept: KeptPrompts,
-        owner: str | None = None,
-        *,
-        default: View | None = None,
-    ) -> None:
-        super().__init__(state, query, kept, owner)
-        taken = {} if default is None else {name: getattr(default, name) for name in CAPTURED}
-        self.default = SparsityView(**taken)
-
-    def parse(self, query: Mapping[str, str]) -> tuple[SparsityView, tuple[str, ...]]:
-        """See `PageSession.parse`; without a link, the default."""
-        if not query:
-            return self.default, ()
-        common, notices = views.parse(query)
-        values, more = values_of(_PARAMETERS, query)
-        found = {name: getattr(common, name) for name in CAPTURED}
-        return SparsityView(**found, **values), (*notices, *more)
-
-    def encode(self, view: View) -> dict[str, str]:
-        """See `PageSession.encode`."""
-        return views.encode(view) | query_of(_PARAMETERS, view, SparsityView())
+    kind = SparsityView
+    captured = CAPTURED
 
     @property
-    def view(self) -> SparsityView:
-        """See `PageSession.view`."""
-        view = super().view
-        assert isinstance(view, SparsityView)
-        return view
-
-    @property
-    def shown(self) -> Shown | None:
-        """The last good capture with values."""
-        return self._state.get(Key.SPARSITY_SHOWN)
-
-    @shown.setter
-    def shown(self, shown: Shown | None) -> None:
-        self._state[Key.SPARSITY_SHOWN] = shown
-
-    @property
-    def watched(self) -> Watched | None:
-        """The job that makes the capture."""
-        return self._state.get(Key.SPARSITY_WATCHED)
-
-    @watched.setter
-    def watched(self, watched: Watched | None) -> None:
-        self._state[Key.SPARSITY_WATCHED] = watched
-
-    @property
-    def work(self) -> dict[str, Work]:
-        """The latest job of each name: its kind, for most."""
-        return self._state.setdefault(Key.SPARSITY_WORK, {})
+    def parameters(self) -> Sequence[Parameter]:
+        """See `CapturedSession.parameters`."""
+        return _PARAMETERS
 
     @property
     def run_job(self) -> str | None:
@@ -196,12 +135,6 @@ class SparsitySession(Session):
     @run_job.setter
     def run_job(self, job: str | None) -> None:
         self._state[Key.SPARSITY_RUN] = job
-
-    def look(self, view: View) -> None:
-        """See `Session.look`."""
-        shown = self.shown
-        if shown is not None and shown.view.capture_key == view.capture_key:
-            self.shown = replace(shown, view=view)
 
     def hold(self, key: Key, what: object, value: Any) -> None:
         """Keep the one answer to a question, by what was asked."""
