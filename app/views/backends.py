@@ -1,20 +1,19 @@
 """What the page Backends shows, as one value in the session and in the URL, and the session that holds it."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
 from attnscope.app import layer_backends
 from attnscope.app.layer_backends import LayerBackends
-from attnscope.app.link import matching, query_of, values_of
-from attnscope.app.page_session import PageSession
+from attnscope.app.link import Parameter, matching
 from attnscope.app.prompts.drafts import fields_of
 from attnscope.app.prompts.examples import example
-from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key
 from attnscope.app.views import inspect as view
 from attnscope.app.views.inspect import DEFAULT_BACKEND, Region, View
+from attnscope.app.views.prompted import PromptedSession
 
 _AROUND = 12
 """Positions shown on either side of a wrong cell."""
@@ -143,44 +142,17 @@ def chosen_layers(text: str, backend: str, layers: int) -> LayerBackends:
     return chosen
 
 
-class BackendsSession(PageSession[BackendsView]):
-    """One visitor's session on Backends.
-
-    Args:
-        state: Streamlit's dictionary of the session.
-        query: The parameters of the URL.
-        kept: Where prompts too long for a link are kept.
-        owner: The browser's name for the queue; None without its cookie.
-        default: What a link that says nothing shows.
-    """
+class BackendsSession(PromptedSession[BackendsView]):
+    """One visitor's session on Backends."""
 
     page = "backends"
+    kind = BackendsView
+    offers = Key.CHECK_OFFERED
 
-    def __init__(
-        self,
-        state: MutableMapping[Any, Any],
-        query: MutableMapping[str, str],
-        owner: str | None = None,
-        *,
-        kept: KeptPrompts,
-        default: BackendsView | None = None,
-    ) -> None:
-        super().__init__(state, query, owner)
-        self.kept = kept
-        self.default = default or BackendsView()
-
-    def parse(self, query: Mapping[str, str]) -> tuple[BackendsView, tuple[str, ...]]:
-        """See `PageSession.parse`; a link that says nothing shows what Inspect shows."""
-        values, notices = values_of(_PARAMETERS, query)
-        return (BackendsView(**values) if values else self.default), notices
-
-    def encode(self, view: BackendsView) -> dict[str, str]:
-        """See `PageSession.encode`."""
-        return query_of(_PARAMETERS, view, BackendsView())
-
-    def show(self, view: BackendsView) -> None:
-        """See `PageSession.show`; prompts too long for a link are kept under their fingerprint."""
-        super().show(replace(view, **self.kept.for_link(view.texts, view.stored)))
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """See `PromptedSession.parameters`."""
+        return _PARAMETERS
 
     @property
     def job(self) -> str | None:
@@ -199,15 +171,6 @@ class BackendsSession(PageSession[BackendsView]):
     @found.setter
     def found(self, found: Mapping[str, Any] | None) -> None:
         self._state[Key.CHECK_FOUND] = found
-
-    @property
-    def offered(self) -> tuple[object, Mapping[str, Any]] | None:
-        """What was asked last about what can run, and the answer."""
-        return self._state.get(Key.CHECK_OFFERED)
-
-    @offered.setter
-    def offered(self, offered: tuple[object, Mapping[str, Any]]) -> None:
-        self._state[Key.CHECK_OFFERED] = offered
 
 
 def _round(position: int, tokens: int) -> tuple[int, int]:

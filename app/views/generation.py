@@ -1,18 +1,17 @@
 """What the page Generation shows, as one value in the session and in the URL, and the session that holds it."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from attnscope.app.link import Parameter, choice, matching, number, query_of, values_of
-from attnscope.app.page_session import PageSession
+from attnscope.app.link import Parameter, choice, matching, number
 from attnscope.app.prompts.drafts import fields_of
 from attnscope.app.prompts.examples import OPENING, example
-from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key
 from attnscope.app.views import inspect as views
 from attnscope.app.views.inspect import DEFAULT_BACKEND, View
+from attnscope.app.views.prompted import PromptedSession
 
 CACHES = ("growing", "reserved")
 MOST_TOKENS = 4096
@@ -164,44 +163,17 @@ def looked(view: GenerationView, report: Mapping[str, Any]) -> GenerationView:
     return replace(view, **values)
 
 
-class GenerationSession(PageSession[GenerationView]):
-    """One visitor's session on Generation.
-
-    Args:
-        state: Streamlit's dictionary of the session.
-        query: The parameters of the URL.
-        kept: Where prompts too long for a link are kept.
-        owner: The browser's name for the queue; None without its cookie.
-        default: What a link that says nothing shows.
-    """
+class GenerationSession(PromptedSession[GenerationView]):
+    """One visitor's session on Generation."""
 
     page = "generation"
+    kind = GenerationView
+    offers = Key.GENERATION_OFFERED
 
-    def __init__(
-        self,
-        state: MutableMapping[Any, Any],
-        query: MutableMapping[str, str],
-        owner: str | None = None,
-        *,
-        kept: KeptPrompts,
-        default: GenerationView | None = None,
-    ) -> None:
-        super().__init__(state, query, owner)
-        self.kept = kept
-        self.default = default or GenerationView()
-
-    def parse(self, query: Mapping[str, str]) -> tuple[GenerationView, tuple[str, ...]]:
-        """See `PageSession.parse`; a link that says nothing shows what Inspect shows."""
-        values, notices = values_of(_PARAMETERS, query)
-        return (GenerationView(**values) if values else self.default), notices
-
-    def encode(self, view: GenerationView) -> dict[str, str]:
-        """See `PageSession.encode`."""
-        return query_of(_PARAMETERS, view, GenerationView())
-
-    def show(self, view: GenerationView) -> None:
-        """See `PageSession.show`; prompts too long for a link are kept under their fingerprint."""
-        super().show(replace(view, **self.kept.for_link(view.texts, view.stored)))
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """See `PromptedSession.parameters`."""
+        return _PARAMETERS
 
     @property
     def job(self) -> str | None:
@@ -220,15 +192,6 @@ class GenerationSession(PageSession[GenerationView]):
     @found.setter
     def found(self, found: Mapping[str, Any] | None) -> None:
         self._state[Key.GENERATION_FOUND] = found
-
-    @property
-    def offered(self) -> tuple[object, Mapping[str, Any]] | None:
-        """What was asked last about what can run, and the answer."""
-        return self._state.get(Key.GENERATION_OFFERED)
-
-    @offered.setter
-    def offered(self, offered: tuple[object, Mapping[str, Any]]) -> None:
-        self._state[Key.GENERATION_OFFERED] = offered
 
 
 def _bounded(name: str, least: float, most: float, hint: str, *, whole: bool = False) -> Parameter:

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from attnscope.app.link import Parameter, choice, query_of, values_of
+from attnscope.app.link import Parameter, choice
 from attnscope.app.needles_offered import (
     MOST_SEEDS,
     TASKS,
@@ -19,11 +19,10 @@ from attnscope.app.needles_offered import (
     write_numbers,
     write_setting,
 )
-from attnscope.app.page_session import PageSession
-from attnscope.app.prompts.links import KeptPrompts
 from attnscope.app.state import Key
 from attnscope.app.views import inspect as inspected
 from attnscope.app.views.inspect import View
+from attnscope.app.views.prompted import PromptedSession
 from attnscope.kernels.errors import InvalidCall
 from attnscope.profiling.units import count
 
@@ -162,44 +161,17 @@ def checked(view: NeedleView) -> NeedleView:
     return view
 
 
-class NeedleSession(PageSession[NeedleView]):
-    """One visitor's session on Needle.
-
-    Args:
-        state: Streamlit's dictionary of the session.
-        query: The parameters of the URL.
-        owner: The browser's name for the queue; None without its cookie.
-        kept: Where haystacks and prompts too long for a link are kept.
-        default: What a link that says nothing shows.
-    """
+class NeedleSession(PromptedSession[NeedleView]):
+    """One visitor's session on Needle."""
 
     page = "needle"
+    kind = NeedleView
+    offers = Key.NEEDLE_OFFERED
 
-    def __init__(
-        self,
-        state: MutableMapping[Any, Any],
-        query: MutableMapping[str, str],
-        owner: str | None = None,
-        *,
-        kept: KeptPrompts,
-        default: NeedleView | None = None,
-    ) -> None:
-        super().__init__(state, query, owner)
-        self.kept = kept
-        self.default = default or NeedleView()
-
-    def parse(self, query: Mapping[str, str]) -> tuple[NeedleView, tuple[str, ...]]:
-        """See `PageSession.parse`; a link that says nothing is of the model that Inspect shows."""
-        values, notices = values_of(_PARAMETERS, query)
-        return (NeedleView(**values) if values else self.default), notices
-
-    def encode(self, view: NeedleView) -> dict[str, str]:
-        """See `PageSession.encode`."""
-        return query_of(_PARAMETERS, view, NeedleView())
-
-    def show(self, view: NeedleView) -> None:
-        """See `PageSession.show`; a haystack too long for a link is kept under its fingerprint."""
-        super().show(replace(view, **self.kept.for_link(view.texts, view.stored)))
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """See `PromptedSession.parameters`."""
+        return _PARAMETERS
 
     @property
     def haystack(self) -> str:
@@ -219,15 +191,6 @@ class NeedleSession(PageSession[NeedleView]):
     @jobs.setter
     def jobs(self, jobs: tuple[str, ...]) -> None:
         self._state[Key.NEEDLE_JOBS] = jobs
-
-    @property
-    def offered(self) -> tuple[object, Mapping[str, Any]] | None:
-        """What was asked last about what can run, and the answer."""
-        return self._state.get(Key.NEEDLE_OFFERED)
-
-    @offered.setter
-    def offered(self, offered: tuple[object, Mapping[str, Any]]) -> None:
-        self._state[Key.NEEDLE_OFFERED] = offered
 
 
 def _seeds(text: str) -> int:
